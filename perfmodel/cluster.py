@@ -1,0 +1,56 @@
+"""Sweeps over the workers of a Dask cluster.
+
+Workers get the graph once and compile it themselves; each part is one task that may be repeated anywhere, and the
+process that asked writes the files: a lost worker costs time, never a point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pandas as pd
+
+RETRIES = 10
+"""How often a part is tried again after its worker was lost."""
+
+_EVALUATORS: dict[str, dict] = {}
+
+
+def _part(token: str, payload: tuple, rows: pd.DataFrame, options: Any) -> pd.DataFrame:
+    """One part, on a worker; its compiled graphs stay there for the next."""
+    from perfmodel.sweep import evaluate_part
+
+    if token not in _EVALUATORS:
+        _EVALUATORS.clear()
+        _EVALUATORS[token] = {}
+    graph, system, models = payload
+    return evaluate_part(_EVALUATORS[token], graph, system, models, rows, options)
+
+
+def results(
+    client: Any, graph, system, models, parts: list[pd.DataFrame], todo: list[int], options
+) -> Iterator[tuple[int, pd.DataFrame]]:
+    """(number, result) of the parts to do, in the order in which they arrive.
+
+    Args:
+        client: a `distributed.Client`.
+        parts: all parts; todo: the numbers of those to evaluate.
+    """
+    from distributed import as_completed
+
+    token = f"{id(graph)}-{len(todo)}-{hash(repr((system, models)))}"
+    payload = client.scatter((graph, system, models), broadcast=True, hash=False)
+    threads = max(1, min(n for n in client.nthreads().values()))
+    options = replace(options, threads=threads)
+    futures = {
+        client.submit(
+            _part, token, payload, parts[k], options, pure=False, retries=RETRIES, priority=-k
+        ): k
+        for k in todo
+    }
+    waiting = as_completed(list(futures), with_results=False)
+    for future in waiting:
+        yield futures.pop(future), future.result()
+        future.release()

@@ -1,0 +1,81 @@
+"""The distinct costs of a graph under a set of models: one bulk evaluation per kind of cost.
+
+`Models` is where a user's own compute, memory or network model goes. A model is a small frozen dataclass,
+made with `perfmodel.record` so that its coefficients are parameters, with these methods
+(all pure, over arrays of jax.numpy; seconds out):
+
+* compute: ``time(flops, bytes, npu)``, [rows] FLOP and B moved;
+* memory: ``local(bytes, npu)`` and ``remote(bytes, remote_memory)``, [rows] B;
+* network: ``collective(kind, size, group, network)`` with kind a text such as "all_reduce", size [rows] B of one
+  member's input and group a `network.Span` (members and stride per dimension), and
+  ``point_to_point(size, hops, network)`` with hops a count per dimension. ``network`` is the tuple of
+  `hardware.Dimension`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import field, replace
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array
+
+from perfmodel.compute import Roofline
+from perfmodel.hardware import System
+from perfmodel.memory import Bandwidth
+from perfmodel.network import AlphaBeta
+from perfmodel.record import record, static
+from perfmodel.tasks import Block, Work
+
+
+@record
+class Models:
+    """What turns work into time.
+
+    Attributes:
+        compute, memory, network: see the module's text.
+        prefer: "work" or "recorded", which of the two counts where a node has both.
+    """
+
+    compute: Any = field(default_factory=Roofline)
+    memory: Any = field(default_factory=Bandwidth)
+    network: Any = field(default_factory=AlphaBeta)
+    prefer: str = static(default="work")
+
+    def replace(self, **changes: Any) -> Models:
+        """A copy with some parts exchanged."""
+        return replace(self, **changes)
+
+
+def block_time(block: Block, system: System, models: Models) -> Array:
+    """[rows] duration of one block's costs [s], before scaling."""
+    kind, *detail = block.key
+    rows = jnp.asarray(block.rows)
+    if kind == "compute":
+        return models.compute.time(rows[:, 0], rows[:, 1], system.npu)
+    if kind == "recorded":
+        return rows[:, 0]
+    if kind == "memory":
+        if detail[0] == "local":
+            return models.memory.local(rows[:, 0], system.npu)
+        return models.memory.remote(rows[:, 0], system.remote_memory)
+    if kind == "collective":
+        return models.network.collective(detail[0], rows[:, 0], detail[1], system.network)
+    if kind == "point_to_point":
+        return models.network.point_to_point(rows[:, 0], detail[0], system.network)
+    raise AssertionError(f"no such kind of cost: {kind}")
+
+
+def durations(work: Work, system: System, models: Models) -> Array:
+    """[S] duration of every distinct cost [s].
+
+    Args:
+        work: the table of distinct costs.
+        system: rates; leaves may be tracers or scalars.
+        models: what turns work into time.
+    """
+    parts = [
+        jnp.broadcast_to(block_time(b, system, models), (len(b.rows),)) * jnp.asarray(b.scale)
+        for b in work.blocks
+    ]
+    return jnp.concatenate(parts) if parts else jnp.zeros(0)

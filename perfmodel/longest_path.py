@@ -1,0 +1,207 @@
+"""The longest path through a frozen graph, level by level in JAX.
+
+``finish[v] = max(finish[u] for u before v, default 0) + cost[v]``, for all vertices of a level at once; levels are
+steps of a `lax.scan`, wide levels several steps. The derivative of the makespan with respect to a cost is how
+often that cost stands on the critical path (the path indicator): a linear rule (`custom_jvp`), so that jit, vmap,
+forward and reverse mode all work. At a tie the predecessor with the lowest number is on the path: the derivative
+is then that of one of the equally long paths, a one-sided one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numba
+import numpy as np
+from jax import Array, lax
+from numpy.typing import NDArray
+
+
+STEP_OVERHEAD = 200
+"""What a scan step costs, in elements of work: decides how wide a step is."""
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("pred", "cost", "place"),
+    meta_fields=(),
+)
+@dataclass(frozen=True)
+class Levels:
+    """A graph cut into steps of equal width; the arrays are padded so that few shapes occur.
+
+    Attributes:
+        pred: [steps, width, 2] i32, places of the two predecessors; the last place holds 0 s.
+        cost: [steps, width] i32, row of the cost table; the row past its end costs nothing.
+        place: [V] i32, place (step x width + column) of each vertex.
+    """
+
+    pred: Array
+    cost: Array
+    place: Array
+
+
+def cut(ptr: NDArray[np.int64], pred: NDArray[np.int32], cost: NDArray[np.int32]) -> Levels:
+    """Cut a graph in topological order into steps.
+
+    Args:
+        ptr, pred: [V+1], [E], predecessors (smaller numbers).
+        cost: [V], row of the cost table, -1 for no cost.
+    """
+    number, pair, cost = _at_most_two(ptr, pred, cost)
+    level = _levels(pair)
+    order = np.argsort(level, kind="stable")
+    count = np.bincount(level)
+    width = _width(count)
+    steps_of = -(-count // width)
+    steps = _bucket(int(steps_of.sum()))
+    first = np.concatenate([[0], np.cumsum(steps_of)[:-1]]) * width
+    begin = np.cumsum(count) - count
+    place = np.empty(len(cost), np.int64)
+    place[order] = (first - begin)[level[order]] + np.arange(len(cost))
+    nowhere = steps * width
+    table = np.full((nowhere, 2), nowhere, np.int32)
+    table[place] = np.append(place, nowhere)[pair]
+    costs = np.full(steps * width, -1, np.int32)
+    costs[place] = cost
+    return Levels(
+        jnp.asarray(table.reshape(steps, width, 2)),
+        jnp.asarray(costs.reshape(steps, width)),
+        jnp.asarray(place[number].astype(np.int32)),
+    )
+
+
+@numba.njit(cache=True)
+def _at_most_two(ptr, pred, cost):
+    """Every larger maximum as a tree of vertices without cost.
+
+    Returns (number [V] of each vertex, predecessors [W, 2] with -1 for none, cost [W]), in topological order.
+    """
+    vertices = cost.size
+    extra = 0
+    for v in range(vertices):
+        extra += max(0, ptr[v + 1] - ptr[v] - 2)
+    number = np.empty(vertices, np.int64)
+    pair = np.full((vertices + extra, 2), -1, np.int64)
+    new_cost = np.full(vertices + extra, -1, np.int32)
+    queue = np.empty(2 * pred.size + 1, np.int64)
+    count = 0
+    for v in range(vertices):
+        head, tail = 0, 0
+        for e in range(ptr[v], ptr[v + 1]):
+            queue[tail] = number[pred[e]]
+            tail += 1
+        while tail - head > 2:
+            pair[count, 0], pair[count, 1] = queue[head], queue[head + 1]
+            head += 2
+            queue[tail] = count
+            tail += 1
+            count += 1
+        for k in range(tail - head):
+            pair[count, k] = queue[head + k]
+        new_cost[count] = cost[v]
+        number[v] = count
+        count += 1
+    return number, pair, new_cost
+
+
+@numba.njit(cache=True)
+def _levels(pair):
+    """[W] length of the longest chain of edges that ends in each vertex."""
+    level = np.zeros(pair.shape[0], np.int64)
+    for v in range(pair.shape[0]):
+        for k in range(2):
+            if pair[v, k] >= 0 and level[pair[v, k]] >= level[v]:
+                level[v] = level[pair[v, k]] + 1
+    return level
+
+
+def _width(count: np.ndarray) -> int:
+    """The step width with the least total work."""
+    best, width = np.inf, 1
+    for k in range(int(np.ceil(np.log2(count.max()))) + 1):
+        w = 1 << k
+        work = (-(-count // w)).sum() * (STEP_OVERHEAD + w)
+        if work < best:
+            best, width = work, w
+    return width
+
+
+def _bucket(steps: int) -> int:
+    """Round up to a power of two times 1, 1.25, 1.5 or 1.75: few shapes, few compilations."""
+    scale = 1 << max(steps.bit_length() - 3, 0)
+    return -(-steps // scale) * scale
+
+
+@jax.jit
+def times(levels: Levels, cost: Array) -> tuple[Array, Array]:
+    """Start and finish of every vertex.
+
+    Args:
+        levels: V vertices.
+        cost: [S], the cost table [s].
+
+    Returns:
+        [V] start, [V] finish [s].
+    """
+    start, finish = _scan(levels, cost)
+    return start[levels.place], finish[levels.place]
+
+
+def _scan(levels: Levels, cost: Array) -> tuple[Array, Array]:
+    steps, width = levels.cost.shape
+    duration = jnp.append(cost, jnp.zeros(1, cost.dtype))[levels.cost]
+
+    def step(finish, now):
+        k, pred, duration = now
+        start = jnp.max(finish[pred], axis=1)
+        finish = lax.dynamic_update_slice(finish, start + duration, (k * width,))
+        return finish, start
+
+    finish = jnp.zeros(steps * width + 1, cost.dtype)
+    finish, start = lax.scan(step, finish, (jnp.arange(steps), levels.pred, duration))
+    return start.ravel(), finish
+
+
+def path_counts(levels: Levels, cost: Array) -> tuple[Array, Array]:
+    """The makespan, and how often each cost stands on the critical path.
+
+    Args:
+        levels: V vertices.
+        cost: [S], the cost table [s].
+
+    Returns:
+        makespan [s]; [S] counts, the derivative of the makespan.
+    """
+    _, finish = _scan(levels, cost)
+    pred = levels.pred.reshape(-1, 2)
+    row = levels.cost.ravel()
+    nowhere = finish.size - 1
+
+    def step(state):
+        v, counts = state
+        counts = counts.at[row[v]].add(jnp.where(row[v] >= 0, 1.0, 0.0))
+        a, b = pred[v, 0], pred[v, 1]
+        return jnp.where(finish[b] > finish[a], b, a), counts
+
+    last = jnp.argmax(finish).astype(jnp.int32)
+    counts = jnp.zeros(cost.shape[0], finish.dtype)
+    _, counts = lax.while_loop(lambda state: state[0] < nowhere, step, (last, counts))
+    return finish[last], counts
+
+
+@jax.custom_jvp
+def makespan(levels: Levels, cost: Array) -> Array:
+    """The longest path: [s], from the cost table [S] s; differentiable in the costs."""
+    _, finish = _scan(levels, cost)
+    return finish.max()
+
+
+@makespan.defjvp
+def _makespan_jvp(primals, tangents):
+    levels, cost = primals
+    value, counts = path_counts(levels, cost)
+    return value, jnp.vdot(lax.stop_gradient(counts), tangents[1])

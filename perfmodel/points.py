@@ -1,0 +1,100 @@
+"""Design points: products of lists, tables, and sampled spaces, as one checked table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import qmc
+
+from perfmodel.errors import InputError
+
+Points = pd.DataFrame | Mapping[str, Sequence]
+
+
+def table_of(points: Points) -> pd.DataFrame:
+    """The points as a table, one row each.
+
+    Args:
+        points: a table (its rows are the points), or a mapping of lists (their Cartesian product, the last
+            column running fastest).
+
+    Raises:
+        InputError: no points, no columns, or a value that is missing, not finite, or not positive where it is a
+            number.
+
+    Example:
+        >>> table_of({"npu.peak_flops": [1e12, 2e12], "network.0.latency": [1e-6]}).shape
+        (2, 2)
+    """
+    if isinstance(points, pd.DataFrame):
+        table = points.reset_index(drop=True)
+    else:
+        lists = {str(k): _listed(k, v) for k, v in points.items()}
+        table = pd.DataFrame(list(product(*lists.values())), columns=list(lists))
+    if not len(table.columns) or not len(table):
+        raise InputError("points: the space is empty; give at least one column with one value")
+    for column in table.columns:
+        values = table[column]
+        if pd.api.types.is_numeric_dtype(values):
+            wrong = ~np.isfinite(values.to_numpy(float)) | (values.to_numpy(float) < 0)
+            if wrong.any():
+                row = int(np.flatnonzero(wrong)[0])
+                raise InputError(
+                    f"points: {column} is {values.iloc[row]} in row {row}; expected a finite number >= 0"
+                )
+        elif values.isna().any():
+            row = int(np.flatnonzero(values.isna())[0])
+            raise InputError(f"points: {column} is missing in row {row}")
+    return table
+
+
+def _listed(name: str, values: Any) -> list:
+    if isinstance(values, str) or not np.iterable(values):
+        return [values]
+    return list(values)
+
+
+def sample(
+    bounds: Mapping[str, tuple[float, float]],
+    count: int,
+    *,
+    method: str = "sobol",
+    log: bool = True,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Design points spread over a box.
+
+    Args:
+        bounds: {parameter path: (lowest, highest)} [SI].
+        count: number of points (a power of two suits "sobol").
+        method: "sobol" or "latin-hypercube" (`scipy.stats.qmc`).
+        log: spread the logarithms evenly.
+        seed: of the scrambling.
+
+    Raises:
+        InputError: unknown method, empty space, bounds out of order or not positive on a log scale.
+    """
+    if method not in ("sobol", "latin-hypercube"):
+        raise InputError(f'method: got {method!r}, expected "sobol" or "latin-hypercube"')
+    if not bounds or count < 1:
+        raise InputError("sample: the space is empty; give bounds and a count of at least 1")
+    low = np.array([b[0] for b in bounds.values()], float)
+    high = np.array([b[1] for b in bounds.values()], float)
+    for name, a, b in zip(bounds, low, high):
+        if not (np.isfinite(a) and np.isfinite(b) and a <= b and (a > 0 or not log)):
+            raise InputError(
+                f"sample: bounds of {name} are ({a:g}, {b:g}); expected lowest <= highest"
+                + (", both positive on a log scale" if log else "")
+            )
+    engine_type = qmc.Sobol if method == "sobol" else qmc.LatinHypercube
+    unit = engine_type(len(bounds), rng=np.random.default_rng(seed))
+    if method == "sobol":
+        drawn = unit.random_base2(max(int(np.ceil(np.log2(count))), 0))[:count]
+    else:
+        drawn = unit.random(count)
+    values = np.exp(np.log(low) + drawn * np.log(high / low)) if log else low + drawn * (high - low)
+    return pd.DataFrame(values, columns=list(bounds))

@@ -1,0 +1,73 @@
+"""What is wrong with an input, collected so that everything is reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from perfmodel.errors import TraceError
+
+SHOWN_IDS = 5
+SHOWN_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One finding: where it is, what was found, and the way out."""
+
+    level: str
+    code: str
+    rank: int | None
+    nodes: tuple[int, ...]
+    message: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        where = "" if self.rank is None else f"rank {self.rank}"
+        if self.nodes:
+            shown = ", ".join(map(str, self.nodes[:SHOWN_IDS]))
+            more = len(self.nodes) - SHOWN_IDS
+            plural = "nodes" if len(self.nodes) > 1 else "node"
+            where += f" {plural} {shown}" + (f" and {more} more" if more > 0 else "")
+        text = f"{self.level}: {where.strip()}{': ' if where else ''}{self.message}"
+        return text + (f". {self.remedy}" if self.remedy else "")
+
+
+@dataclass
+class Problems:
+    """The findings about one input."""
+
+    source: str
+    found: list[Problem] = field(default_factory=list)
+
+    def add(
+        self,
+        level: str,
+        code: str,
+        message: str,
+        *,
+        rank: int | None = None,
+        nodes: Iterable[int] = (),
+        remedy: str = "",
+    ) -> None:
+        """Note one finding; `nodes` are node ids."""
+        ids = tuple(int(n) for n in nodes)
+        self.found.append(Problem(level, code, rank, ids, message, remedy))
+
+    def errors(self, *, strict: bool = False) -> list[Problem]:
+        """The findings that stop the work; warnings too where `strict`."""
+        return [p for p in self.found if strict or p.level == "error"]
+
+    def warnings(self) -> list[Problem]:
+        """The findings that do not stop it."""
+        return [p for p in self.found if p.level == "warning"]
+
+    def check(self, *, strict: bool = False) -> None:
+        """Raise one `TraceError` that holds every error."""
+        errors = self.errors(strict=strict)
+        if errors:
+            lines = [f"  {p}" for p in errors[:SHOWN_PROBLEMS]]
+            if len(errors) > SHOWN_PROBLEMS:
+                lines.append(f"  and {len(errors) - SHOWN_PROBLEMS} more")
+            count = f"{len(errors)} problem{'s' if len(errors) > 1 else ''}"
+            raise TraceError("\n".join([f"{self.source}: {count}", *lines]))

@@ -1,0 +1,398 @@
+"""One graph on very many designs: a tidy table, or a stream of Parquet files.
+
+Columns of the points are parameter paths (`npu.peak_flops`, `network.0.latency`, `compute.efficiency`), static
+choices of a model (`network.algorithm`), or "system" (a name in hwdb or a file). Points that differ in a choice
+are compiled once per choice; all others share one compiled graph.
+
+Two evaluators answer, and the column `schedule` says which: the frozen longest path, and, where a design would
+issue its operations in another order, that design's own schedule.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+from numpy.typing import DTypeLike, NDArray
+from tqdm.auto import tqdm
+
+from perfmodel import engine
+from perfmodel.cost import Models
+from perfmodel.errors import InputError
+from perfmodel.graph import Graph
+from perfmodel.hardware import System, hardware
+from perfmodel.parameters import check_path, parameters, with_parameters
+from perfmodel.points import Points, table_of
+from perfmodel.predict import Compiled, compile
+from perfmodel.record import children
+from perfmodel.tasks import CATEGORIES
+
+PART = 16_384
+"""Designs per part of a sweep: one file, one unit of work."""
+
+SCHEDULES = ("own", "frozen")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a sweep is evaluated; part of what a resumed sweep must agree in."""
+
+    schedule: str = "own"
+    breakdown: bool = True
+    batch_size: float | None = None
+    dtype: str = "float64"
+    threads: int = 2
+
+
+def sweep(
+    graph: Graph,
+    system: System,
+    points: Points,
+    *,
+    models: Any = None,
+    schedule: str = "own",
+    breakdown: bool = True,
+    batch_size: float | None = None,
+    dtype: DTypeLike = np.float64,
+    output: str | Path | None = None,
+    client: Any = None,
+    part: int = PART,
+    progress: bool | None = None,
+    threads: int | None = None,
+) -> pd.DataFrame:
+    """Evaluate a graph on every design point.
+
+    Args:
+        graph: the workload, from `load`.
+        system: the reference design; the points replace some of its parameters.
+        points: a table, or lists whose Cartesian product is taken; see `sample` for sampled spaces.
+        models: what turns work into time.
+        schedule: "own" gives every design its own order of issue; "frozen" keeps the reference design's.
+        breakdown: also the critical path by category, and the parameter that limits the design.
+        batch_size: samples per step; adds the column throughput_per_s.
+        dtype: of the longest path; float32 resolves 1 us at 10 s.
+        output: a folder for Parquet parts. Parts that are there already are kept, so that an interrupted sweep
+            goes on where it was; rows are then read back (pass `collect` sizes that fit memory).
+        client: a `distributed.Client`; parts are then spread over its workers.
+        part: designs per part.
+        progress: a progress bar; by default where the output is a terminal and there is more than one part.
+        threads: of this process (default: its processors).
+
+    Returns:
+        The points' columns, makespan_s, compute_s + memory_s + communication_s + waiting_s (of the critical path),
+        limited_by (the parameter with the largest elasticity), schedule ("own" or "frozen": whose order), and
+        throughput_per_s.
+
+    Raises:
+        InputError: an unknown parameter (the nearest are offered), an empty or non-finite space, a folder that
+            holds another sweep.
+
+    Example:
+        >>> import perfmodel as pm
+        >>> graph, system = pm.load("traces/all_reduce_4"), pm.hardware("dgx-h100")
+        >>> table = pm.sweep(graph, system, {"network.0.bandwidth": [225e9, 450e9]})
+        >>> bool(table.makespan_s[0] > table.makespan_s[1])
+        True
+    """
+    options = Options(
+        schedule, breakdown, batch_size, np.dtype(dtype).name, threads or os.cpu_count() or 1
+    )
+    models = Models() if models is None else models
+    table = table_of(points)
+    check(graph, system, models, table, options)
+    parts = list(split(table, models, part))
+    done: dict[int, pd.DataFrame] = {}
+    folder = None
+    if output is not None:
+        folder = Path(output)
+        _claim(folder, graph, system, models, table, options, part)
+    todo = [k for k in range(len(parts)) if folder is None or not _file(folder, k).exists()]
+    show = tqdm(
+        total=len(table),
+        initial=len(table) - sum(len(parts[k]) for k in todo),
+        disable=(len(parts) < 2 or None) if progress is None else not progress,
+        unit=" designs",
+        unit_scale=True,
+    )
+    with show:
+        for k, result in _results(graph, system, models, parts, todo, options, client):
+            if folder is not None:
+                _write(result, _file(folder, k))
+            else:
+                done[k] = result
+            show.update(len(result))
+    if folder is not None:
+        frames = (pd.read_parquet(_file(folder, k)) for k in range(len(parts)))
+    else:
+        frames = (done[k] for k in range(len(parts)))
+    return pd.concat(frames, ignore_index=False).sort_index()
+
+
+def check(graph: Graph, system: System, models: Any, table: pd.DataFrame, options: Options) -> None:
+    """Everything that can be wrong with a sweep, before any work starts."""
+    if options.schedule not in SCHEDULES:
+        raise InputError(f"schedule: got {options.schedule!r}, expected one of {SCHEDULES}")
+    if options.batch_size is not None and not options.batch_size > 0:
+        raise InputError(f"batch_size: got {options.batch_size}, expected a positive number")
+    if options.dtype not in ("float64", "float32"):
+        raise InputError(f"dtype: got {options.dtype}, expected float64 or float32")
+    for names, part in _by_choice(table, models):
+        here, with_choice = apply_choices(system, models, names)
+        known = parameters(here.resized(graph.ranks), with_choice)
+        for column in part.columns:
+            if column not in names:
+                check_path(column, known)
+                if not pd.api.types.is_numeric_dtype(part[column]):
+                    raise InputError(
+                        f"points: {column} holds {part[column].iloc[0]!r}, expected numbers"
+                    )
+
+
+def choices(table: pd.DataFrame, models: Any) -> list[str]:
+    """Columns that are choices rather than numbers."""
+    static = set(_static_paths(models))
+    return [c for c in table.columns if c == "system" or c in static]
+
+
+def _static_paths(node: Any, prefix: str = "") -> Iterator[str]:
+    """Paths of the labels in a tree of models."""
+    fields = getattr(type(node), "__dataclass_fields__", {})
+    numbers = children(node)
+    for name in fields:
+        path = f"{prefix}{name}"
+        if name in numbers:
+            yield from _static_paths(numbers[name], f"{path}.")
+        else:
+            yield path
+
+
+def apply_choices(system: System, models: Any, values: Mapping[str, Any]) -> tuple[System, Any]:
+    """System and models with some choices made."""
+    for path, value in values.items():
+        if path == "system":
+            system = hardware(str(value))
+        else:
+            models = _replace_label(models, path.split("."), value)
+    return system, models
+
+
+def _replace_label(node: Any, words: list[str], value: Any) -> Any:
+    from dataclasses import replace
+
+    first, *rest = words
+    return replace(
+        node, **{first: _replace_label(getattr(node, first), rest, value) if rest else value}
+    )
+
+
+def _by_choice(table: pd.DataFrame, models: Any) -> Iterator[tuple[dict, pd.DataFrame]]:
+    names = choices(table, models)
+    if not names:
+        yield {}, table
+        return
+    for key, rows in table.groupby(names, sort=False, dropna=False):
+        yield dict(zip(names, key)), rows
+
+
+def split(table: pd.DataFrame, models: Any, part: int) -> Iterator[pd.DataFrame]:
+    """Parts of a table, each with one choice only; rows keep their index."""
+    for _, rows in _by_choice(table, models):
+        for at in range(0, len(rows), part):
+            yield rows.iloc[at : at + part]
+
+
+def _results(graph, system, models, parts, todo, options, client):
+    if client is not None:
+        from perfmodel.cluster import results
+
+        yield from results(client, graph, system, models, parts, todo, options)
+        return
+    compiled: dict[tuple, Evaluator] = {}
+    for k in todo:
+        yield k, evaluate_part(compiled, graph, system, models, parts[k], options)
+
+
+def evaluate_part(
+    compiled: dict, graph: Graph, system: System, models: Any, rows: pd.DataFrame, options: Options
+) -> pd.DataFrame:
+    """One part; `compiled` keeps the evaluators of earlier parts."""
+    names = choices(rows, models)
+    values = {n: rows[n].iloc[0] for n in names}
+    key = tuple(values.items())
+    if key not in compiled:
+        here, chosen = apply_choices(system, models, values)
+        compiled[key] = Evaluator(compile(graph, here, chosen))
+    return compiled[key].table(rows, [c for c in rows.columns if c not in names], options)
+
+
+class Evaluator:
+    """A compiled graph and its jitted costs, for batches of designs."""
+
+    def __init__(self, compiled: Compiled):
+        self.compiled = compiled
+        self._costs: dict[tuple[str, ...], Any] = {}
+        self._pull: dict[tuple[str, ...], Any] = {}
+
+    def costs(self, paths: tuple[str, ...], values: NDArray) -> NDArray[np.float64]:
+        """[S, D] cost table, from [P, D] parameter values."""
+        if paths not in self._costs:
+            self._costs[paths] = jax.jit(
+                jax.vmap(partial(self._cost, paths), in_axes=1, out_axes=1)
+            )
+        return _padded(self._costs[paths], values)
+
+    def _cost(self, paths: tuple[str, ...], values: jax.Array) -> jax.Array:
+        c = self.compiled
+        return c.evaluate(*with_parameters(c.system, c.models, dict(zip(paths, values))))
+
+    def gradients(
+        self, paths: tuple[str, ...], values: NDArray, counts: NDArray, wanted: tuple[str, ...]
+    ) -> NDArray[np.float64]:
+        """[W, D] derivative of the makespan with respect to the wanted parameters.
+
+        Args:
+            paths, values: [P], [P, D] what the points set.
+            counts: [S, D] how often each cost stands on the critical path.
+            wanted: parameter paths.
+        """
+        key = (*paths, "|", *wanted)
+        if key not in self._pull:
+            c = self.compiled
+
+            def one(values, counts):
+                here, models = with_parameters(c.system, c.models, dict(zip(paths, values)))
+                known = parameters(here, models)
+                point = [jax.numpy.asarray(known[w], float) for w in wanted]
+
+                def cost(point):
+                    return c.evaluate(*with_parameters(here, models, dict(zip(wanted, point))))
+
+                return jax.numpy.stack(jax.vjp(cost, point)[1](counts)[0])
+
+            self._pull[key] = jax.jit(jax.vmap(one, in_axes=1, out_axes=1))
+        return _padded(self._pull[key], values, counts) * self.compiled.unit
+
+    def makespans(
+        self, costs: NDArray, options: Options, *, paths: bool
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        """[D] makespan in the unit of the costs, [D] own order differs, [S, D] path counts (or empty)."""
+        c = self.compiled
+        if options.schedule == "own" and not c.forced:
+            return c.own(costs, paths=paths, threads=options.threads)
+        differs = np.zeros(costs.shape[1], bool)
+        if paths:
+            makespan, counts = engine.makespans_and_paths(
+                c.plan, costs, dtype=options.dtype, threads=options.threads
+            )
+            return makespan, differs, counts
+        makespan = engine.makespans(c.plan, costs, dtype=options.dtype, threads=options.threads)
+        return makespan, differs, np.zeros((0, costs.shape[1]))
+
+    def table(self, rows: pd.DataFrame, columns: list[str], options: Options) -> pd.DataFrame:
+        """The result rows of some points."""
+        c = self.compiled
+        paths = tuple(columns)
+        values = rows[columns].to_numpy(float).T
+        if not columns:
+            values = np.zeros((0, len(rows)))
+        costs = self.costs(paths, values) if columns else self._same(len(rows))
+        makespan, differs, counts = self.makespans(costs, options, paths=options.breakdown)
+        result = rows.copy()
+        result["makespan_s"] = makespan.astype(float) * c.unit
+        if options.breakdown:
+            self._explain(result, paths, values, costs, counts)
+        result["schedule"] = np.where(differs, "own", "frozen")
+        if options.batch_size is not None:
+            result["throughput_per_s"] = options.batch_size / result["makespan_s"]
+        return result
+
+    def _same(self, designs: int) -> NDArray[np.float64]:
+        c = self.compiled
+        cost = np.asarray(c.evaluate(c.system, c.models), np.float64)
+        return np.repeat(cost[:, None], designs, axis=1)
+
+    def _explain(self, result, paths, values, costs, counts) -> None:
+        c = self.compiled
+        spent = np.zeros(len(result))
+        for k, word in enumerate(CATEGORIES[:3]):
+            mine = c.category == k
+            seconds = np.einsum("sd,sd->d", counts[mine], costs[mine]) * c.unit
+            result[f"{word}_s"] = seconds
+            spent += seconds
+        waiting = np.einsum("sd,sd->d", counts[c.category == 3], costs[c.category == 3]) * c.unit
+        rest = result["makespan_s"].to_numpy() - spent - waiting
+        result["waiting_s"] = waiting + np.where(np.abs(rest) > 1e-9 * spent, rest, 0.0)
+        known = parameters(c.system, c.models)
+        wanted = tuple(k for k in known if k not in ("npu.memory_capacity",))
+        slope = self.gradients(paths, values, counts, wanted)
+        point = np.stack(
+            [
+                values[paths.index(w)] if w in paths else np.full(len(result), float(known[w]))
+                for w in wanted
+            ]
+        )
+        weight = np.abs(slope * point)
+        best = np.argmax(weight, axis=0)
+        names = np.array([*wanted, "none"], dtype=object)
+        result["limited_by"] = names[np.where(weight.max(axis=0) > 0, best, len(wanted))]
+
+
+def _padded(function, *arrays: NDArray) -> NDArray[np.float64]:
+    """Call a batched function with the designs padded to a power of two: few shapes, few compilations."""
+    designs = arrays[0].shape[1]
+    size = 1 << max(designs - 1, 0).bit_length()
+    padded = [np.pad(a, ((0, 0), (0, size - designs)), mode="edge") for a in arrays]
+    return np.asarray(function(*padded), np.float64)[:, :designs]
+
+
+def _file(folder: Path, k: int) -> Path:
+    return folder / f"part-{k:06d}.parquet"
+
+
+def _write(result: pd.DataFrame, path: Path) -> None:
+    """Whole or not at all."""
+    partial_path = path.with_suffix(".tmp")
+    result.to_parquet(partial_path)
+    os.replace(partial_path, path)
+
+
+def _claim(folder, graph, system, models, table, options, part) -> None:
+    """Note in the folder which sweep it holds, or check that it is this one."""
+    described = {
+        "graph": graph.digest or repr(graph),
+        "system": repr(system),
+        "models": repr(models),
+        "points": hashlib.sha256(
+            pd.util.hash_pandas_object(table).to_numpy().tobytes() + repr(list(table)).encode()
+        ).hexdigest(),
+        "options": repr((options.schedule, options.breakdown, options.batch_size, options.dtype)),
+        "part": part,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    note = folder / "sweep.json"
+    if note.exists():
+        try:
+            there = json.loads(note.read_text())
+        except ValueError:
+            there = {}
+        differing = [k for k in described if there.get(k) != described[k]]
+        if differing:
+            raise InputError(
+                f"{folder}: holds another sweep (its {', '.join(differing)} differ); "
+                "choose another folder or delete this one"
+            )
+        return
+    if any(folder.iterdir()):
+        raise InputError(f"{folder}: is not empty and holds no sweep; choose an empty folder")
+    partial_note = note.with_suffix(".tmp")
+    partial_note.write_text(json.dumps(described, indent=1))
+    os.replace(partial_note, note)
