@@ -234,6 +234,7 @@ class Prediction:
         """(task, vertex) along the critical path; a collective stands under the member that joined last."""
         e = self.compiled.events
         first = {int(v): t for t, v in enumerate(e.first)}
+        first |= {int(e.last[t]): int(t) for t in np.flatnonzero(self.compiled.partner >= 0)}
         result: list[tuple[int, int]] = []
         for v in self.path:
             if v in first:

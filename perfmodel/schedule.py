@@ -464,11 +464,11 @@ def _completed(tasks: Tasks, v: int, instances: list[int], n: int) -> bool:
 
 
 def freeze(tasks: Tasks, schedule: Schedule) -> Events:
-    """The schedule's order as edges: one vertex per task and one per completed collective.
+    """The schedule's order as edges: a vertex per task, and one more per receive and per completed collective.
 
-    A task follows its prerequisites, the task before it on its resource, and (a receive) the message. A collective
-    has a vertex without cost for each member's arrival, and one for all that follows the arrivals and takes the
-    cost.
+    A task follows its prerequisites and the task before it on its resource. A collective has a vertex without cost
+    for each member's arrival, and one for all that follows the arrivals and takes the cost. A receive has a vertex
+    for its posting, and one that follows the posting and the message.
     """
     cost, out, into, first, last, _ = _edges(tasks, schedule)
     return Events.of_edges(cost, out, into, first=first, last=last)
@@ -497,27 +497,30 @@ def order_is_forced(tasks: Tasks, schedule: Schedule, events: Events) -> bool:
 def _edges(tasks: Tasks, schedule: Schedule):
     """Costs, edges (source, target), first and last vertex of each task, and which edges the order added."""
     n, instances = len(tasks), len(tasks.members)
+    receive = tasks.type == RECV
+    posting = np.append(receive, np.zeros(instances, bool))[schedule.sequence]
+    number = np.arange(len(posting)) + np.cumsum(posting)  # a posting's vertex is the one before
     vertex = np.full(n + instances, -1, np.int64)
-    vertex[schedule.sequence] = np.arange(len(schedule.sequence))
+    vertex[schedule.sequence] = number
     collective = schedule.instance >= 0
-    last = vertex[:n].copy()
+    first, last = vertex[:n] - receive, vertex[:n].copy()
     last[collective] = vertex[n + schedule.instance[collective]]
     target = np.repeat(np.arange(n), np.diff(tasks.pred_ptr))
     followed = schedule.before >= 0
-    receives = np.flatnonzero(tasks.type == RECV)
-    into = [vertex[target], vertex[:n][followed], vertex[receives], last[collective]]
+    into = [first[target], first[followed], last[receive], last[receive], last[collective]]
     out = [
         last[tasks.pred],
         last[schedule.before[followed]],
-        last[tasks.partner[receives]],
-        vertex[:n][collective],
+        last[tasks.partner[receive]],
+        first[receive],
+        first[collective],
     ]
-    cost = np.full(len(schedule.sequence), -1, np.int32)
-    cost[vertex[:n]] = np.where(collective, -1, tasks.cost)
+    cost = np.full(len(posting) + int(posting.sum()), -1, np.int32)
+    cost[first] = np.where(collective, -1, tasks.cost)
     cost[vertex[n:]] = schedule.instance_cost
     added = np.zeros(sum(map(len, into)), bool)
     added[len(target) : len(target) + int(followed.sum())] = True
-    return cost, np.concatenate(out), np.concatenate(into), vertex[:n], last, added
+    return cost, np.concatenate(out), np.concatenate(into), first, last, added
 
 
 def makespans(
