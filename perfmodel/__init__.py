@@ -51,7 +51,7 @@ _HOME = {
 }
 _MODULES = ("astra", "chakra", "plot", "synth", "whatif", "economics")
 
-__all__ = [*_HOME, *_MODULES, "__version__"]  # noqa: PLE0604
+__all__ = [*_HOME, *_MODULES, "__version__"]
 
 
 class _Package(ModuleType):

@@ -12,10 +12,31 @@ from typing import Any
 
 import pandas as pd
 
+from perfmodel.errors import InputError
+
 RETRIES = 10
 """How often a part is tried again after its worker was lost."""
 
+CONNECT_TIMEOUT = 10
+"""Seconds to wait for a scheduler."""
+
 _EVALUATORS: dict[str, dict] = {}
+
+
+def connect(address: str) -> Any:
+    """A client of the scheduler at this address.
+
+    Raises:
+        InputError: Dask is not installed, or nothing answers there.
+    """
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError("Dask is not installed; install perfmodel[dask]") from None
+    try:
+        return Client(address, timeout=CONNECT_TIMEOUT)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise InputError(f"scheduler {address}: no answer ({error}); is it running?") from None
 
 
 def _part(token: str, payload: tuple, rows: pd.DataFrame, options: Any) -> pd.DataFrame:

@@ -19,7 +19,6 @@ import numpy as np
 from jax import Array, lax
 from numpy.typing import NDArray
 
-
 STEP_OVERHEAD = 200
 """What a scan step costs, in elements of work: decides how wide a step is."""
 

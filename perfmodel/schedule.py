@@ -242,7 +242,7 @@ def _simulate(cost, program, state, expected, sequence):
                 if c >= 0:
                     o = join_row[j]
                     # a replayed collective lasts what its quickest member recorded
-                    if o < 0 or (cost[c] < cost[o]) == recorded[v] and cost[c] != cost[o]:
+                    if o < 0 or ((cost[c] < cost[o]) == recorded[v] and cost[c] != cost[o]):
                         join_row[j] = c
                 if joined[j] == members[j]:
                     c = join_row[j]

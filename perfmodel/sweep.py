@@ -66,9 +66,10 @@ def sweep(
     output: str | Path | None = None,
     client: Any = None,
     part: int = PART,
+    collect: bool = True,
     progress: bool | None = None,
     threads: int | None = None,
-) -> pd.DataFrame:
+) -> pd.DataFrame | None:
     """Evaluate a graph on every design point.
 
     Args:
@@ -81,9 +82,10 @@ def sweep(
         batch_size: samples per step; adds the column throughput_per_s.
         dtype: of the longest path; float32 resolves 1 us at 10 s.
         output: a folder for Parquet parts. Parts that are there already are kept, so that an interrupted sweep
-            goes on where it was; rows are then read back (pass `collect` sizes that fit memory).
+            goes on where it was.
         client: a `distributed.Client`; parts are then spread over its workers.
         part: designs per part.
+        collect: give the rows back; without it (and with `output`) memory stays bounded by one part.
         progress: a progress bar; by default where the output is a terminal and there is more than one part.
         threads: of this process (default: its processors).
 
@@ -130,6 +132,8 @@ def sweep(
             else:
                 done[k] = result
             show.update(len(result))
+    if not collect and folder is not None:
+        return None
     if folder is not None:
         frames = (pd.read_parquet(_file(folder, k)) for k in range(len(parts)))
     else:
@@ -159,18 +163,18 @@ def check(graph: Graph, system: System, models: Any, table: pd.DataFrame, option
 
 def choices(table: pd.DataFrame, models: Any) -> list[str]:
     """Columns that are choices rather than numbers."""
-    static = set(_static_paths(models))
+    static = set(static_paths(models))
     return [c for c in table.columns if c == "system" or c in static]
 
 
-def _static_paths(node: Any, prefix: str = "") -> Iterator[str]:
+def static_paths(node: Any, prefix: str = "") -> Iterator[str]:
     """Paths of the labels in a tree of models."""
     fields = getattr(type(node), "__dataclass_fields__", {})
     numbers = children(node)
     for name in fields:
         path = f"{prefix}{name}"
         if name in numbers:
-            yield from _static_paths(numbers[name], f"{path}.")
+            yield from static_paths(numbers[name], f"{path}.")
         else:
             yield path
 

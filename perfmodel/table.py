@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
 from perfmodel.graph import check_ranks
-from perfmodel.kinds import NodeType
+from perfmodel.kinds import NodeType, describe
+from perfmodel.network import span
 from perfmodel.predict import Prediction
 from perfmodel.tasks import CATEGORIES, COMMUNICATION, COMPUTE, MEMORY
+
+ROUNDING = 1e-12
+"""Relative differences below this are rounding, not time."""
 
 BREAKDOWNS = ("rank", "critical_path", "component", "type", "group")
 
@@ -67,8 +71,6 @@ def critical_path(prediction: Prediction) -> pd.DataFrame:
                 p.graph.programs[p.graph.program[rank]],
                 p.graph.labels[p.graph.label[rank]],
             )
-            from perfmodel.kinds import describe
-
             rows.append(
                 {
                     "key": key,
@@ -98,7 +100,9 @@ def path_breakdown(prediction: Prediction) -> dict[str, float]:
         if row >= 0:
             seconds[CATEGORIES[c.category[row]]] += float(prediction.cost[row])
     spent = sum(seconds.values())
-    seconds["waiting"] += max(prediction.makespan - spent, 0.0)
+    rest = prediction.makespan - spent
+    if rest > ROUNDING * prediction.makespan:
+        seconds["waiting"] += rest
     return seconds
 
 
@@ -269,8 +273,6 @@ def span_text(members: tuple[int, ...], system) -> str:
     >>> span_text((0, 8), pm.hardware("dgx-h100", ranks=16))
     '2 ranks: dimension 1 x2'
     """
-    from perfmodel.network import span
-
     shape = span(members, tuple(d.size for d in system.network))
     dims = ", ".join(f"dimension {k} x{n}" for k, n in enumerate(shape.members) if n > 1)
     return f"{len(members)} ranks" + (f": {dims}" if dims else "")

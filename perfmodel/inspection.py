@@ -1,0 +1,132 @@
+"""What is in a trace, and everything wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from perfmodel.errors import InputError
+from perfmodel.graph import Graph
+from perfmodel.kinds import COLLECTIVES, TYPE_NAMES
+from perfmodel.load import examine
+from perfmodel.problems import Problem
+
+
+@dataclass(frozen=True)
+class Report:
+    """Contents and findings; `good` where nothing stops a prediction."""
+
+    source: str
+    graph: Graph | None
+    findings: tuple[Problem, ...]
+    good: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        found = [
+            {
+                "level": p.level,
+                "code": p.code,
+                "rank": p.rank,
+                "nodes": list(p.nodes),
+                "message": p.message,
+                "remedy": p.remedy,
+            }
+            for p in self.findings
+        ]
+        return {
+            "source": self.source,
+            "good": self.good,
+            **(contents(self.graph) if self.graph else {}),
+            "findings": found,
+        }
+
+    def text(self) -> str:
+        """For people."""
+        lines = [self.source]
+        if self.graph:
+            facts = contents(self.graph)
+            lines.append(f"  ranks              {facts['ranks']}")
+            lines.append(f"  nodes              {facts['nodes']:,}")
+            lines.append(f"  distinct programs  {facts['programs']}")
+            for word in ("types", "collectives", "groups", "resources"):
+                for key, value in facts[word].items():
+                    lines.append(f"  {word:<18} {key}: {value}")
+            for key in ("flops", "compute_bytes_B", "communication_B", "recorded_s"):
+                lines.append(f"  {key:<18} {facts[key]:.6g}")
+        lines.append(f"{len(self.findings)} findings" if self.findings else "nothing wrong with it")
+        lines += [f"  {p}" for p in self.findings]
+        return "\n".join(lines)
+
+
+def inspect_trace(trace: Any, *, strict: bool = False, **options: Any) -> Report:
+    """Read, join and check a trace without predicting anything.
+
+    Beyond `load`'s checks, the schedule is tried with every operation taking equal time, so that ranks that wait
+    for each other are found too.
+
+    Args:
+        trace, options: as for `load`.
+        strict: warnings count as errors.
+    """
+    graph, problems = examine(trace, **options)
+    findings = list(problems.found)
+    if graph is not None:
+        findings += _deadlock(graph)
+    bad = any(strict or p.level == "error" for p in findings)
+    return Report(problems.source, graph, tuple(findings), not bad)
+
+
+def _deadlock(graph: Graph) -> list[Problem]:
+    """The schedule of equal durations on a flat network, for its deadlocks."""
+    from perfmodel.hardware import NPU, Dimension, System
+    from perfmodel.schedule import list_schedule
+    from perfmodel.tasks import build
+
+    flat = System(NPU(1.0, 1.0), (Dimension(1.0, 1.0, "switch", graph.ranks),), name="flat")
+    try:
+        tasks = build(graph, flat)
+        list_schedule(graph, tasks, np.ones(len(tasks.work)))
+    except InputError as error:
+        text = str(error).removeprefix(f"{graph.source}: ")
+        return [Problem("error", "deadlock", None, (), text)]
+    return []
+
+
+def contents(graph: Graph) -> dict[str, Any]:
+    """Counts and totals over all ranks."""
+    types: dict[str, int] = {}
+    collectives: dict[str, int] = {}
+    groups: dict[str, int] = {}
+    resources: dict[str, int] = {}
+    totals = dict.fromkeys(("flops", "compute_bytes_B", "communication_B", "recorded_s"), 0.0)
+    for p in graph.programs:
+        times = len(p.ranks)
+        for value, count in zip(*np.unique(p.type, return_counts=True)):
+            name = TYPE_NAMES.get(int(value), str(value))
+            types[name] = types.get(name, 0) + int(count) * times
+        for value, count in zip(*np.unique(p.comm_type[p.slot >= 0], return_counts=True)):
+            name = COLLECTIVES[int(value)]
+            collectives[name] = collectives.get(name, 0) + int(count) * times
+        for word in p.resources:
+            resources[word] = resources.get(word, 0) + times
+        totals["flops"] += float(np.maximum(p.flops, 0).sum()) * times
+        totals["compute_bytes_B"] += float(np.maximum(p.bytes, 0).sum()) * times
+        totals["communication_B"] += float(np.maximum(p.size, 0).sum()) * times
+        totals["recorded_s"] += float(np.nansum(p.duration)) * times
+    used = np.unique(np.concatenate([p.groups.ravel() for p in graph.programs]))
+    for g in used:
+        key = f"of {len(graph.groups[g])} ranks"
+        groups[key] = groups.get(key, 0) + 1
+    return {
+        "ranks": graph.ranks,
+        "nodes": len(graph),
+        "programs": len(graph.programs),
+        "types": types,
+        "collectives": collectives,
+        "groups": groups,
+        "resources": {k: f"{v} (over all ranks)" for k, v in resources.items()},
+        **totals,
+    }
