@@ -37,17 +37,17 @@ class AlphaBeta:
     """Latency and bandwidth of every hop, by the rounds of an algorithm per dimension.
 
     Attributes:
+        algorithm: "auto", a name in `collective.ALGORITHMS`, or a tuple of such, one per dimension.
         efficiency: fraction of every bandwidth that is reached [1].
         overhead: time per operation, whatever its size [s].
-        algorithm: "auto", a name in `collective.ALGORITHMS`, or a tuple of such, one per dimension.
 
     Raises:
         InputError: an unknown algorithm.
     """
 
+    algorithm: str | tuple[str, ...] = static(default="auto")
     efficiency: Any = number("1", default=1.0)
     overhead: Any = number("s", default=0.0)
-    algorithm: str | tuple[str, ...] = static(default="auto")
 
     def __post_init__(self):
         chosen = (self.algorithm,) if isinstance(self.algorithm, str) else self.algorithm

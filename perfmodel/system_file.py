@@ -265,7 +265,7 @@ def _toml(path: Path) -> dict[str, Any]:
         raise SystemFileError(f"{path}: more than {LARGEST_FILE} bytes, which is no system file")
     try:
         return tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise SystemFileError(f"{path}: not a TOML file: {error}") from error
 
 

@@ -96,7 +96,9 @@ def parse(text: object, unit: str, *, where: str = "figure", zero: bool = False)
     digits, spelling = match[1], match[2]
     if spelling not in table:
         raise SystemFileError(f"{where}: got {text!r}, {_complaint(spelling, unit)}; {expected}")
-    value = float(Decimal(digits) * Decimal(repr(table[spelling])))
+    value = float(digits)
+    if value and math.isfinite(value):
+        value = float(Decimal(digits) * Decimal(repr(table[spelling])))
     if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
         wanted = "0 or more" if zero else "more than 0"
         raise SystemFileError(f"{where}: got {text!r}; expected a finite figure, {wanted}")

@@ -1,10 +1,13 @@
 """Systems, their files, and the numbers in them by path."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perfmodel.compute import Roofline
 from perfmodel.errors import InputError, SystemFileError
@@ -153,6 +156,31 @@ def test_a_file_without_npu_with_one_network_table_or_bytes_is_refused(write, tm
         hardware(write("#" * 2_000_000))
     with pytest.raises(SystemFileError, match="no such system file"):
         hardware(tmp_path / "absent.toml")
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=300)
+def test_a_file_with_characters_changed_loads_or_is_refused(tmp_path_factory, data):
+    characters = list(FILE)
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(characters) - 1))
+        characters[place] = data.draw(st.sampled_from('9-.e"[]{}=,\n xG\x00é'))
+    path = tmp_path_factory.getbasetemp() / "mutated.toml"
+    path.write_text("".join(characters))
+    complaint, values = str(path), [1.0]
+    try:
+        values = list(parameters(hardware(path)).values())
+    except SystemFileError as error:
+        complaint = str(error)
+    assert str(path) in complaint
+    assert all(0 <= value < math.inf for value in values)
+
+
+def test_numbers_of_absurd_length_are_refused(write):
+    with pytest.raises(SystemFileError, match="not a TOML file"):
+        hardware(write(FILE.replace("size = 4", "size = " + "9" * 6000)))
+    with pytest.raises(SystemFileError, match="not a TOML file"):
+        hardware(write("x = " + "[" * 100_000))
 
 
 def test_a_misspelt_name_is_answered_with_the_nearest():

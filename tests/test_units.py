@@ -62,6 +62,8 @@ def test_a_figure_is_read_into_si_exactly(text, unit, value):
         ("nan GB/s", "B/s", "finite"),
         ("inf GB/s", "B/s", "finite"),
         ("1e999 GB/s", "B/s", "finite"),
+        ("1e99999999999999999999 GB/s", "B/s", "finite"),
+        ("1e-99999999999999999999 GB/s", "B/s", "more than 0"),
         ("1_000 GB/s", "B/s", "unknown"),
     ],
 )
