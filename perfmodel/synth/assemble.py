@@ -1,0 +1,263 @@
+"""A workload's roles to the arrays of a `Graph`, with the conventions of `load`.
+
+Per role the work is Python over its nodes; per rank it is NumPy over whole tables.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.errors import InputError
+from perfmodel.graph import Graph, Labels, Program, resources_of
+from perfmodel.kinds import NodeType
+from perfmodel.synth.layout import Communicators
+from perfmodel.synth.steps import WORLD, Step
+from perfmodel.synth.workload import Role, Workload
+
+FIRST_ID = 1
+"""Node ids count from here: 0 is protobuf's absent number."""
+
+
+@dataclass(frozen=True, eq=False)
+class GroupTable:
+    """The groups that a workload's collectives use, numbered as `load` numbers them.
+
+    Attributes:
+        members: each a tuple of ranks; 0 is the world, then in order of first use by rank and node.
+        slots: of each role, the labels of its group slots in order of first use.
+        of_role: of each role, [m, slots] i32 group of each slot on each of its ranks.
+    """
+
+    members: tuple[tuple[int, ...], ...]
+    slots: list[list[str]]
+    of_role: list[NDArray[np.int32]]
+
+    def names(self) -> tuple[str, ...]:
+        """What files call them: decimal numbers, nothing for the world."""
+        return ("", *map(str, range(1, len(self.members))))
+
+
+def assemble(workload: Workload) -> Graph:
+    """The graph of a workload (see `Workload.graph`)."""
+    roles = _ordered(workload)
+    ranks = workload.ranks
+    table = number_groups(workload)
+    partners = _pair(roles, ranks, workload.name)
+    programs: dict[bytes, list[int]] = {}
+    structures = []
+    labels: list[Labels] = []
+    known: dict[tuple, int] = {}
+    label = np.zeros(ranks, np.int32)
+    for k, role in enumerate(roles):
+        structure = _structure(role, table.slots[k])
+        structures.append(structure)
+        programs.setdefault(_digest(structure), []).append(k)
+        nodes = role.steps.nodes
+        key = (tuple(s.name for s in nodes), tuple(s.tag for s in nodes))
+        if key not in known:
+            known[key] = len(labels)
+            labels.append(_labels(*key))
+        label[role.ranks] = known[key]
+    program, row = np.zeros(ranks, np.int32), np.zeros(ranks, np.int32)
+    built = []
+    for index, members in enumerate(programs.values()):
+        mine = np.concatenate([roles[k].ranks for k in members])
+        order = np.argsort(mine)
+        p2p = structures[members[0]]["p2p"]
+        offset = np.concatenate([_offsets(roles[k], p2p) for k in members])
+        program[mine] = index
+        row[mine[order]] = np.arange(len(mine))
+        built.append(
+            Program(
+                **structures[members[0]],
+                ranks=mine[order],
+                groups=np.concatenate([table.of_role[k] for k in members])[order],
+                peer=(mine[:, None] + offset)[order].astype(np.int32),
+                partner=np.concatenate([partners[k] for k in members])[order],
+            )
+        )
+    return Graph(
+        programs=tuple(built),
+        program=program,
+        row=row,
+        groups=table.members,
+        group_names=table.names(),
+        by_name=np.ones(len(table.members), bool),
+        labels=tuple(labels),
+        label=label,
+        source=workload.name,
+    )
+
+
+def number_groups(workload: Workload) -> GroupTable:
+    """Number the groups in use, in the order in which ranks first use them."""
+    roles, ranks = _ordered(workload), workload.ranks
+    base: dict[str, int] = {WORLD: 0}
+    tables: list[tuple[int, Communicators]] = []
+    after = 1
+    slots: list[list[str]] = []
+    keys: list[NDArray[np.int64]] = []
+    for role in roles:
+        mine = list(dict.fromkeys(_canonical(role, s, ranks) for s in role.steps.nodes if s.group))
+        for name in mine:
+            if name not in base:
+                base[name] = after
+                tables.append((after, role.groups[name]))
+                after += len(role.groups[name].members)
+        columns = [
+            np.zeros(len(role.ranks), np.int64)
+            if name == WORLD
+            else base[name] + role.groups[name].of_rank[role.ranks].astype(np.int64)
+            for name in mine
+        ]
+        slots.append(mine)
+        keys.append(np.stack(columns, axis=1) if mine else np.zeros((len(role.ranks), 0), np.int64))
+    key = np.concatenate([k.ravel() for k in keys])
+    rank = np.concatenate([np.repeat(r.ranks, k.shape[1]) for r, k in zip(roles, keys)])
+    slot = np.concatenate([np.tile(np.arange(k.shape[1]), k.shape[0]) for k in keys])
+    found, first = np.unique(key[np.lexsort((slot, rank))], return_index=True)
+    used = found[np.argsort(first)]
+    used = used[used != 0]
+    number = np.zeros(after, np.int32)
+    number[used] = np.arange(1, len(used) + 1)
+    members: list[tuple[int, ...]] = [tuple(range(ranks))]
+    starts = np.array([start for start, _ in tables], np.int64)
+    for k in used.tolist():
+        start, groups = tables[int(np.searchsorted(starts, k, side="right")) - 1]
+        members.append(tuple(groups.members[k - start].tolist()))
+    return GroupTable(tuple(members), slots, [number[k] for k in keys])
+
+
+def _ordered(workload: Workload) -> list[Role]:
+    """Roles by their first rank; every rank must have exactly one."""
+    roles = sorted(workload.roles, key=lambda role: int(role.ranks[0]))
+    ranks = np.sort(np.concatenate([role.ranks for role in roles]))
+    if not np.array_equal(ranks, np.arange(len(ranks))):
+        raise InputError(
+            f"{workload.name}: the ranks of its roles are not 0 to {len(ranks) - 1}, each once."
+            " Give every rank one role."
+        )
+    return roles
+
+
+def _canonical(role: Role, step: Step, ranks: int) -> str:
+    """The group's label; a group of all ranks is the world whatever its label."""
+    if step.group == WORLD or role.groups[step.group].size == ranks:
+        return WORLD
+    return step.group
+
+
+def _structure(role: Role, slots: Sequence[str]) -> dict[str, Any]:
+    """The fields of a `Program` that equal ranks share."""
+    nodes = role.steps.nodes
+    n = len(nodes)
+    kind = np.array([s.type for s in nodes], np.int8)
+    place = {label: index for index, label in enumerate(slots)}
+    slot = np.array([place.get(s.group, place.get(WORLD, -1)) if s.group else -1 for s in nodes])
+    absent = np.full(n, -1, np.int64)
+    resource, resources = resources_of(kind, np.zeros(n, bool), absent, absent)
+    return {
+        "type": kind,
+        "cpu": np.zeros(n, bool),
+        "flops": np.array([s.flops for s in nodes], np.int64),
+        "bytes": np.array([s.bytes for s in nodes], np.int64),
+        "duration": np.full(n, np.nan),
+        "comm_type": np.array([s.comm_type for s in nodes], np.int32),
+        "size": np.array([s.size for s in nodes], np.int64),
+        "slot": slot.astype(np.int32),
+        "match": _instances(slot, [s.name for s in nodes]),
+        "local": np.zeros(n, bool),
+        "involved": np.full(n, -1, np.int32),
+        "scale": np.ones(n),
+        "resource": resource,
+        "resources": resources,
+        "priority": np.arange(n, dtype=np.int32),
+        "pred_ptr": np.cumsum([0, *(len(s.after) for s in nodes)]).astype(np.int64),
+        "pred": np.array([p for s in nodes for p in s.after], np.int32),
+        "p2p": np.flatnonzero(_is_p2p(kind)).astype(np.int32),
+    }
+
+
+def _instances(slot: NDArray, names: Sequence[str]) -> NDArray[np.int32]:
+    """[n] which of its group's collectives each one is: by name, equal names in program order."""
+    match = np.full(len(slot), -1, np.int32)
+    for s in range(int(slot.max(initial=-1)) + 1):
+        here = np.flatnonzero(slot == s).tolist()
+        match[sorted(here, key=names.__getitem__)] = np.arange(len(here))
+    return match
+
+
+def _labels(names: tuple[str, ...], tags: tuple[int, ...]) -> Labels:
+    ids = np.arange(FIRST_ID, FIRST_ID + len(names), dtype=np.uint64)
+    return Labels(ids, np.array(tags, np.int64), names)
+
+
+def _is_p2p(kind: NDArray) -> NDArray[np.bool_]:
+    return (kind == NodeType.COMM_SEND) | (kind == NodeType.COMM_RECV)
+
+
+def _offsets(role: Role, p2p: NDArray) -> NDArray[np.int64]:
+    """[m, k] distance to the peer of each message, the same on every rank."""
+    offset = np.array([role.steps.nodes[p].offset for p in p2p], np.int64)
+    return np.broadcast_to(offset, (len(role.ranks), len(p2p)))
+
+
+def _pair(roles: Sequence[Role], ranks: int, name: str) -> list[NDArray[np.int32]]:
+    """Of each role, [m, k] position of each send's receive and each receive's send on the peer."""
+    role_of = np.zeros(ranks, np.int32)
+    for k, role in enumerate(roles):
+        role_of[role.ranks] = k
+    places = [_messages(role) for role in roles]
+    result = []
+    for role, mine in zip(roles, places):
+        k = sum(len(found) for found in mine.values())
+        partner = np.full((len(role.ranks), k), -1, np.int32)
+        for (kind, offset, tag), found in mine.items():
+            peer = role.ranks.astype(np.int64) + offset
+            outside = (peer < 0) | (peer >= ranks)
+            other = np.where(outside, -1, role_of[np.clip(peer, 0, ranks - 1)])
+            back = NodeType.COMM_RECV if kind == NodeType.COMM_SEND else NodeType.COMM_SEND
+            for o in np.unique(other):
+                theirs = places[o].get((back, -offset, tag), []) if o >= 0 else []
+                if len(theirs) != len(found):
+                    _unmatched(name, role, peer[other == o][0] - offset, offset, found[0][1])
+                rows = np.flatnonzero(other == o)
+                columns = np.array([column for column, _ in found])
+                partner[rows[:, None], columns] = [p for _, p in theirs]
+        result.append(partner)
+    return result
+
+
+def _messages(role: Role) -> dict[tuple[NodeType, int, int], list[tuple[int, int]]]:
+    """(column in `p2p`, position) of the messages, by (send or receive, offset, tag), in program order."""
+    found: dict[tuple[NodeType, int, int], list[tuple[int, int]]] = {}
+    column = 0
+    for position, s in enumerate(role.steps.nodes):
+        if s.type in (NodeType.COMM_SEND, NodeType.COMM_RECV):
+            found.setdefault((s.type, s.offset, s.tag), []).append((column, position))
+            column += 1
+    return found
+
+
+def _unmatched(name: str, role: Role, rank: int, offset: int, position: int) -> None:
+    step = role.steps.nodes[position]
+    missing = "receive" if step.type == NodeType.COMM_SEND else "send"
+    raise InputError(
+        f"{name}: rank {rank} node {position + FIRST_ID} ({step.name!r}): rank {rank + offset} has no"
+        f" {missing} with tag {step.tag} for it. Give both ranks as many messages of that tag."
+    )
+
+
+def _digest(structure: dict[str, Any]) -> bytes:
+    hasher = hashlib.sha256()
+    for key, value in structure.items():
+        data = value.tobytes() if isinstance(value, np.ndarray) else repr(value).encode()
+        hasher.update(f"{key}:{len(data)}:".encode())
+        hasher.update(data)
+    return hasher.digest()
