@@ -58,9 +58,9 @@ def refuse_other_files(data: bytes, source: str) -> None:
     for magic, dialect in _MAGIC:
         if data.startswith(magic):
             _refuse(source, dialect)
-    head = data[:_HEAD]
-    if head.lstrip()[:1] not in (b"{", b"[") or not _is_text(head):
+    if data[:256].lstrip()[:1] not in (b"{", b"[") or not _is_text(data[:_HEAD]):
         return
+    head = data[:_HEAD]
     for mark, dialect in _JSON:
         if mark in head:
             _refuse(source, dialect)

@@ -1,9 +1,9 @@
 """Chakra trace files to arrays, without an object per node.
 
-A compiled loop walks the records twice: once to count nodes and dependencies (and to check the
-framing), once to fill arrays of exactly that size. So memory follows what the file holds, never
-what it says, and there is nothing to grow. No protobuf runtime is involved but for the metadata
-record.
+One compiled loop counts the records and checks that they fit the file, a second reads them into
+arrays of that size; where nodes have more dependencies than most, it runs again with room for all.
+So memory follows what the file holds, never what it says. No protobuf runtime is involved but for
+the metadata record.
 """
 
 from pathlib import Path
@@ -34,6 +34,7 @@ from perfmodel.chakra.walk import (
     TYPE,
     VARINT_FIELDS,
     WIDTH,
+    frame,
     group_runs,
     walk,
 )
@@ -80,17 +81,9 @@ def decode(data: bytes, source: str, *, limit: int = LIMIT) -> RankTrace:
     version, label = _describe(metadata, source)
     base, end = address(data), len(data)
     note = np.zeros(NOTES, np.int64)
-    none = np.empty(0, np.uint64)
-    walk(base, start, end, False, none, none, np.empty((WIDTH, 0), np.int64), none, none, note)
+    frame(base, start, end, note)
     if note[FAULT]:
         raise trace_error(data, source, note, has_metadata=metadata is not None)
-    if metadata is None:
-        dialects.refuse_old_format(
-            source,
-            int(note[VARINT_FIELDS]),
-            int(note[LENGTH_FIELDS]),
-            old_attributes=bool(note[OLD_ATTRIBUTES]),
-        )
     n = int(note[NODES])
     if n == 0:
         raise TraceError(
@@ -99,11 +92,22 @@ def decode(data: bytes, source: str, *, limit: int = LIMIT) -> RankTrace:
         )
     ids, starts = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
     table = np.full((WIDTH, n), -1, np.int64)
-    data_dep = np.empty(note[DATA_DEPS], np.uint64)
-    ctrl_dep = np.empty(note[CTRL_DEPS], np.uint64)
-    walk(base, start, end, True, ids, starts, table, data_dep, ctrl_dep, note)
+    data_dep, ctrl_dep = np.empty(2 * n, np.uint64), np.empty(2 * n, np.uint64)
+    walk(base, start, end, ids, starts, table, data_dep, ctrl_dep, note)
+    if metadata is None:
+        dialects.refuse_old_format(
+            source,
+            int(note[VARINT_FIELDS]),
+            int(note[LENGTH_FIELDS]),
+            old_attributes=bool(note[OLD_ATTRIBUTES]),
+        )
     if note[FAULT]:
         raise trace_error(data, source, note, has_metadata=metadata is not None)
+    n_data, n_ctrl = int(note[DATA_DEPS]), int(note[CTRL_DEPS])
+    if max(n_data, n_ctrl) > 2 * n:
+        data_dep, ctrl_dep = np.empty(n_data, np.uint64), np.empty(n_ctrl, np.uint64)
+        walk(base, start, end, ids, starts, table, data_dep, ctrl_dep, note)
+    data_dep, ctrl_dep = data_dep[:n_data].copy(), ctrl_dep[:n_ctrl].copy()
     group, group_names = _groups(data, table)
 
     def column(code: int, kind: type = np.int64) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The compiled loop over a file's records."""
+"""The compiled loops over a file's records."""
 
 import numpy as np
 
@@ -24,71 +24,75 @@ TYPE, DURATION, NAME_AT, NAME_SIZE, NODE_AT, NODE_SIZE, DATA_END, CTRL_END = ran
 )
 WIDTH = CTRL_END + 1
 
-# What the counting pass notes, and where a fault lies.
+# What the loops note: counts, traces of older formats, and where a fault lies.
 NODES, DATA_DEPS, CTRL_DEPS, VARINT_FIELDS, LENGTH_FIELDS, OLD_ATTRIBUTES = range(6)
 FAULT, RECORD_AT, FAULT_AT, FIELD, ATTRIBUTE = range(6, 11)
 NOTES = 11
 
 
 @compiled
-def walk(base, start, end, fill, ids, starts, table, data_dep, ctrl_dep, note):
-    """Walk the Node records from `start` on; count into `note`, and `fill` the arrays if asked to.
-
-    Records lie at `start..end` from the address `base`. ids, starts: uint64[n];
-    table: int64[WIDTH, n], -1 everywhere at first; data_dep, ctrl_dep: uint64; note: int64[NOTES].
-    The first pass takes empty arrays.
-    """
+def frame(base, start, end, note):
+    """Count the records at `start..end` into `note` [int64, NOTES], looking at lengths only."""
     pos = start
-    n = n_data = n_ctrl = empty = 0
-    lengths = varints = np.int64(0)
+    n = empty = fault = record = 0
     note[:] = 0
-    fault = field = here = 0
-    code = -1
-    while pos < end:
-        record = here = pos
+    while pos < end and fault == 0:
+        record = pos
         size, pos = varint(base, pos, end)
         if pos < 0:
             fault = pos
-            break
-        if size > np.uint64(MAX_RECORD):
+        elif size > np.uint64(MAX_RECORD):
             fault = LONG_RECORD
-            break
-        if size > np.uint64(end - pos):
+        elif size > np.uint64(end - pos):
             fault = CUT_FIELD
-            break
-        stop = pos + np.int64(size)
-        empty += pos == stop
-        if empty > 1:
+        elif size == np.uint64(0) and empty > 0:
             fault = EMPTY_RECORDS
-            break
-        if fill:
-            table[at.DIMS, n] = table[TYPE, n] = table[DURATION, n] = table[NAME_SIZE, n] = 0
-            table[NAME_AT, n] = table[NODE_AT, n] = pos
-            table[NODE_SIZE, n] = stop - pos
+        else:
+            empty += size == np.uint64(0)
+            pos += np.int64(size)
+            n += 1
+    note[NODES] = n
+    if fault < 0:
+        note[FAULT], note[RECORD_AT], note[FAULT_AT] = fault, record, record
+
+
+@compiled
+def walk(base, start, end, ids, starts, table, data_dep, ctrl_dep, note):
+    """Read the n Node records at `start..end`, which `frame` found sound, into the arrays.
+
+    ids, starts: uint64[n]; table: int64[WIDTH, n], -1 everywhere at first; data_dep, ctrl_dep:
+    uint64, as long as the caller guesses. `note` [int64, NOTES] says how many there are; if that is
+    more than there was room for, the rest is missing and the caller walks again.
+    """
+    pos = start
+    n = n_data = n_ctrl = record = here = field = fault = 0
+    code = np.int64(-1)
+    lengths = varints = np.int64(0)
+    note[:] = 0
+    while pos < end:
+        record = pos
+        size, pos = varint(base, pos, end)
+        stop = pos + np.int64(size)
+        table[at.DIMS, n] = table[TYPE, n] = table[DURATION, n] = table[NAME_SIZE, n] = 0
+        table[NAME_AT, n] = table[NODE_AT, n] = pos
+        table[NODE_SIZE, n] = stop - pos
         while pos < stop:
             here = pos
             field, wire, pos = tag(base, pos, stop)
             if pos < 0:
                 fault = pos
                 break
+            p, pos = skip(base, pos, stop, wire)
+            if pos < 0:
+                fault = pos
+                break
             if wire == VARINT:
-                value, pos = varint(base, pos, stop)
-                if pos < 0:
-                    fault = pos
-                    break
                 if field < 60:
-                    varints |= 1 << field
-                if field == 4:
-                    if fill:
-                        ctrl_dep[n_ctrl] = value
-                    n_ctrl += 1
-                elif field == 5:
-                    if fill:
-                        data_dep[n_data] = value
-                    n_data += 1
-                elif not fill:
+                    varints |= np.int64(1) << field
+                if field > 7 or field == 2:
                     continue
-                elif field == 1:
+                value, _ = varint(base, p, pos)
+                if field == 1:
                     ids[n] = value
                 elif field == 3:
                     table[TYPE, n] = np.int64(np.int32(np.uint32(value)))
@@ -99,57 +103,48 @@ def walk(base, start, end, fill, ids, starts, table, data_dep, ctrl_dep, note):
                         fault = TOO_LARGE
                         break
                     table[DURATION, n] = np.int64(value)
-                continue
-            p, pos = skip(base, pos, stop, wire)
-            if pos < 0:
-                fault = pos
-                break
-            if wire != LENGTH:
-                continue
-            if field < 60:
-                lengths |= 1 << field
-            if field == 10:
-                if fill:
-                    fault, code, at_fault, value, extra = at.read_attribute(base, p, pos)
+            elif wire == LENGTH:
+                if field < 60:
+                    lengths |= np.int64(1) << field
+                if field == 2:
+                    table[NAME_AT, n] = p
+                    table[NAME_SIZE, n] = pos - p
+                elif field == 10:
+                    fault, code, place, value_, extra = at.read_attribute(base, p, pos)
                     if fault < 0:
-                        here = at_fault
+                        here = place
                         break
                     if code >= at.PG_NAME:
                         slot = at.PG_TEXT if code == at.PG_NAME else at.GROUP_TEXT
-                        table[slot, n] = value
+                        table[slot, n] = value_
                         table[slot + 1, n] = extra
                     elif code >= 0:
-                        table[code, n] = value
+                        table[code, n] = value_
                         if code == at.INVOLVED_DIM:
                             table[at.DIMS, n] = extra
-            elif field == 4 or field == 5:
-                while p < pos:
+                elif field == 11 and p < pos and byte_at(base, p) == np.uint64(0x0A):
+                    note[OLD_ATTRIBUTES] = 1
+            if (field == 4 or field == 5) and wire in (VARINT, LENGTH):
+                while p < pos:  # packed, or the one number of an unpacked field
                     here = p
                     value, p = varint(base, p, pos)
                     if p < 0:
                         fault = p
                         break
                     if field == 4:
-                        if fill:
+                        if n_ctrl < len(ctrl_dep):
                             ctrl_dep[n_ctrl] = value
                         n_ctrl += 1
                     else:
-                        if fill:
+                        if n_data < len(data_dep):
                             data_dep[n_data] = value
                         n_data += 1
                 if fault < 0:
                     break
-            elif field == 2 and fill:
-                table[NAME_AT, n] = p
-                table[NAME_SIZE, n] = pos - p
-            elif field == 11 and p < pos and byte_at(base, p) == 0x0A:
-                note[OLD_ATTRIBUTES] = 1
         if fault < 0:
             break
-        field = 0
-        if fill:
-            table[DATA_END, n] = n_data
-            table[CTRL_END, n] = n_ctrl
+        table[DATA_END, n] = n_data
+        table[CTRL_END, n] = n_ctrl
         n += 1
     note[NODES], note[DATA_DEPS], note[CTRL_DEPS] = n, n_data, n_ctrl
     note[VARINT_FIELDS], note[LENGTH_FIELDS] = varints, lengths

@@ -59,7 +59,7 @@ def compiled(function: F) -> F:
 
 def address(data: bytes) -> int:
     """Where the bytes lie; the caller keeps them alive while compiled code reads there."""
-    return int(np.frombuffer(data, np.uint8).ctypes.data)
+    return int(np.frombuffer(data, np.uint8).__array_interface__["data"][0])
 
 
 def _load(bits: int) -> Any:
@@ -90,18 +90,17 @@ def varint(base, pos, end):
     >>> varint(address(data), 0, 2)
     (300, 2)
     """
-    value = np.uint64(0)
-    for i in range(10):
-        if pos >= end:
-            return value, CUT_VARINT
+    value = shift = np.uint64(0)
+    while pos < end:
         byte = byte_at(base, pos)
         pos += 1
-        if i == 9 and byte > np.uint64(1):
+        if shift == np.uint64(63) and byte > np.uint64(1):
             return value, LONG_VARINT
-        value |= (byte & np.uint64(127)) << np.uint64(7 * i)
+        value |= (byte & np.uint64(127)) << shift
         if byte < np.uint64(128):
             return value, pos
-    return value, LONG_VARINT
+        shift += np.uint64(7)
+    return value, CUT_VARINT
 
 
 @compiled
