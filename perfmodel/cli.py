@@ -22,42 +22,43 @@ from perfmodel.errors import InputError
 DEFAULT_SYSTEM = "dgx-h100"
 
 
+LAZY = {
+    "astra-sim": ("perfmodel.commands_astra", "astra_sim"),
+    "synth": ("perfmodel.commands_synth", "synth"),
+    "sensitivity": ("perfmodel.commands_analysis", "sensitivity"),
+    "optimize": ("perfmodel.commands_analysis", "optimize"),
+    "calibrate": ("perfmodel.commands_analysis", "calibrate"),
+    "compare": ("perfmodel.commands_analysis", "compare"),
+}
+SUMMARY = {
+    "astra-sim": "Take the place of ASTRA-sim's analytical binaries: same flags, same result lines.",
+    "synth": "Write a synthetic workload (GPT, FSDP, MoE, one collective, data parallel).",
+    "sensitivity": "What the time depends on: derivatives, elasticities, how far each parameter can move.",
+    "optimize": "The best hardware within bounds and a budget, by exact gradients.",
+    "calibrate": "Fit model coefficients to measured durations.",
+    "compare": "Two traces or two systems side by side.",
+}
+
+
 class Commands(click.Group):
     """Imports a command's module only when it is called or its help is asked for."""
 
-    lazy = {
-        "astra-sim": ("perfmodel.commands_astra", "astra_sim"),
-        "synth": ("perfmodel.commands_synth", "synth"),
-        "sensitivity": ("perfmodel.commands_analysis", "sensitivity"),
-        "optimize": ("perfmodel.commands_analysis", "optimize"),
-        "calibrate": ("perfmodel.commands_analysis", "calibrate"),
-        "compare": ("perfmodel.commands_analysis", "compare"),
-    }
-    summary = {
-        "astra-sim": "Take the place of ASTRA-sim's analytical binaries: same flags, same result lines.",
-        "synth": "Write a synthetic workload (GPT, FSDP, MoE, one collective, data parallel).",
-        "sensitivity": "What the time depends on: derivatives, elasticities, how far each parameter can move.",
-        "optimize": "The best hardware within bounds and a budget, by exact gradients.",
-        "calibrate": "Fit model coefficients to measured durations.",
-        "compare": "Two traces or two systems side by side.",
-    }
-
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *self.lazy})
+        return sorted({*super().list_commands(ctx), *LAZY})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in self.lazy:
+        if name not in LAZY:
             return super().get_command(ctx, name)
         from importlib import import_module
 
-        module, attribute = self.lazy[name]
+        module, attribute = LAZY[name]
         return getattr(import_module(module), attribute)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         rows = []
         for name in self.list_commands(ctx):
-            command = super().get_command(ctx, name) if name not in self.lazy else None
-            rows.append((name, command.get_short_help_str(90) if command else self.summary[name]))
+            command = super().get_command(ctx, name) if name not in LAZY else None
+            rows.append((name, command.get_short_help_str(90) if command else SUMMARY[name]))
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
@@ -263,7 +264,7 @@ def number(path: str, text: str, system: Any, models: Any) -> float:
     try:
         return float(text)
     except ValueError:
-        return units.parse(text, known[path], path)
+        return units.parse(text, known[path], where=path)
 
 
 def show(table: Any, as_json: bool, output: str | None) -> None:

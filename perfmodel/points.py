@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,7 @@ from scipy.stats import qmc
 
 from perfmodel.errors import InputError
 
-Points = pd.DataFrame | Mapping[str, Sequence]
+Points: TypeAlias = pd.DataFrame | Mapping[str, Sequence]
 
 
 def table_of(points: Points) -> pd.DataFrame:

@@ -247,7 +247,7 @@ class Prediction:
     def critical(self) -> NDArray[np.int64]:
         """Numbers of the nodes on the critical path, first to last."""
         c = self.compiled
-        nodes = []
+        nodes: list[int] = []
         for task, _ in self.critical_tasks:
             k = int(np.searchsorted(c.offset, task, side="right")) - 1
             node = int(self.graph.offset[c.representative[k]] + task - c.offset[k])
