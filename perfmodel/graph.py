@@ -11,8 +11,9 @@ Nodes are numbered in the order rank, then position in the file. Hardware appear
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -101,6 +102,14 @@ class Labels:
     names: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Origin:
+    """The files that a graph was read from, with the hash of each one's content, and the options that counted."""
+
+    files: tuple[tuple[str, str], ...]
+    options: dict[str, Any]
+
+
 @dataclass(frozen=True, eq=False)
 class Graph:
     """A workload of R ranks.
@@ -117,6 +126,7 @@ class Graph:
         source: where the graph came from, for messages.
         warnings: what loading noticed and went on with.
         digest: content hash of the inputs, empty for generated graphs.
+        origin: the files it came from, where it came from files.
     """
 
     programs: tuple[Program, ...]
@@ -129,7 +139,8 @@ class Graph:
     label: NDArray[np.int32]
     source: str = ""
     warnings: tuple[str, ...] = ()
-    digest: str = field(default="")
+    digest: str = ""
+    origin: Origin | None = None
 
     @property
     def ranks(self) -> int:

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel import chakra
 from perfmodel.errors import InputError, TraceError
-from perfmodel.graph import Graph, Labels, Program
+from perfmodel.graph import Graph, Labels, Origin, Program
 from perfmodel.groups import Groups
 from perfmodel.pairing import check_groups, pair_messages
 from perfmodel.problems import Problems
 from perfmodel.rank import Rank, digest_of, read_rank
+from perfmodel.store import is_saved, restore
 
 SUB_MICROSECOND = 0.5e-6
 """What a recorded duration of 0 whole microseconds stands for [s]."""
@@ -41,7 +44,8 @@ def load(
     """Load a Chakra trace of all ranks.
 
     Args:
-        trace: a prefix ("dir/t" for dir/t.0.et, dir/t.1.et, ...), a folder, or a list of files.
+        trace: a prefix ("dir/t" for dir/t.0.et, dir/t.1.et, ...), a folder, a list of files, or a graph written by
+            `save` (which is read anew from its files where they have changed; the options are then the saved ones).
         groups: the communicator group file, or its content; by default the one found beside the trace.
         group: further groups, {name: ranks}.
         unknown_group: "error", or "world" to let groups that nobody defines be all ranks.
@@ -61,14 +65,16 @@ def load(
         >>> pm.load("traces/all_reduce_4")
         Graph('traces/all_reduce_4': 4 ranks, 4 nodes, 1 distinct programs, 1 groups)
     """
-    graph, problems = examine(
-        trace,
-        groups=groups,
-        group=group,
-        unknown_group=unknown_group,
-        dependencies=dependencies,
-        zero_duration=zero_duration,
-    )
+    options: dict[str, Any] = {
+        "groups": groups,
+        "group": group,
+        "unknown_group": unknown_group,
+        "dependencies": dependencies,
+        "zero_duration": zero_duration,
+    }
+    if is_saved(trace):
+        return restore(Path(trace), lambda source, kept: load(source, **kept, strict=strict))
+    graph, problems = examine(trace, **options)
     problems.check(strict=strict)
     assert graph is not None
     return graph
@@ -128,6 +134,16 @@ def examine(
     options = (sorted(named.items()), unknown_group, dependencies, zero_duration)
     digest.update(repr(options).encode())
     graph = _assemble(ranks, partner, registry, problems, source=source, digest=digest.hexdigest())
+    origin = Origin(
+        tuple((str(Path(p).resolve()), t.digest) for (_, p), t in zip(files, traces)),
+        {
+            "groups": {k: list(v) for k, v in named.items()},
+            "unknown_group": unknown_group,
+            "dependencies": dependencies,
+            "zero_duration": zero_duration,
+        },
+    )
+    graph = replace(graph, origin=origin)
     return (None if problems.errors() else graph), problems
 
 
