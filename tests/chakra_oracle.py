@@ -1,10 +1,16 @@
-"""The columns of a trace, the slow way: protobuf messages, one Python loop, no code in common."""
+"""Trace files from messages, and their columns the slow way: protobuf and one Python loop.
+
+It shares with the package the schema only, which a test holds against the `.proto`.
+"""
 
 import math
 import re
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
+
+from perfmodel.chakra import schema
+from perfmodel.chakra.records import length_prefix
 
 NUMBERS = (
     "num_ops",
@@ -32,6 +38,28 @@ COLUMNS = (
     "involved_dims",
     "group",
 )
+
+
+def file_of(*nodes, metadata=b""):
+    """The bytes of a trace file; nodes are messages or their bytes."""
+    payloads = [n if isinstance(n, bytes) else n.SerializeToString() for n in nodes]
+    records = payloads if metadata is None else [metadata, *payloads]
+    return b"".join(length_prefix(len(record)) + record for record in records)
+
+
+def attribute(name, kind, *found):
+    """An attribute of a kind: the values of a list, or one value."""
+    message = schema.AttributeProto(name=name)
+    if kind.endswith("_list"):
+        getattr(message, kind).SetInParent()
+        getattr(message, kind).values.extend(found)
+    else:
+        setattr(message, kind, *found)
+    return message
+
+
+def node(*attributes, id=7, **fields):
+    return schema.Node(id=id, attr=attributes, **fields)
 
 
 def values(attribute: Any) -> list[Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chakra_oracle import NUMBERS, number, row, rows, rows_of
+from chakra_oracle import NUMBERS, attribute, file_of, node, number, row, rows, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,28 +18,6 @@ from perfmodel.errors import TraceError
 
 KINDS = [f.name for f in schema.AttributeProto.DESCRIPTOR.oneofs_by_name["value"].fields]
 SCALARS = [kind for kind in KINDS if kind.endswith("_val")]
-
-
-def file_of(*nodes, metadata=b""):
-    """The bytes of a trace file; nodes are messages or their bytes."""
-    payloads = [n if isinstance(n, bytes) else n.SerializeToString() for n in nodes]
-    records = payloads if metadata is None else [metadata, *payloads]
-    return b"".join(length_prefix(len(record)) + record for record in records)
-
-
-def attribute(name, kind, *found):
-    """An attribute of a kind: the values of a list, or one value."""
-    message = schema.AttributeProto(name=name)
-    if kind.endswith("_list"):
-        getattr(message, kind).SetInParent()
-        getattr(message, kind).values.extend(found)
-    else:
-        setattr(message, kind, *found)
-    return message
-
-
-def node(*attributes, id=7, **fields):
-    return schema.Node(id=id, attr=attributes, **fields)
 
 
 def decode_one(*attributes, **fields):

@@ -1,8 +1,7 @@
 """Trace files as protobuf messages: everything that is in them, at protobuf's speed.
 
-`write(path, *split(messages(other)))` copies a trace message by message; fields that the schema
-does not know stay, and the bytes are the same where the producer wrote them in protobuf's usual
-order.
+What `messages` yields, `write` writes: fields that the schema does not know stay, and the bytes
+are the same where the producer wrote them in protobuf's usual order.
 """
 
 import os
@@ -15,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from perfmodel.chakra import dialects, schema
 from perfmodel.chakra.inflate import LIMIT, inflate
-from perfmodel.chakra.reader import content, first_record
+from perfmodel.chakra.reader import content, decode, first_record
 from perfmodel.chakra.wire import MAX_RECORD, address, varint
 from perfmodel.errors import TraceError
 
@@ -24,12 +23,14 @@ def messages(path: str | Path, *, limit: int = LIMIT) -> Iterator[Any]:
     """GlobalMetadata (None where the file has none), then every Node, as protobuf messages.
 
     limit: most bytes a compressed file may grow to [B]
-    Raises TraceError for a record that is cut or is no such message.
+    Raises TraceError for a record that is cut or is no such message, and for older formats.
     """
     source = str(path)
     data = inflate(content(path), source, limit=limit)
     dialects.refuse_other_files(data, source)
     metadata, pos = first_record(data, source)
+    if metadata is None:
+        decode(data, source)  # an older format would parse, with other meanings
     yield None if metadata is None else _parse(schema.GlobalMetadata, metadata, source, 0, 0)
     number = int(metadata is not None)
     base, end = address(data), len(data)

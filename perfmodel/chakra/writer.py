@@ -72,7 +72,10 @@ def build(
         array = np.asarray(value)
         if array.shape not in ((), (n,)):
             raise InputError(f"{source}: column {name} has shape {array.shape}, expected ({n},).")
-        return np.array(np.broadcast_to(array, n), kind)
+        exact = _as_integers(value, kind)
+        if exact is None:
+            raise InputError(f"{source}: column {name} holds what is no {np.dtype(kind)}.")
+        return np.array(np.broadcast_to(exact, n))
 
     def links(name: str, value: Links | None) -> Links:
         if value is None:
@@ -191,6 +194,20 @@ def _blob(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     """Texts one after the other, and where each begins [len + 1]."""
     ptr = np.concatenate([[0], np.cumsum([len(text) for text in texts], dtype=np.int64)])
     return np.frombuffer(b"".join(texts), np.uint8), ptr.astype(np.int64)
+
+
+def _as_integers(value: Any, kind: Any) -> np.ndarray | None:
+    """The value as an array of an integer type, None where that would change it."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "biu":  # a list of small and very large ints makes a float array
+        array = np.asarray(value, object)
+        if not all(isinstance(item, int | np.integer) for item in array.ravel()):
+            return None
+    try:
+        out = array.astype(kind)
+    except OverflowError:
+        return None
+    return out if np.array_equal(out, array) else None
 
 
 @compiled
