@@ -73,7 +73,7 @@ def load(
         "zero_duration": zero_duration,
     }
     if is_saved(trace):
-        return restore(Path(trace), lambda source, kept: load(source, **kept, strict=strict))
+        return restore(Path(str(trace)), lambda source, kept: load(source, **kept, strict=strict))
     graph, problems = examine(trace, **options)
     problems.check(strict=strict)
     assert graph is not None

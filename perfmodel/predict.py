@@ -21,8 +21,9 @@ from perfmodel.events import Events, reverse
 from perfmodel.graph import Graph
 from perfmodel.hardware import System
 from perfmodel.kinds import NodeType
+from perfmodel.order import order_is_forced
 from perfmodel.reduce import Reduced, reduce
-from perfmodel.schedule import freeze, list_schedule, makespans, order_is_forced
+from perfmodel.schedule import freeze, list_schedule, makespans
 from perfmodel.tasks import Tasks, build
 
 Own = Callable[..., tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int32]]]

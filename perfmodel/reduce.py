@@ -82,16 +82,33 @@ def _with_end(events: Events):
     return ptr, pred, np.concatenate([events.cost, [-1]]).astype(np.int64)
 
 
-def not_implied(ptr: NDArray[np.int64], pred: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """[E] False where an edge u -> v is known to be implied: another predecessor of v follows u."""
+@dataclass(frozen=True, eq=False)
+class Ancestry:
+    """Who comes before whom in a graph of V vertices, covered by chains.
+
+    Attributes:
+        keep: [E] False where an edge u -> v is known to be implied: another predecessor of v follows u.
+        chain, place: [V] each vertex's chain and place on it.
+        clock: [V, chains] furthest place on each chain that a vertex follows or is; None where it would be too large.
+    """
+
+    keep: NDArray[np.bool_]
+    chain: NDArray[np.int32]
+    place: NDArray[np.int32]
+    clock: NDArray[np.int32] | None
+
+
+def ancestry(ptr: NDArray[np.int64], pred: NDArray[np.int32]) -> Ancestry:
+    """Ancestor clocks of a graph in topological order; without clocks only nearby implied edges are found."""
     chain, place, chains = _chains(ptr, pred)
     if chains * (len(ptr) - 1) > CLOCK_ENTRIES:
-        return _not_implied_nearby(ptr, pred)
-    return _not_implied(ptr, pred, chain, place, chains)
+        return Ancestry(_not_implied_nearby(ptr, pred), chain, place, None)
+    keep, clock = _clocks(ptr, pred, chain, place, chains)
+    return Ancestry(keep, chain, place, clock)
 
 
 def _drop_implied(ptr, pred):
-    keep = not_implied(ptr, pred)
+    keep = ancestry(ptr, pred).keep
     counts = np.concatenate([[0], np.cumsum(keep)])
     return counts[ptr], pred[keep]
 
@@ -118,8 +135,8 @@ def _chains(ptr, pred):
 
 
 @numba.njit(cache=True)
-def _not_implied(ptr, pred, chain, place, chains):
-    """[E] bool: no other predecessor follows this one. Ancestor clocks: furthest place reached on each chain."""
+def _clocks(ptr, pred, chain, place, chains):
+    """[E] whether no other predecessor follows this one, and [V, chains] ancestor clocks."""
     n = ptr.size - 1
     clock = np.full((n, chains), -1, np.int32)
     keep = np.ones(pred.size, np.bool_)
@@ -136,12 +153,12 @@ def _not_implied(ptr, pred, chain, place, chains):
                 if other[c] > own[c]:
                     own[c] = other[c]
         own[chain[v]] = place[v]
-    return keep
+    return keep, clock
 
 
 @numba.njit(cache=True)
 def _not_implied_nearby(ptr, pred):
-    """As `_not_implied`, looking only one edge behind the other predecessors."""
+    """As `_clocks`, looking only one edge behind the other predecessors."""
     keep = np.ones(pred.size, np.bool_)
     for v in range(ptr.size - 1):
         for e in range(ptr[v], ptr[v + 1]):

@@ -24,7 +24,6 @@ from perfmodel.errors import DeadlockError
 from perfmodel.events import Events
 from perfmodel.graph import Graph
 from perfmodel.kinds import describe
-from perfmodel.reduce import not_implied
 from perfmodel.tasks import Tasks
 
 
@@ -153,32 +152,6 @@ def freeze(tasks: Tasks, schedule: Schedule) -> Events:
     for each member's arrival, and one for all that follows the arrivals and takes the cost. A receive has a vertex
     for its posting, and one that follows the posting and the message.
     """
-    cost, out, into, first, last, _ = _edges(tasks, schedule)
-    return Events.of_edges(cost, out, into, first=first, last=last)
-
-
-def order_is_forced(tasks: Tasks, schedule: Schedule, events: Events) -> bool:
-    """Whether dependencies alone put every resource's operations in the schedule's order.
-
-    Then the order holds on every design. True when each edge from an operation to the next one on its resource is
-    a dependency or implied by the other edges: going along the topological order, every such edge can then be
-    replaced by dependencies.
-    """
-    _, out, into, _, _, added = _edges(tasks, schedule)
-    n = max(len(events), 1)
-    by_order = np.unique((into * n + out)[added])
-    by_dependency = np.unique((into * n + out)[~added])
-    open_edges = np.setdiff1d(by_order, by_dependency, assume_unique=True)
-    if not len(open_edges):
-        return True
-    target = np.repeat(np.arange(len(events)), np.diff(events.pred_ptr))
-    keep = not_implied(events.pred_ptr, events.pred)
-    needed = (target.astype(np.int64) * n + events.pred)[keep]
-    return not np.isin(open_edges, needed).any()
-
-
-def _edges(tasks: Tasks, schedule: Schedule):
-    """Costs, edges (source, target), first and last vertex of each task, and which edges the order added."""
     n, instances = len(tasks), len(tasks.members)
     receive = tasks.type == RECV
     posting = np.append(receive, np.zeros(instances, bool))[schedule.sequence]
@@ -201,9 +174,7 @@ def _edges(tasks: Tasks, schedule: Schedule):
     cost = np.full(len(posting) + int(posting.sum()), -1, np.int32)
     cost[first] = np.where(collective, -1, tasks.cost)
     cost[vertex[n:]] = schedule.instance_cost
-    added = np.zeros(sum(map(len, into)), bool)
-    added[len(target) : len(target) + int(followed.sum())] = True
-    return cost, np.concatenate(out), np.concatenate(into), first, last, added
+    return Events.of_edges(cost, np.concatenate(out), np.concatenate(into), first=first, last=last)
 
 
 def makespans(

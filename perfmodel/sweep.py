@@ -91,7 +91,7 @@ def sweep(
 
     Returns:
         The points' columns, makespan_s, compute_s + memory_s + communication_s + waiting_s (of the critical path),
-        limited_by (the parameter with the largest elasticity), schedule ("own" or "frozen": whose order), and
+        limited_by (the system's parameter with the largest elasticity), schedule ("own" or "frozen": whose order), and
         throughput_per_s.
 
     Raises:
@@ -283,7 +283,7 @@ class Evaluator:
                 return jax.numpy.stack(jax.vjp(cost, point)[1](counts)[0])
 
             self._pull[key] = jax.jit(jax.vmap(one, in_axes=1, out_axes=1))
-        return _padded(self._pull[key], values, counts) * self.compiled.unit
+        return _padded(self._pull[key], values, counts.astype(float)) * self.compiled.unit
 
     def makespans(
         self, costs: NDArray, options: Options, *, paths: bool
@@ -335,8 +335,8 @@ class Evaluator:
         waiting = np.einsum("sd,sd->d", counts[c.category == 3], costs[c.category == 3]) * c.unit
         rest = result["makespan_s"].to_numpy() - spent - waiting
         result["waiting_s"] = waiting + np.where(np.abs(rest) > 1e-9 * spent, rest, 0.0)
-        known = parameters(c.system, c.models)
-        wanted = tuple(k for k in known if k not in ("npu.memory_capacity",))
+        known = parameters(c.system)
+        wanted = tuple(known)
         slope = self.gradients(paths, values, counts, wanted)
         point = np.stack(
             [
