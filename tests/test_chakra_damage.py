@@ -190,6 +190,13 @@ def test_a_length_past_the_end_says_how_much_is_left() -> None:
         chakra.decode(b"\x7f", "x")
 
 
+def test_millions_of_records_with_nothing_in_them_are_refused_before_memory_is_taken() -> None:
+    record = b"\x02\x08\x05"
+    assert survives(b"\x00" + record * 1000)
+    with pytest.raises(TraceError, match="2097152 records in 6291457 B"):
+        chakra.decode(b"\x00" + record * 2**21, "x")
+
+
 def test_an_empty_file_and_one_without_nodes_are_errors(tmp_path: Path) -> None:
     (tmp_path / "t.0.et").write_bytes(b"")
     with pytest.raises(TraceError, match=r"t\.0\.et: is empty"):

@@ -9,6 +9,7 @@ Source: the history of mlcommons/chakra's et_def.proto (df405e8, 2719463, 9d917e
 a2b45c1).
 """
 
+from functools import lru_cache
 from typing import NamedTuple, NoReturn
 
 from perfmodel.chakra.wire import LENGTH, fields
@@ -68,12 +69,19 @@ def refuse_other_files(data: bytes, source: str) -> None:
 
 def refuse_old_metadata(metadata: bytes, source: str) -> None:
     """Raise TraceError for metadata of v0.0.3: attributes at field 1, today the version's."""
+    if _has_old_attributes(metadata):
+        _refuse(source, V0_0_2)
+
+
+@lru_cache(maxsize=64)
+def _has_old_attributes(metadata: bytes) -> bool:
     for field, wire, start, end in fields(metadata, 0, len(metadata)):
         if field != 1 or wire != LENGTH:
             continue
         inner = list(fields(metadata, start, end))
         if inner and inner[-1][3] == end and inner[0][:2] == (1, LENGTH):
-            _refuse(source, V0_0_2)
+            return True
+    return False
 
 
 def refuse_old_format(

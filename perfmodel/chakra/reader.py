@@ -6,6 +6,7 @@ So memory follows what the file holds, never what it says. No protobuf runtime i
 the metadata record.
 """
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,9 @@ from perfmodel.chakra.wire import (
 )
 from perfmodel.errors import TraceError
 
+# A row of the table takes 70 times as much as the shortest record: junk must not fill the memory.
+_MANY, _SMALLEST = 2**20, 6
+
 
 def read(path: str | Path, *, limit: int = LIMIT) -> RankTrace:
     """Read one rank's trace file; gzip is recognised by content.
@@ -89,6 +93,11 @@ def decode(data: bytes, source: str, *, limit: int = LIMIT) -> RankTrace:
         raise TraceError(
             f"{source}: holds no node (only a metadata record). Expected a Chakra execution trace;"
             " write the trace again."
+        )
+    if n > _MANY and len(data) < _SMALLEST * n:
+        raise TraceError(
+            f"{source}: {n} records in {len(data)} B. Expected at least {_SMALLEST} B each: a Node"
+            " has an id, a type and a name or work. The file is damaged or no Chakra trace."
         )
     ids, starts = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
     table = np.full((WIDTH, n), -1, np.int64)
@@ -169,14 +178,14 @@ def first_record(data: bytes, source: str) -> tuple[bytes | None, int]:
         note[FAULT] = fault
         raise trace_error(data, source, note, has_metadata=False)
     end = start + int(size)
-    if _is_node(data, start, end):
-        return None, 0
-    return data[start:end], end
+    payload = data[start:end]
+    return (None, 0) if _is_node(payload) else (payload, end)
 
 
-def _is_node(data: bytes, start: int, end: int) -> bool:
+@lru_cache(maxsize=64)  # most ranks of a trace begin with the same record
+def _is_node(data: bytes) -> bool:
     """Whether the first record is a Node: metadata has two fields only, text and attributes."""
-    for field, wire, a, b in fields(data, start, end):
+    for field, wire, a, b in fields(data, 0, len(data)):
         if (field == 1 and wire != LENGTH) or 3 <= field <= 10:
             return True
         if field == 2:
@@ -193,12 +202,17 @@ def _describe(metadata: bytes | None, source: str) -> tuple[str, str]:
         return "", ""
     dialects.refuse_old_metadata(metadata, source)
     try:
-        message = schema.GlobalMetadata.FromString(metadata)
+        return _labels(metadata)
     except DecodeError as error:
         raise TraceError(
             f"{source}: record 0 (metadata, {len(metadata)} B): is no GlobalMetadata message"
             f" ({error}). The file is damaged or no Chakra trace: write or copy it again."
         ) from error
+
+
+@lru_cache(maxsize=64)
+def _labels(metadata: bytes) -> tuple[str, str]:
+    message = schema.GlobalMetadata.FromString(metadata)
     labels = [a.string_val for a in message.attr if a.name == "schema"]
     return message.version, labels[-1] if labels else ""
 
