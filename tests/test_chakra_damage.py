@@ -2,7 +2,11 @@
 
 import gzip
 import io
+import os
 import random
+import signal
+import subprocess
+import sys
 import time
 import zlib
 from pathlib import Path
@@ -150,6 +154,54 @@ def test_bytes_outside_the_given_range_are_never_read() -> None:
     assert varint(address(longer), 0, 10)[1] == -2
     longest = b"\x80" * 30
     assert varint(address(longest), 0, 30)[1] == -2
+
+
+GUARDED = """
+import ctypes, mmap, random, sys
+import numpy as np
+from perfmodel.chakra.walk import FAULT, NODES, NOTES, WIDTH, frame, walk
+from test_chakra_damage import mutate, sample
+
+PAGE = mmap.PAGESIZE
+area = mmap.mmap(-1, 17 * PAGE)
+base = ctypes.addressof(ctypes.c_char.from_buffer(area))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.mprotect(ctypes.c_void_p(base + 16 * PAGE), PAGE, 0) == 0  # reading there is fatal
+rng, original, sound = random.Random(23), sample(), 0
+for _ in range(3000):
+    data = mutate(original, rng)
+    if rng.random() < 0.5:  # damage inside a record that stays whole
+        data = bytes([*original[: len(original) - 40], *mutate(original[-40:], rng)[:40]])
+    place = 16 * PAGE - len(data)
+    area[place : 16 * PAGE] = data
+    note = np.zeros(NOTES, np.int64)
+    frame(base + place, 0, len(data), note)
+    n = int(note[NODES])
+    if note[FAULT] or n == 0:
+        continue
+    ids, starts, table = np.zeros(n, "u8"), np.zeros(n, "u8"), np.full((WIDTH, n), -1)
+    room = np.zeros(3, "u8")  # too little, so that writing is bounded, too
+    walk(base + place, 0, len(data), ids, starts, table, room[:2], room[:2], note)
+    assert room[2] == 0
+    sound += 1
+if len(sys.argv) > 1:
+    ctypes.string_at(base + 16 * PAGE, 1)
+print("sound", sound)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs mprotect")
+@pytest.mark.parametrize("and_then_overrun", [False, True])
+def test_nothing_behind_the_last_byte_is_read(and_then_overrun: bool) -> None:
+    here = Path(__file__).parent
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    command = [sys.executable, "-c", GUARDED, *(["overrun"] if and_then_overrun else [])]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    if and_then_overrun:  # the guard works: a single byte too far ends the process
+        assert done.returncode == -signal.SIGSEGV
+    else:
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout.split()[1]) > 500
 
 
 @pytest.mark.parametrize(
