@@ -140,11 +140,11 @@ def _solve(predict: Predict, target, theta, prior: Priors, rows, noise: float) -
     inverse = np.linalg.pinv(information + np.diag(pull**2), hermitian=True)
     freedom = len(rows) - float(np.trace(information @ inverse))
     if freedom < 1e-6:
-        nothing: Floats = np.full(information.shape, np.nan)
-        return Fit(solution.x, nothing, np.nan, 0.0, slopes)
+        unknown: Floats = np.full(information.shape, np.nan)
+        return Fit(solution.x, unknown, np.nan, 0.0, slopes)
     estimate = max(float(np.sqrt(residual @ residual / freedom)), SMALLEST_NOISE)
     precision = information / estimate**2 + np.diag(prior.weight**2)
-    covariance = np.linalg.pinv(precision, hermitian=True)
+    covariance = np.linalg.pinv(precision, hermitian=True).astype(np.float64)
     return Fit(solution.x, covariance, estimate, freedom, slopes)
 
 
