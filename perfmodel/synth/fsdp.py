@@ -64,6 +64,7 @@ def fsdp(
     """
     whole(layers=layers, hidden=hidden, heads=heads)
     whole(2, ranks=ranks)
+    whole(dtype_bytes=dtype_bytes)
     gradient_bytes = dtype_bytes if gradient_bytes is None else gradient_bytes
     whole(gradient_bytes=gradient_bytes)
     model = Transformer(

@@ -85,6 +85,7 @@ def gpt(
     """
     one_of("recompute", recompute, RECOMPUTE)
     whole(layers=layers, hidden=hidden, micro_batches=micro_batches, data=data, pipeline=pipeline)
+    whole(dtype_bytes=dtype_bytes)
     gradient_bytes = dtype_bytes if gradient_bytes is None else gradient_bytes
     whole(gradient_bytes=gradient_bytes)
     divisible("layers", layers, pipeline=pipeline)
@@ -247,7 +248,7 @@ class _Stage:
             sent = [p for p, s in enumerate(steps.nodes) if s.type == NodeType.COMM_SEND]
             size = self.gradient_bytes * model.word_parameters
             name = "step.tied.grad_all_reduce"
-            waits.append(steps.collective(name, "all_reduce", size, TIED, [*waits, sent[-1]]))
+            waits.append(steps.collective(name, "all_reduce", size, TIED, [*waits, *sent]))
         parameters = len(self.layers) * model.layer_parameters
         parameters += model.embedding_parameters * self.first + self._head_parameters * self.last
         steps.compute("step.optimizer", model.optimizer(parameters, self.gradient_bytes), waits)

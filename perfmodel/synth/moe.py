@@ -101,6 +101,7 @@ def moe(
             f"moe_every: got {moe_every}, which leaves none of {layers} layers with experts."
             f" Expected at most {layers}."
         )
+    whole(dtype_bytes=dtype_bytes)
     gradient_bytes = dtype_bytes if gradient_bytes is None else gradient_bytes
     whole(gradient_bytes=gradient_bytes)
     model = Transformer(

@@ -20,13 +20,16 @@ class Role:
 
     Attributes:
         steps: the nodes.
-        ranks: [m] i32, ascending.
+        ranks: [m] i32, ascending; any list of numbers will do.
         groups: label to groups; a collective takes the group that its own rank is in.
     """
 
     steps: Steps
     ranks: NDArray[np.int32]
     groups: Mapping[str, Communicators] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ranks", np.asarray(self.ranks, np.int32))
 
 
 @dataclass(frozen=True, eq=False)
