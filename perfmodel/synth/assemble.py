@@ -45,7 +45,7 @@ class GroupTable:
 
 def assemble(workload: Workload) -> Graph:
     """The graph of a workload (see `Workload.graph`)."""
-    roles = _ordered(workload)
+    roles = ordered(workload)
     ranks = workload.ranks
     table = number_groups(workload)
     partners = _pair(roles, ranks, workload.name)
@@ -97,7 +97,7 @@ def assemble(workload: Workload) -> Graph:
 
 def number_groups(workload: Workload) -> GroupTable:
     """Number the groups in use, in the order in which ranks first use them."""
-    roles, ranks = _ordered(workload), workload.ranks
+    roles, ranks = ordered(workload), workload.ranks
     base: dict[str, int] = {WORLD: 0}
     tables: list[tuple[int, Communicators]] = []
     after = 1
@@ -134,7 +134,7 @@ def number_groups(workload: Workload) -> GroupTable:
     return GroupTable(tuple(members), slots, [number[k] for k in keys])
 
 
-def _ordered(workload: Workload) -> list[Role]:
+def ordered(workload: Workload) -> list[Role]:
     """Roles by their first rank; every rank must have exactly one."""
     roles = sorted(workload.roles, key=lambda role: int(role.ranks[0]))
     ranks = np.sort(np.concatenate([role.ranks for role in roles]))

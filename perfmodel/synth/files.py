@@ -11,8 +11,8 @@ import numpy as np
 from perfmodel import chakra
 from perfmodel.errors import InputError
 from perfmodel.kinds import NodeType
-from perfmodel.synth.assemble import FIRST_ID, number_groups
-from perfmodel.synth.steps import Steps
+from perfmodel.synth.assemble import FIRST_ID, number_groups, ordered
+from perfmodel.synth.steps import WORLD, Steps
 from perfmodel.synth.workload import Workload
 
 VERSION = "1.0.0"
@@ -21,11 +21,10 @@ GROUPS = "comm_groups.json"
 
 def write(workload: Workload, folder: Path, prefix: str, *, overwrite: bool = False) -> Path:
     """Write a workload's files (see `Workload.write`)."""
-    _make_room(workload, folder, prefix, overwrite)
     table = number_groups(workload)
+    _make_room(folder, prefix, overwrite)
     names = table.names()
-    roles = sorted(workload.roles, key=lambda role: int(role.ranks[0]))
-    for role, slots, groups in zip(roles, table.slots, table.of_role):
+    for role, slots, groups in zip(ordered(workload), table.slots, table.of_role):
         trace, offset = _trace(role.steps, slots, workload.name)
         send = (trace.type == NodeType.COMM_SEND) & (offset != 0)
         receive = (trace.type == NodeType.COMM_RECV) & (offset != 0)
@@ -49,7 +48,7 @@ def _trace(steps: Steps, slots: list[str], source: str) -> tuple[chakra.RankTrac
     """Columns of a role's file before ranks differ, `group` being the slot; and [n] peer offsets."""
     nodes = steps.nodes
     place = {label: index for index, label in enumerate(slots)}
-    world = place.get("world", -1)
+    world = place.get(WORLD, -1)
     message = [s.type in (NodeType.COMM_SEND, NodeType.COMM_RECV) for s in nodes]
     ptr = np.cumsum([0, *(len(s.after) for s in nodes)])
     after = np.array([p + FIRST_ID for s in nodes for p in s.after], np.uint64)
@@ -78,7 +77,7 @@ def _without_world(slot: np.ndarray, groups: np.ndarray) -> np.ndarray:
     return np.where((slot >= 0) & (groups[slot] == 0), -1, slot).astype(np.int32)
 
 
-def _make_room(workload: Workload, folder: Path, prefix: str, overwrite: bool) -> None:
+def _make_room(folder: Path, prefix: str, overwrite: bool) -> None:
     """Make the folder, and take away a trace of the same prefix if it may be replaced."""
     if not prefix or re.search(r"[/\\]", prefix):
         raise InputError(f"prefix: got {prefix!r}, expected the beginning of a file's name.")
