@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    """V vertices, every edge from a smaller number to a larger one.
+    """V vertices, every edge from a smaller number to a larger one; the last one has no cost and is the end.
 
     ``finish[v] = max(finish[u] for u before v, default 0) + cost of v``
 
@@ -19,6 +19,7 @@ class Events:
         cost: [V] i32, row of the cost table, -1 for no cost.
         pred_ptr, pred: [V+1] i64, [E] i32, the vertices before each vertex, ascending, without repeats.
         first, last: [n] i64, each task starts when all before `first` have finished, and ends with `last`.
+        owner: [V] i64, the task that each vertex is part of, -1 for none (the end of a collective is its members').
     """
 
     cost: NDArray[np.int32]
@@ -26,6 +27,7 @@ class Events:
     pred: NDArray[np.int32]
     first: NDArray[np.int64]
     last: NDArray[np.int64]
+    owner: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.cost)
@@ -39,20 +41,28 @@ class Events:
         *,
         first: NDArray[np.int64],
         last: NDArray[np.int64],
+        owner: NDArray[np.int64],
     ) -> Events:
-        """From edge lists in any order, repeats allowed."""
-        vertices = len(cost)
-        edges = np.unique(target.astype(np.int64) * max(vertices, 1) + source)
-        into = edges // max(vertices, 1)
-        ptr = np.concatenate([[0], np.cumsum(np.bincount(into, minlength=vertices))])
-        pred = (edges % max(vertices, 1)).astype(np.int32)
-        return cls(cost, ptr.astype(np.int64), pred, first, last)
+        """From edge lists in any order, repeats allowed; the end is added behind every task.
 
-    def sinks(self) -> NDArray[np.int64]:
-        """Vertices that nothing follows."""
-        followed = np.zeros(len(self), bool)
-        followed[self.pred] = True
-        return np.flatnonzero(~followed)
+        Args:
+            cost, owner: [V-1]; source, target: [E]; first, last: [n].
+        """
+        end = len(cost)
+        ends = np.unique(last)
+        source = np.concatenate([source, ends]).astype(np.int64)
+        target = np.concatenate([target, np.full(len(ends), end)]).astype(np.int64)
+        edges = np.unique(target * (end + 1) + source)
+        into = edges // (end + 1)
+        ptr = np.concatenate([[0], np.cumsum(np.bincount(into, minlength=end + 1))])
+        return cls(
+            np.append(cost, -1).astype(np.int32),
+            ptr.astype(np.int64),
+            (edges % (end + 1)).astype(np.int32),
+            first,
+            last,
+            np.append(owner, -1),
+        )
 
 
 @numba.njit(cache=True)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numba
 import numpy as np
 from jax import Array, lax
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 STEP_OVERHEAD = 200
 """What a scan step costs, in elements of work: decides how wide a step is."""
@@ -135,9 +135,10 @@ def _bucket(steps: int) -> int:
     return -(-steps // scale) * scale
 
 
-@jax.jit
-def times(levels: Levels, cost: Array) -> tuple[Array, Array]:
-    """Start and finish of every vertex.
+def times(levels: Levels, cost: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Start and finish of every vertex, on the host.
+
+    The cost table is padded to a power of two, so that most new graphs find a compiled function.
 
     Args:
         levels: V vertices.
@@ -146,13 +147,18 @@ def times(levels: Levels, cost: Array) -> tuple[Array, Array]:
     Returns:
         [V] start, [V] finish [s].
     """
-    start, finish = _scan(levels, cost)
-    return start[levels.place], finish[levels.place]
+    table = np.asarray(cost, np.float64)
+    padded = np.zeros(1 << len(table).bit_length(), table.dtype)
+    padded[: len(table)] = table
+    start, finish = _scan_compiled(levels.pred, levels.cost, padded)
+    place = np.asarray(levels.place)
+    return np.asarray(start)[place], np.asarray(finish)[place]
 
 
-def _scan(levels: Levels, cost: Array) -> tuple[Array, Array]:
-    steps, width = levels.cost.shape
-    duration = jnp.append(cost, jnp.zeros(1, cost.dtype))[levels.cost]
+def _scan(pred: Array, row: Array, cost: Array) -> tuple[Array, Array]:
+    """Start [steps x width] and finish [steps x width + 1] of every place [s]."""
+    steps, width = row.shape
+    duration = jnp.append(cost, jnp.zeros(1, cost.dtype))[row]
 
     def step(finish, now):
         k, pred, duration = now
@@ -161,8 +167,11 @@ def _scan(levels: Levels, cost: Array) -> tuple[Array, Array]:
         return finish, start
 
     finish = jnp.zeros(steps * width + 1, cost.dtype)
-    finish, start = lax.scan(step, finish, (jnp.arange(steps), levels.pred, duration))
+    finish, start = lax.scan(step, finish, (jnp.arange(steps), pred, duration))
     return start.ravel(), finish
+
+
+_scan_compiled = jax.jit(_scan)
 
 
 def path_counts(levels: Levels, cost: Array) -> tuple[Array, Array]:
@@ -175,7 +184,7 @@ def path_counts(levels: Levels, cost: Array) -> tuple[Array, Array]:
     Returns:
         makespan [s]; [S] counts, the derivative of the makespan.
     """
-    _, finish = _scan(levels, cost)
+    _, finish = _scan(levels.pred, levels.cost, cost)
     pred = levels.pred.reshape(-1, 2)
     row = levels.cost.ravel()
     nowhere = finish.size - 1
@@ -186,7 +195,7 @@ def path_counts(levels: Levels, cost: Array) -> tuple[Array, Array]:
         a, b = pred[v, 0], pred[v, 1]
         return jnp.where(finish[b] > finish[a], b, a), counts
 
-    last = jnp.argmax(finish).astype(jnp.int32)
+    last = levels.place[-1]
     counts = jnp.zeros(cost.shape[0], finish.dtype)
     _, counts = lax.while_loop(lambda state: state[0] < nowhere, step, (last, counts))
     return finish[last], counts
@@ -194,9 +203,9 @@ def path_counts(levels: Levels, cost: Array) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def makespan(levels: Levels, cost: Array) -> Array:
-    """The longest path: [s], from the cost table [S] s; differentiable in the costs."""
-    _, finish = _scan(levels, cost)
-    return finish.max()
+    """Finish of the last vertex [s], from the cost table [S] s; differentiable in the costs."""
+    _, finish = _scan(levels.pred, levels.cost, cost)
+    return finish[levels.place[-1]]
 
 
 @makespan.defjvp

@@ -222,25 +222,23 @@ class Prediction:
     def path(self) -> list[int]:
         """Vertices of the critical path, first to last; at ties the predecessor with the lowest number."""
         e, finish = self.compiled.events, self.vertex_finish
-        path = []
-        v = int(np.argmax(finish)) if len(finish) else -1
+        path: list[int] = []
+        v = len(finish) - 1
         while v >= 0:
             path.append(v)
             before = e.pred[e.pred_ptr[v] : e.pred_ptr[v + 1]]
             v = int(before[np.argmax(finish[before])]) if len(before) else -1
-        return path[::-1]
+        return path[:0:-1]  # without the end
 
     @cached_property
     def critical_tasks(self) -> list[tuple[int, int]]:
         """(task, vertex) along the critical path; a collective stands under the member that joined last."""
-        e = self.compiled.events
-        first = {int(v): t for t, v in enumerate(e.first)}
-        first |= {int(e.last[t]): int(t) for t in np.flatnonzero(self.compiled.partner >= 0)}
+        owner = self.compiled.events.owner
         result: list[tuple[int, int]] = []
         for v in self.path:
-            if v in first:
-                result.append((first[v], v))
-            elif result:  # a later vertex of the task that came before: the end of a collective
+            if owner[v] >= 0:
+                result.append((int(owner[v]), v))
+            elif result:  # the end of a collective: with the member that joined last
                 result.append((result[-1][0], v))
         return result
 
@@ -285,13 +283,7 @@ def evaluate(compiled: Compiled, system: System | None = None, models: Any = Non
     """A compiled graph at its own rates, or at others with the order it was compiled with."""
     system = compiled.system if system is None else system
     models = compiled.models if models is None else models
-    cost = compiled.evaluate(system, models)
+    cost = np.asarray(compiled.evaluate(system, models), np.float64)
     start, finish = longest_path.times(compiled.levels, cost)
-    finish = np.asarray(finish, np.float64)
-    return Prediction(
-        compiled,
-        np.asarray(cost, np.float64) * compiled.unit,
-        np.asarray(start, np.float64) * compiled.unit,
-        finish * compiled.unit,
-        float(finish.max(initial=0.0)) * compiled.unit,
-    )
+    unit = compiled.unit
+    return Prediction(compiled, cost * unit, start * unit, finish * unit, float(finish[-1]) * unit)

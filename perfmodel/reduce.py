@@ -56,12 +56,12 @@ def reduce(events: Events, costs: int, *, merge: bool = True) -> Reduced:
     Returns:
         The reduced graph; its last vertex finishes with the makespan.
     """
-    ptr, pred, cost = _with_end(events)
+    ptr, pred = events.pred_ptr, events.pred
     # combination k as a sorted tuple of (cost, count); 0 is the empty one
     combination = sparse.vstack(
         [sparse.csr_array((1, costs)), sparse.eye_array(costs, format="csr")], format="csr"
     )
-    cost = cost + 1
+    cost = events.cost.astype(np.int64) + 1
     if not merge:
         return Reduced(cost, ptr, pred, combination)
     for _ in range(MAX_ROUNDS):
@@ -72,14 +72,6 @@ def reduce(events: Events, costs: int, *, merge: bool = True) -> Reduced:
         if (len(cost), len(pred)) == before:
             break
     return Reduced(cost, ptr, pred, combination)
-
-
-def _with_end(events: Events):
-    """Append one vertex without cost behind everything that nothing follows."""
-    sinks = events.sinks()
-    ptr = np.concatenate([events.pred_ptr, [len(events.pred) + len(sinks)]])
-    pred = np.concatenate([events.pred, sinks]).astype(np.int32)
-    return ptr, pred, np.concatenate([events.cost, [-1]]).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)

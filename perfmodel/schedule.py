@@ -174,7 +174,12 @@ def freeze(tasks: Tasks, schedule: Schedule) -> Events:
     cost = np.full(len(posting) + int(posting.sum()), -1, np.int32)
     cost[first] = np.where(collective, -1, tasks.cost)
     cost[vertex[n:]] = schedule.instance_cost
-    return Events.of_edges(cost, np.concatenate(out), np.concatenate(into), first=first, last=last)
+    owner = np.full(len(cost), -1, np.int64)
+    owner[first] = np.arange(n)
+    owner[last[receive]] = np.flatnonzero(receive)
+    return Events.of_edges(
+        cost, np.concatenate(out), np.concatenate(into), first=first, last=last, owner=owner
+    )
 
 
 def makespans(
