@@ -1,0 +1,174 @@
+"""The roofline, with a trace's compute nodes on it.
+
+Reference: S. Williams, A. Waterman, D. Patterson, "Roofline: an insightful visual performance model
+for multicore architectures", Communications of the ACM 52(4), 2009.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perfmodel import units
+from perfmodel.errors import InputError
+from perfmodel.hardware import System
+from perfmodel.kinds import NodeType
+from perfmodel.plot.canvas import COLOURS, axes_for, legend_beside, text_of, tidy
+from perfmodel.predict import Prediction
+from perfmodel.table import component
+
+NAMED = 6
+"""So many nodes, those that take longest, are numbered and named in the legend."""
+
+LARGEST = 500.0
+"""Area of the largest marker [points^2]."""
+
+
+def roofline(prediction: Prediction, *, system: System | None = None, ax: Any = None) -> Any:
+    """Rate over arithmetic intensity, a marker per distinct compute node, its area its time over all ranks.
+
+    Left of the ridge the memory limits a node, right of it the arithmetic. Nodes without FLOP or without bytes
+    have no place on the axes; the title says how much time they take.
+
+    Args:
+        prediction: from `perfmodel.predict`.
+        system: whose roof to draw, where the prediction was evaluated at other rates than it was compiled for.
+        ax: axes to draw into.
+
+    Raises:
+        InputError: no compute node has both FLOP and bytes.
+    """
+    system = prediction.compiled.system if system is None else system
+    nodes = compute_costs(prediction)
+    shown = nodes[(nodes["flops"] > 0) & (nodes["bytes_B"] > 0) & (nodes["each_s"] > 0)]
+    if not len(shown):
+        raise InputError(
+            f"{prediction.graph.source}: no compute node has FLOP, bytes and a duration; a roofline needs them"
+        )
+    shown = shown.sort_values("total_s", ascending=False, kind="stable")
+    intensity = (shown["flops"] / shown["bytes_B"]).to_numpy(float)
+    rate = (shown["flops"] / shown["each_s"]).to_numpy(float)
+    ax = axes_for(ax, 9, 5)
+    peak, memory = float(system.npu.peak_flops), float(system.npu.memory_bandwidth)
+    ridge = peak / memory
+    reach = np.array([min(intensity.min(), ridge) / 3, max(intensity.max(), ridge) * 3])
+    ax.plot(
+        [reach[0], ridge, reach[1]],
+        [reach[0] * memory, peak, peak],
+        color="black",
+        linewidth=1.4,
+        zorder=1,
+    )
+    area = np.maximum(LARGEST * (shown["total_s"] / shown["total_s"].max()).to_numpy(float), 12)
+    for word, mine in (("memory", intensity < ridge), ("compute", intensity >= ridge)):
+        if mine.any():
+            ax.scatter(
+                intensity[mine],
+                rate[mine],
+                s=area[mine],
+                color=COLOURS[word],
+                alpha=0.7,
+                edgecolors="white",
+                linewidths=0.6,
+                zorder=2,
+            )
+    _name(ax, shown, intensity, rate)
+    _scale(ax, reach, min(rate.min(), reach[0] * memory), peak)
+    ax.text(
+        reach[1],
+        peak * 1.08,
+        f"{units.format(peak, 'FLOP/s')}",
+        ha="right",
+        va="bottom",
+        fontsize=9,
+    )
+    ax.annotate(
+        units.format(memory, "B/s"),
+        (np.sqrt(reach[0] * ridge), np.sqrt(reach[0] * ridge) * memory),
+        xytext=(-4, 6),
+        textcoords="offset points",
+        ha="right",
+        fontsize=9,
+    )
+    hidden = float(nodes["total_s"].sum() - shown["total_s"].sum())
+    title = f"Roofline of {system.name or 'the system'}"
+    if hidden > 0:
+        title += f" ({hidden / nodes['total_s'].sum():.1%} of compute time has no FLOP or no bytes)"
+    ax.set_title(title)
+    return ax
+
+
+def compute_costs(prediction: Prediction) -> pd.DataFrame:
+    """The distinct compute nodes.
+
+    Returns:
+        flops, bytes_B, each_s (duration of one), nodes (over all ranks), total_s, name (of the first, numbers as "*").
+    """
+    c, graph = prediction.compiled, prediction.graph
+    count = np.bincount(c.rank_class, minlength=len(c.representative))
+    parts = []
+    for k, rank in enumerate(c.representative):
+        program, labels = graph.programs[graph.program[rank]], graph.labels[graph.label[rank]]
+        tasks = c.tasks_of(rank)
+        lasts = prediction.task_finish[tasks] - prediction.task_start[tasks]
+        chosen = np.flatnonzero(program.type == NodeType.COMP)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "flops": program.flops[chosen],
+                    "bytes_B": program.bytes[chosen],
+                    "each_s": lasts[chosen],
+                    "nodes": count[k],
+                    "name": [component(labels.names[j], 99, numbers=False) for j in chosen],
+                }
+            )
+        )
+    nodes = pd.concat(parts, ignore_index=True)
+    # start and finish are sums over the path before: equal durations differ by rounding
+    nodes["about"] = [f"{value:.6g}" for value in nodes["each_s"]]
+    keys = ["flops", "bytes_B", "about"]
+    found = nodes.groupby(keys, sort=False).agg(
+        each_s=("each_s", "mean"), nodes=("nodes", "sum"), name=("name", "first")
+    )
+    found["total_s"] = found["each_s"] * found["nodes"]
+    return found.reset_index().drop(columns="about")
+
+
+def _name(ax, shown: pd.DataFrame, intensity, rate) -> None:
+    """Number the nodes that take longest and say in the legend what they are."""
+    from matplotlib.lines import Line2D
+
+    handles = []
+    whole = shown["total_s"].sum()
+    for k, (_, row) in enumerate(shown.head(NAMED).iterrows()):
+        ax.annotate(
+            str(k + 1),
+            (intensity[k], rate[k]),
+            xytext=(0, -16 if k % 2 else 12),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=8,
+        )
+        name = row["name"] if len(row["name"]) <= 42 else "…" + row["name"][-41:]
+        label = f"{k + 1}  {name}: {row['total_s'] / whole:.0%}"
+        handles.append(Line2D([], [], linestyle="", label=label))
+    for word, text in (("memory", "limited by memory"), ("compute", "limited by arithmetic")):
+        handles.append(Line2D([], [], linestyle="", marker="o", color=COLOURS[word], label=text))
+    legend_beside(ax, handles=handles, handlelength=1.0, fontsize=8)
+
+
+def _scale(ax, reach, lowest: float, peak: float) -> None:
+    from matplotlib.ticker import FuncFormatter
+
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlim(*reach)
+    ax.set_ylim(lowest / 2, peak * 3)
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: text_of(value, "FLOP/s")))
+    ax.set_xlabel("arithmetic intensity [FLOP/B]")
+    ax.set_ylabel("rate reached")
+    tidy(ax, grid="both")
