@@ -1,0 +1,408 @@
+"""The best hardware within bounds and limits, by exact gradients."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from scipy.stats import qmc
+
+from perfmodel.cost import Models
+from perfmodel.descent import Step, descend, project
+from perfmodel.economics import Economics, totals
+from perfmodel.errors import InputError
+from perfmodel.goal import Constraints, Design, Goal, Objective, goal
+from perfmodel.graph import Graph
+from perfmodel.hardware import System
+from perfmodel.integers import branch
+from perfmodel.optimum import History, Optimum, check_gradient, multipliers
+from perfmodel.parameters import check_path, parameters, with_parameters
+from perfmodel.predict import Compiled, compile
+from perfmodel.problem import FEASIBLE, Effort, Point, Problem, Scale, Vector
+from perfmodel.search import search
+from perfmodel.sweep import SCHEDULES, apply_choices
+from perfmodel.sweep import choices as labels_among
+
+METHODS = ("SLSQP", "trust-constr", "L-BFGS-B")
+
+MOST_COMBINATIONS = 4096
+"""Catalogue choices are all tried; more combinations than this are refused."""
+
+RESCHEDULES = 4
+"""How often an optimum's own order of issue is frozen in turn."""
+
+SAME = 1e-9
+"""Two makespans closer than this (relative) come from the same order of issue."""
+
+Bounds = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How an optimum is looked for."""
+
+    objective: Objective
+    constraints: Constraints | None
+    economics: Economics
+    schedule: str
+    method: str
+    starts: int
+    log: bool
+    seed: int
+    tolerance: float
+    rounds: int
+    integers: tuple[str, ...]
+    check_gradients: bool
+    threads: int
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """The best of one combination of choices: the point, and the problem that it is the optimum of."""
+
+    problem: Problem
+    point: Point
+    bound: float
+    own: float
+
+
+def optimize(
+    graph: Graph,
+    system: System,
+    *,
+    bounds: Bounds,
+    objective: Objective = "time",
+    constraints: Constraints | None = None,
+    models: Any = None,
+    choices: Mapping[str, Sequence[Any]] | None = None,
+    integers: Sequence[str] = (),
+    economics: Economics | None = None,
+    schedule: str = "own",
+    method: str = "SLSQP",
+    starts: int = 8,
+    log: bool = True,
+    seed: int = 0,
+    tolerance: float = 1e-9,
+    rounds: int = 200,
+    check_gradients: bool = False,
+    progress: bool | Callable[[Step], None] | None = None,
+    threads: int = 1,
+) -> Optimum:
+    """The parameters within bounds and constraints that minimise an objective.
+
+    Figures that objective and constraints may name: time [s] (the makespan), cost [$], power [W], energy [J per step],
+    area [m^2], by `economics`; and every parameter path [SI].
+
+    A makespan is a maximum of smooth pieces, and the optimum usually lies where some of them meet. `descent` says how
+    it is found there to `tolerance`, with a bound that proves it for the usual models.
+
+    The order of issue: `schedule="frozen"` keeps that of `system`. With "own" the order is frozen at each optimum in
+    turn until the optimum's own schedule is the one it was optimised for, at most 4 times; where dependencies leave
+    the order open, designs around the optimum and throughout the bounds are then tried with their own schedules,
+    and the best is improved likewise (a schedule that changes with the design makes jumps, which no gradient sees).
+
+    Args:
+        graph: the workload, from `load`.
+        system: the reference design; it is the first start.
+        bounds: {parameter path: (lowest, highest)} [SI].
+        objective: a text ("time", "energy", "time * cost", any expression), {text: weight}, or a function of (system,
+            models, makespan) in JAX; it must not fall where the makespan grows.
+        constraints: texts ("network.0.bandwidth + network.1.bandwidth <= 1e12", "cost <= 2e6",
+            "network.0.bandwidth >= network.1.bandwidth", "npu.peak_flops / npu.memory_bandwidth == 300"); or {text: at
+            most} and {text: (at least, at most)}; or functions of (system, models, makespan) in JAX that must be
+            <= 0. Sums, differences, products, ratios and parentheses are understood.
+        models: what turns work into time.
+        choices: {path: values} to be tried all: "system" (names in hwdb or files), labels of models
+            ("network.algorithm"), or parameters that come in discrete parts.
+        integers: paths among `bounds` whose values must be whole (branch and bound).
+        economics: models of cost, power, energy and area.
+        schedule: "own" or "frozen", see above.
+        method: "SLSQP" or "trust-constr" for the smooth problems, "L-BFGS-B" to descend the makespan itself first.
+        starts: designs to start from, evaluated in one batch: the reference, and a Sobol sample.
+        log: scale the variables logarithmically.
+        seed: of the sample.
+        tolerance: relative distance from the bound at which to stop.
+        rounds: at most so many steps per descent.
+        check_gradients: compare gradients with finite differences at the starts.
+        progress: show a line, or call a function with every step.
+        threads: for batches of designs.
+
+    Returns:
+        An `Optimum`.
+
+    Raises:
+        InputError: unknown paths (the nearest are offered), bounds that are empty, not finite or out of order,
+            constraints that cannot be met, an objective that falls where the makespan grows, wrong derivatives.
+
+    Example: two network dimensions share 500 GB/s.
+        >>> import perfmodel as pm
+        >>> from perfmodel import synth
+        >>> graph = synth.collective("all_reduce", 16, 1 << 30).graph()
+        >>> system = pm.hardware("dgx-h100", ranks=16)
+        >>> best = pm.optimize(
+        ...     graph,
+        ...     system,
+        ...     bounds={f"network.{k}.bandwidth": (1e9, 1e12) for k in (0, 1)},
+        ...     constraints=["network.0.bandwidth + network.1.bandwidth <= 500e9"],
+        ... )
+        >>> [round(value / 1e9) for value in best.parameters.values()]
+        [395, 105]
+    """
+    models = Models() if models is None else models
+    options = Options(
+        objective,
+        constraints,
+        Economics() if economics is None else economics,
+        schedule,
+        method,
+        starts,
+        log,
+        seed,
+        tolerance,
+        rounds,
+        tuple(integers),
+        check_gradients,
+        threads,
+    )
+    combinations = list(_combinations(choices))
+    designs = [
+        _prepare(graph, system, models, bounds, options, combination)
+        for combination in combinations
+    ]
+    scale, effort = _scale(bounds, options), Effort()
+    history = History(tuple(bounds), progress)
+    compiled: dict[tuple, Compiled] = {}
+    results = []
+    with history:
+        for combination, (design, wanted) in zip(combinations, designs):
+            labels = tuple((k, combination[k]) for k in _labels(combination, models))
+            if labels not in compiled:
+                compiled[labels] = compile(graph, design.system, design.models)
+            history.combination = combination
+            results.append(
+                _settle(compiled[labels], design, wanted, scale, options, effort, history.note)
+            )
+    best, combination = min(zip(results, combinations), key=lambda pair: _rank(pair[0]))
+    _check_feasible(best)
+    return _optimum(best, combination, history)
+
+
+def _combinations(choices: Mapping[str, Sequence[Any]] | None) -> Iterator[dict[str, Any]]:
+    """Every combination of the choices."""
+    lists = {
+        path: (values,) if isinstance(values, str) or not np.iterable(values) else tuple(values)
+        for path, values in (choices or {}).items()
+    }
+    for path, values in lists.items():
+        if not values:
+            raise InputError(f"choices: {path} has no values to choose from")
+    count = math.prod(map(len, lists.values()))
+    if count > MOST_COMBINATIONS:
+        raise InputError(
+            f"choices: {count:,} combinations, at most {MOST_COMBINATIONS:,} are tried; leave some out, or give "
+            "bounds instead"
+        )
+    for combination in itertools.product(*lists.values()):
+        yield dict(zip(lists, combination))
+
+
+def _labels(combination: Mapping[str, Any], models: Any) -> list[str]:
+    """Those choices that are no numbers: the system, labels of models."""
+    return labels_among(pd.DataFrame(columns=list(combination)), models)
+
+
+def _prepare(
+    graph: Graph,
+    system: System,
+    models: Any,
+    bounds: Bounds,
+    options: Options,
+    combination: Mapping[str, Any],
+) -> tuple[Design, Goal]:
+    """Everything that can be wrong, before any work starts."""
+    labels = _labels(combination, models)
+    system, models = apply_choices(system, models, {k: combination[k] for k in labels})
+    system = system.resized(graph.ranks)
+    known = parameters(system, models)
+    numbers = {k: v for k, v in combination.items() if k not in labels}
+    for path, value in numbers.items():
+        check_path(path, known)
+        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise InputError(f"choices: {path} is {value!r}, expected a finite number >= 0")
+        if path in bounds:
+            raise InputError(f"choices: {path} has bounds, too; give one of the two")
+    _check(bounds, options, known)
+    system, models = with_parameters(system, models, numbers)
+    design = Design(tuple(bounds), system, models, options.economics, totals(graph, system))
+    scale = _scale(bounds, options)
+    centre = jnp.asarray(scale.centre())
+    wanted = goal(design, options.objective, options.constraints, centre)
+    if options.method == "L-BFGS-B" and wanted.limits:
+        raise InputError('method "L-BFGS-B" takes no constraints; use "SLSQP" or "trust-constr"')
+    return design, wanted
+
+
+def _check(bounds: Bounds, options: Options, known: Mapping[str, Any]) -> None:
+    if options.schedule not in SCHEDULES:
+        raise InputError(f"schedule: got {options.schedule!r}, expected one of {SCHEDULES}")
+    if options.method not in METHODS:
+        raise InputError(f"method: got {options.method!r}, expected one of {', '.join(METHODS)}")
+    if options.starts < 1 or options.rounds < 1 or options.threads < 1:
+        raise InputError(
+            f"starts, rounds, threads: got {options.starts}, {options.rounds}, {options.threads}, expected 1 or more"
+        )
+    if not 0 < options.tolerance < 1:
+        raise InputError(f"tolerance: got {options.tolerance}, expected a fraction such as 1e-9")
+    if not bounds:
+        raise InputError("bounds: are empty; name at least one parameter and its (lowest, highest)")
+    for path, pair in bounds.items():
+        check_path(path, known)
+        if np.ndim(known[path]):
+            raise InputError(f"bounds: {path} holds {np.size(known[path])} numbers, expected one")
+        try:
+            low, high = (float(end) for end in pair)
+        except (TypeError, ValueError):
+            raise InputError(f"bounds: {path} has {pair!r}, expected (lowest, highest)") from None
+        if not (math.isfinite(low) and math.isfinite(high)) or low > high:
+            raise InputError(
+                f"bounds: {path} has ({low:g}, {high:g}); expected two finite numbers, lowest <= highest"
+            )
+        if low < 0 or (low == 0 and options.log):
+            raise InputError(
+                f"bounds: {path} begins at {low:g}; expected > 0 on a logarithmic scale, or log=False"
+            )
+    for path in options.integers:
+        if path not in bounds:
+            raise InputError(f"integers: {path!r} is not among the bounds: {', '.join(bounds)}")
+        if math.ceil(bounds[path][0]) > math.floor(bounds[path][1]):
+            raise InputError(f"integers: no whole number within the bounds of {path}")
+
+
+def _scale(bounds: Bounds, options: Options) -> Scale:
+    ends = np.array([[float(a), float(b)] for a, b in bounds.values()])
+    return Scale(ends[:, 0], ends[:, 1], options.log)
+
+
+def _starts(problem: Problem, options: Options) -> Vector:
+    """[D, P] the reference, the middle, and a Sobol sample, where they meet the limits without time in them."""
+    low, high = problem.bounds()
+    known = parameters(problem.design.system, problem.design.models)
+    reference = np.array([float(known[path]) for path in problem.design.paths])
+    first = problem.scale.z(np.clip(reference, problem.scale.lower, problem.scale.upper))
+    drawn = qmc.Sobol(len(low), rng=np.random.default_rng(options.seed)).random_base2(
+        max(options.starts - 1, 0).bit_length()
+    )[: options.starts - 1]
+    raw = np.concatenate([first[None], low + drawn * (high - low)])
+    found, least = project(problem, raw)
+    if len(found) == 0 and least > FEASIBLE:
+        names = "; ".join(limit.name for limit in problem.goal.limits if not limit.timed)
+        raise InputError(
+            f"constraints: nothing within the bounds meets all of: {names}; the nearest design exceeds one by "
+            f"{least:.2g} (relative). Widen the bounds or relax a limit"
+        )
+    return found
+
+
+def _settle(
+    compiled: Compiled,
+    design: Design,
+    wanted: Goal,
+    scale: Scale,
+    options: Options,
+    effort: Effort,
+    tell: Callable[[Step], None],
+) -> Found:
+    """The optimum for one combination of choices, with the order of issue that is its own."""
+
+    def descent(problem: Problem, starts: Vector) -> tuple[Point, float]:
+        return descend(
+            problem,
+            starts,
+            method=options.method,
+            tolerance=options.tolerance,
+            rounds=options.rounds,
+            tell=tell,
+        )
+
+    def found(problem: Problem, point: Point, bound: float) -> Found:
+        own = point.makespan
+        if open_order:
+            own = float(problem.own(point.z[None])[0])
+        return Found(problem, point, bound, own)
+
+    def again(z: Vector) -> Found:
+        """The optimum for the order of issue of the design z, or that design, if its own schedule is better."""
+        x = np.asarray(scale.x(z), float).tolist()
+        at = with_parameters(design.system, design.models, dict(zip(design.paths, x)))
+        here = best.problem.along(compile(compiled.graph, *at))
+        (start,) = here.evaluate(z[None])
+        ends = [found(here, *descent(here, z[None])), found(here, start, -math.inf)]
+        return min(ends, key=_rank)
+
+    open_order = options.schedule == "own" and not compiled.forced
+    problem = Problem(compiled, design, wanted, scale, effort, options.threads)
+    starts = _starts(problem, options)
+    if options.check_gradients:
+        for point in problem.evaluate(starts):
+            check_gradient(problem, point)
+    best = found(problem, *branch(problem, starts, options.integers, descent))
+    for _ in range(RESCHEDULES if open_order else 0):
+        if abs(best.own - best.point.makespan) <= SAME * best.own:
+            break
+        later = again(best.point.z)
+        if _rank(later) >= _rank(best):
+            break
+        best = later
+    return search(best, again, _rank, seed=options.seed) if open_order else best
+
+
+def _rank(found: Found) -> tuple[float, float]:
+    """Feasible first, then lower: of the design with its own schedule."""
+    y = np.append(found.point.z, math.log(found.own))
+    return max(found.problem.excess(y), FEASIBLE), found.problem.objective(y)[0]
+
+
+def _check_feasible(best: Found) -> None:
+    """Raise InputError where the best design still exceeds a limit."""
+    y = np.append(best.point.z, math.log(best.own))
+    if best.problem.excess(y) <= FEASIBLE:
+        return
+    residuals = best.problem.limits(y)[0]
+    equal = [limit.equal for limit in best.problem.goal.limits]
+    worst = int(np.argmax(np.where(equal, np.abs(residuals), residuals)))
+    limit = best.problem.goal.limits[worst]
+    x = best.problem.scale.x(best.point.z)
+    raise InputError(
+        f"constraints: no design within the bounds was found that meets {limit.name}; the nearest has "
+        f"{float(limit.left(x, best.own)):g} against {float(limit.right(x, best.own)):g}, at "
+        f"{best.problem.named(best.point.z)}. Widen the bounds or relax the limit"
+    )
+
+
+def _optimum(best: Found, combination: dict[str, Any], history: History) -> Optimum:
+    problem, point = best.problem, best.point
+    design, scale = problem.design, problem.scale
+    values = dict(zip(design.paths, np.asarray(scale.x(point.z), float).tolist()))
+    system, models = with_parameters(design.system, design.models, values)
+    ends = zip(scale.lower.tolist(), scale.upper.tolist())
+    value = problem.objective(np.append(point.z, math.log(best.own)))[0]
+    return Optimum(
+        parameters=values,
+        choices=dict(combination),
+        objective=problem.unscaled(value),
+        makespan=point.makespan,
+        own_makespan=best.own,
+        bound=problem.unscaled(best.bound),
+        system=system,
+        models=models,
+        multipliers=multipliers(problem, point),
+        path=history.table(),
+        effort=problem.effort,
+        bounds=dict(zip(design.paths, ends)),
+    )

@@ -1,0 +1,223 @@
+"""What an optimisation found, and what its limits are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.optimize import nnls
+from tqdm.auto import tqdm
+
+from perfmodel.descent import Step
+from perfmodel.errors import InputError
+from perfmodel.parameters import parameter_units
+from perfmodel.problem import FEASIBLE, Effort, Point, Problem, Vector
+
+ACTIVE = 1e-6
+"""A limit, a bound or a piece is active where it is met with equality to this (relative)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """The best design found.
+
+    Attributes:
+        parameters: path -> value [SI].
+        choices: what was chosen of each of the catalogue's choices.
+        objective: its value, in the units of what was asked for.
+        makespan: [s], along the order of issue that was optimised.
+        own_makespan: [s], of the design's own schedule (equal, unless the order kept changing).
+        bound: nothing within bounds and limits is below this, for the order of issue optimised, if times and
+            prices are sums of products of powers of the parameters (see `descent`).
+        system, models: at the optimum.
+        multipliers: constraint, value, limit, active, multiplier. The multiplier is how much the objective falls
+            where the limit (the right side; for a bound, the bound) is raised by one unit; negative: it rises.
+        path: one row per design evaluated: iteration, stage, parameters, objective, makespan_s, bound, feasible,
+            evaluations so far.
+        effort: evaluations by kind.
+        bounds: path -> (lower, upper).
+    """
+
+    parameters: dict[str, float]
+    choices: dict[str, Any]
+    objective: float
+    makespan: float
+    own_makespan: float
+    bound: float
+    system: Any
+    models: Any
+    multipliers: pd.DataFrame
+    path: pd.DataFrame
+    effort: Effort
+    bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the model: makespans of whole graphs, and every step within the smooth problems."""
+        return self.effort.evaluations
+
+    def table(self) -> pd.DataFrame:
+        """One row per parameter: parameter, value, unit, lower, upper, at (the bound it lies on, if any)."""
+        units = parameter_units(self.system, self.models)
+        rows = []
+        for path, value in self.parameters.items():
+            low, high = self.bounds[path]
+            near = [abs(value - end) <= ACTIVE * max(abs(end), high - low) for end in (low, high)]
+            at = "lower" if near[0] else "upper" if near[1] else ""
+            rows.append((path, value, units[path], low, high, at))
+        return pd.DataFrame(rows, columns=["parameter", "value", "unit", "lower", "upper", "at"])
+
+
+class History:
+    """Every design evaluated on the way, and a line that shows the best of them."""
+
+    def __init__(self, paths: tuple[str, ...], progress: bool | Callable[[Step], None] | None):
+        self.paths = paths
+        self.combination: dict[str, Any] = {}
+        self.rows: list[tuple] = []
+        self.call = progress if callable(progress) else None
+        self.best: Point | None = None
+        self.line = tqdm(
+            disable=None if progress is None else not progress or callable(progress),
+            unit=" designs",
+            leave=False,
+        )
+
+    def __enter__(self) -> History:
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self.line.close()
+
+    def note(self, step: Step) -> None:
+        """Keep a step."""
+        point = step.point
+        self.rows.append((step, dict(self.combination)))
+        if self.call is not None:
+            self.call(step)
+        if point.better_than(self.best):
+            self.best = point
+            self.line.set_postfix(makespan_s=f"{point.makespan:.4g}", refresh=False)
+        self.line.update()
+
+    def table(self) -> pd.DataFrame:
+        """One row per step; see `Optimum.path`."""
+        rows = []
+        for k, (step, combination) in enumerate(self.rows):
+            point = step.point
+            rows.append(
+                {
+                    "iteration": k,
+                    "stage": step.stage,
+                    **combination,
+                    **dict(zip(self.paths, step.values)),
+                    "objective": step.objective,
+                    "makespan_s": point.makespan,
+                    "bound": step.bound,
+                    "feasible": point.excess <= FEASIBLE,
+                    "evaluations": step.evaluations,
+                }
+            )
+        return pd.DataFrame(rows)
+
+
+def multipliers(problem: Problem, point: Point) -> pd.DataFrame:
+    """What limits and bounds are worth at an optimum.
+
+    First-order conditions: the objective's gradient is minus a sum, with weights >= 0, of the gradients of active
+    pieces, limits and bounds (Karush, Kuhn, Tucker); the weights by non-negative least squares.
+    """
+    scale, y = problem.scale, point.y
+    x = np.asarray(scale.x(point.z), float)
+    _, gradient = problem.objective(y)
+    pieces = list(problem.pieces.values())
+    path, path_slope = problem.paths(y, pieces)
+    residual, slope = problem.limits(y)
+    low, high = scale.z(scale.lower), scale.z(scale.upper)
+    columns: list[Vector] = list(path_slope[path > -ACTIVE])
+    places: list[tuple[int | str, float] | None] = [None] * len(columns)
+    for m, limit in enumerate(problem.goal.limits):
+        if limit.equal or residual[m] > -ACTIVE:
+            for sign in (1.0, -1.0) if limit.equal else (1.0,):
+                columns.append(sign * slope[m])
+                places.append((m, sign))
+    for name, axis, z, first, last in zip(problem.design.paths, np.eye(len(y)), point.z, low, high):
+        for sign, end in ((1.0, last), (-1.0, first)):
+            if abs(z - end) <= ACTIVE:
+                columns.append(sign * axis)
+                places.append((name, sign))
+    weights = _weights(columns, gradient)
+    factor = float(np.exp(point.objective)) if problem.goal.positive else 1.0
+    found: dict[Any, float] = {}
+    for place, weight in zip(places, weights):
+        if place is not None:
+            found[place] = found.get(place, 0.0) + factor * weight
+    return pd.DataFrame(
+        [*_limit_rows(problem, x, point, residual, found), *_bound_rows(problem, x, point, found)],
+        columns=["constraint", "value", "limit", "active", "multiplier"],
+    )
+
+
+def _weights(columns: list[Vector], gradient: Vector) -> Vector:
+    """Weights >= 0 with gradient + sum of weight * column as near 0 as they can be."""
+    if not columns:
+        return np.zeros(0)
+    return nnls(np.stack(columns, axis=1), -gradient)[0]
+
+
+def _limit_rows(problem: Problem, x: Vector, point: Point, residual: Vector, found: dict):
+    for k, limit in enumerate(problem.goal.limits):
+        weight = found.get((k, 1.0), 0.0) - found.get((k, -1.0), 0.0)
+        t = point.makespan
+        active = bool(limit.equal or residual[k] > -ACTIVE)
+        worth = weight * float(limit.per_unit(x, t))
+        yield limit.name, float(limit.left(x, t)), float(limit.right(x, t)), active, worth
+
+
+def _bound_rows(problem: Problem, x: Vector, point: Point, found: dict):
+    scale = problem.scale
+    slope = scale.slope(x)
+    for k, path in enumerate(problem.design.paths):
+        for sign, word, end in ((-1.0, ">=", scale.lower[k]), (1.0, "<=", scale.upper[k])):
+            weight = found.get((path, sign), 0.0)
+            active = bool(
+                abs(point.z[k] - scale.z(scale.lower if sign < 0 else scale.upper)[k]) <= ACTIVE
+            )
+            worth = sign * weight / slope[k] if slope[k] else 0.0
+            yield f"{path} {word} {end:g}", float(x[k]), float(end), active, worth
+
+
+def check_gradient(
+    problem: Problem, point: Point, *, step: float = 1e-5, tolerance: float = 1e-4
+) -> int:
+    """Compare the objective's gradient with central differences of the makespan.
+
+    A parameter whose two neighbours lie on another piece of the makespan (a tie within reach) is left out, and so
+    is one whose differences drown in rounding.
+
+    Returns:
+        How many parameters were compared.
+
+    Raises:
+        InputError: they disagree, with parameter and both values.
+    """
+    exact = problem.gradient(point)
+    compared = 0
+    for k, path in enumerate(problem.design.paths):
+        shift = step * np.eye(len(exact))[k]
+        above, below = problem.evaluate(np.stack([point.z + shift, point.z - shift]))
+        if {above.piece.key(), below.piece.key()} != {point.piece.key()}:
+            continue
+        difference = (above.objective - below.objective) / (2 * step)
+        noise = 1e-15 * max(abs(point.objective), 1.0) / step
+        if abs(difference - exact[k]) > tolerance * max(abs(difference), abs(exact[k])) + noise:
+            slope = problem.scale.slope(np.asarray(problem.scale.x(point.z)))[k]
+            raise InputError(
+                f"parameter {path}: a model's derivative is wrong: {exact[k] / slope:g} by differentiation, "
+                f"{difference / slope:g} by finite differences, at {problem.named(point.z)}"
+            )
+        compared += 1
+    return compared
