@@ -227,7 +227,7 @@ def the_graph(trace: str, options: dict) -> Any:
     from perfmodel.load import load
 
     chosen = {k: options[k] for k in TRACE_KEYS}
-    chosen["zero_duration"] *= 1e-6
+    chosen["zero_duration"] = chosen["zero_duration"] * 1e-6
     graph = load(trace, **chosen)
     for text in graph.warnings:
         click.echo(f"perfmodel: {text}", err=True)
@@ -385,7 +385,7 @@ def inspect(trace, as_json, **options) -> None:
     from perfmodel.inspection import inspect_trace
 
     chosen = {k: options[k] for k in TRACE_KEYS if k != "strict"}
-    chosen["zero_duration"] *= 1e-6
+    chosen["zero_duration"] = chosen["zero_duration"] * 1e-6
     report = inspect_trace(trace, strict=options["strict"], **chosen)
     click.echo(json.dumps(report.as_dict(), indent=1) if as_json else report.text())
     if not report.good:

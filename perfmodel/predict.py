@@ -50,6 +50,8 @@ class Compiled:
         forced: the order holds on every design, dependencies leave no other.
         partner: [n] i32, the send that feeds each receive, -1 else.
         unit: seconds per unit of the costs.
+        batched: `evaluate` takes arrays of designs itself and is not traced (whole nanoseconds).
+        smooth: what to differentiate where `evaluate` cannot be; None where it can.
     """
 
     graph: Graph
@@ -65,6 +67,8 @@ class Compiled:
     forced: bool
     partner: NDArray[np.int32]
     unit: float = 1.0
+    batched: bool = False
+    smooth: Callable[[System, Any], Any] | None = None
 
     @cached_property
     def levels(self) -> longest_path.Levels:
@@ -94,7 +98,8 @@ class Compiled:
 
     def makespan(self, system: System, models: Any) -> jax.Array:
         """The frozen longest path at other rates [s]: jit, vmap and grad work through it."""
-        return longest_path.makespan(self.levels, self.evaluate(system, models)) * self.unit
+        evaluate = self.smooth or self.evaluate
+        return longest_path.makespan(self.levels, evaluate(system, models)) * self.unit
 
 
 def compile(

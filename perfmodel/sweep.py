@@ -248,6 +248,10 @@ class Evaluator:
 
     def costs(self, paths: tuple[str, ...], values: NDArray) -> NDArray[np.float64]:
         """[S, D] cost table, from [P, D] parameter values."""
+        if self.compiled.batched:
+            c = self.compiled
+            at = with_parameters(c.system, c.models, dict(zip(paths, values)))
+            return np.asarray(c.evaluate(*at), np.float64)
         if paths not in self._costs:
             self._costs[paths] = jax.jit(
                 jax.vmap(partial(self._cost, paths), in_axes=1, out_axes=1)
@@ -278,7 +282,8 @@ class Evaluator:
                 point = [jax.numpy.asarray(known[w], float) for w in wanted]
 
                 def cost(point):
-                    return c.evaluate(*with_parameters(here, models, dict(zip(wanted, point))))
+                    evaluate = c.smooth or c.evaluate
+                    return evaluate(*with_parameters(here, models, dict(zip(wanted, point))))
 
                 return jax.numpy.stack(jax.vjp(cost, point)[1](counts)[0])
 

@@ -1,0 +1,293 @@
+"""The commands that answer "what should change": sensitivity, optimize, calibrate, compare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from perfmodel.cli import (
+    DEFAULT_SYSTEM,
+    SYSTEM_KEYS,
+    TRACE_KEYS,
+    number,
+    output_options,
+    show,
+    system_options,
+    text_of,
+    the_graph,
+    the_system,
+    trace_options,
+    write_table,
+)
+from perfmodel.errors import InputError
+
+
+@click.command()
+@trace_options
+@system_options
+@click.option(
+    "--of",
+    default="makespan",
+    show_default=True,
+    help="makespan, or a part of the critical path: compute_s, memory_s, communication_s.",
+)
+@click.option("--second", is_flag=True, help="Also second derivatives.")
+@click.option(
+    "--moves",
+    is_flag=True,
+    help="Also how far each parameter can move before the critical path changes.",
+)
+@click.option("--plot", type=click.Path(), help="Write a tornado plot (PNG, SVG or PDF).")
+@output_options
+def sensitivity(trace, of, second, moves, plot, as_json, output, **options) -> None:
+    """What the step time of TRACE depends on, parameter by parameter.
+
+    derivative is in seconds per SI unit of the parameter; elasticity is the change in per cent for one per cent more of
+    the parameter; share is the part of the critical path that depends on it.
+    """
+    from perfmodel.sensitivity import sensitivity as evaluate
+
+    graph = the_graph(trace, options)
+    system, models = the_system(graph, options)
+    table = evaluate(graph, system, models, of=of, second=second, moves=moves, tornado=bool(plot))
+    if plot:
+        save_plot("tornado", table, plot)
+    show(table, as_json, output)
+
+
+def save_plot(name: str, table: Any, path: str) -> None:
+    """Draw a table with one of the plot functions into a file."""
+    from perfmodel import plot
+
+    axes = getattr(plot, name)(table)
+    try:
+        axes.figure.savefig(path, dpi=150, bbox_inches="tight")
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+@click.command()
+@trace_options
+@system_options
+@click.option(
+    "--bound",
+    "bounds",
+    multiple=True,
+    required=True,
+    metavar="PATH=LOW:HIGH",
+    help="A parameter that may change; repeatable.",
+)
+@click.option(
+    "--objective",
+    default="time",
+    show_default=True,
+    help="time, energy, cost, power, area, or an expression of them.",
+)
+@click.option(
+    "--constraint",
+    "constraints",
+    multiple=True,
+    metavar="TEXT",
+    help='For example "network.0.bandwidth + network.1.bandwidth <= 1e12"; repeatable.',
+)
+@click.option(
+    "--budget",
+    "budgets",
+    multiple=True,
+    metavar="FIGURE=LIMIT",
+    help="At most so much of cost [$], power [W], energy [J], area [m^2]; repeatable.",
+)
+@click.option(
+    "--choose",
+    "choices",
+    multiple=True,
+    metavar="PATH=A,B",
+    help="Values to try all, for example system=dgx-h100,dgx-b200; repeatable.",
+)
+@click.option(
+    "--integer",
+    "integers",
+    multiple=True,
+    metavar="PATH",
+    help="A bounded parameter that must be whole; repeatable.",
+)
+@click.option("--starts", default=8, show_default=True, help="Designs to start from.")
+@output_options
+def optimize(
+    trace,
+    bounds,
+    objective,
+    constraints,
+    budgets,
+    choices,
+    integers,
+    starts,
+    as_json,
+    output,
+    **options,
+) -> None:
+    """The hardware within bounds and a budget on which TRACE is fastest (or cheapest, ...).
+
+    Prints the optimum, the constraints with their multipliers (what one more unit of the limit buys) and how it was
+    found. -o writes the path of the search.
+    """
+    import json
+
+    from perfmodel.optimize import optimize as solve
+
+    graph = the_graph(trace, options)
+    system, models = the_system(graph, options)
+    limits: dict[str, tuple[float, float]] = {}
+    for text in bounds:
+        path, _, interval = text.partition("=")
+        low, colon, high = interval.partition(":")
+        if not colon:
+            raise InputError(f"--bound {text}: expected PATH=LOW:HIGH")
+        limits[path] = (number(path, low, system, models), number(path, high, system, models))
+    conditions = list(constraints)
+    for text in budgets:
+        figure, equals, limit = text.partition("=")
+        if not equals:
+            raise InputError(f"--budget {text}: expected FIGURE=LIMIT, for example cost=2e6")
+        conditions.append(f"{figure} <= {limit}")
+    tried = {}
+    for text in choices:
+        path, equals, values = text.partition("=")
+        if not equals:
+            raise InputError(f"--choose {text}: expected PATH=A,B,...")
+        tried[path] = values.split(",")
+    found = solve(
+        graph,
+        system,
+        bounds=limits,
+        objective=objective,
+        constraints=conditions or None,
+        models=models,
+        choices=tried or None,
+        integers=integers,
+        starts=starts,
+    )
+    if output:
+        write_table(found.path, Path(output))
+    if as_json:
+        result = {
+            "parameters": found.parameters,
+            "objective": found.objective,
+            "makespan_s": found.makespan,
+            "evaluations": found.evaluations,
+            "multipliers": found.multipliers.to_dict(orient="records"),
+        }
+        click.echo(json.dumps(result, indent=1, default=str))
+        return
+    click.echo(text_of(found.table()) + "\n")
+    click.echo(
+        f"step time {found.makespan:.9g} s, objective {found.objective:.9g}, {found.evaluations} model evaluations\n"
+    )
+    if len(found.multipliers):
+        click.echo(text_of(found.multipliers))
+
+
+@click.command()
+@click.argument("measurements", type=click.Path())
+@click.option(
+    "--fit",
+    "paths",
+    multiple=True,
+    required=True,
+    metavar="PATH",
+    help="A parameter to fit, such as compute.efficiency; repeatable.",
+)
+@click.option("--plot", type=click.Path(), help="Write a plot of the residuals.")
+@click.option("--confidence", default=0.95, show_default=True, help="Of the intervals.")
+@click.option(
+    "--system",
+    default=DEFAULT_SYSTEM,
+    show_default=True,
+    help="What was measured: a name in hwdb or a TOML file.",
+)
+@click.option("--dtype", default="bf16", show_default=True, help="Which peak rate counts.")
+@click.option(
+    "--saturating",
+    is_flag=True,
+    help="Let the network's bandwidth saturate with the size of a message (adds network.half_size).",
+)
+@output_options
+def calibrate(
+    measurements, paths, plot, confidence, system, dtype, saturating, as_json, output
+) -> None:
+    """Fit model coefficients to the measured durations in the CSV or Parquet file MEASUREMENTS.
+
+    \b
+    Each row is one measurement with duration_s and
+      flops, bytes_B             of a kernel, or
+      collective, size_B, ranks  of a collective (size_B: one member's input), or
+      size_B                     of a message
+    Prints the fitted values with confidence intervals, and the errors in sample and held out.
+    """
+    from perfmodel.calibrate import calibrate as fit
+    from perfmodel.cost import Models
+    from perfmodel.hardware import hardware
+
+    models = Models()
+    if saturating:
+        from perfmodel.saturation import Saturating
+
+        models = models.replace(network=Saturating())
+    table = read_table(Path(measurements))
+    result = fit(
+        table, hardware(system, dtype=dtype), list(paths), models=models, confidence=confidence
+    )
+    if plot:
+        save_plot("residuals", result.residuals, plot)
+    if output or as_json:
+        show(result.parameters, as_json, output)
+        return
+    click.echo(text_of(result.parameters) + "\n")
+    click.echo(
+        text_of(
+            result.error.reset_index() if hasattr(result.error, "reset_index") else result.error
+        )
+    )
+
+
+def read_table(path: Path) -> Any:
+    """A CSV or Parquet file as a table."""
+    import pandas as pd
+    import pyarrow
+
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    if path.suffix not in readers:
+        raise InputError(f"{path}: unknown table format {path.suffix!r}; use {', '.join(readers)}")
+    try:
+        return readers[path.suffix](path)
+    except (ValueError, pyarrow.ArrowException) as error:
+        raise InputError(f"{path}: is no table ({error})") from None
+
+
+@click.command()
+@trace_options
+@system_options
+@click.option(
+    "--with",
+    "other",
+    required=True,
+    metavar="TRACE|SYSTEM",
+    help="What to compare with: another trace, or another system (name or TOML file).",
+)
+@output_options
+def compare(trace, other, as_json, output, **options) -> None:
+    """TRACE on --system beside another trace on the same system, or the same trace on another system."""
+    from perfmodel.compare import compare as side_by_side
+    from perfmodel.hardware import systems
+    from perfmodel.predict import predict
+
+    graph = the_graph(trace, options)
+    one = predict(graph, *the_system(graph, options))
+    if other in systems() or other.endswith(".toml"):
+        two = predict(graph, *the_system(graph, {**options, "system": other}))
+    else:
+        second = the_graph(other, {k: options[k] for k in TRACE_KEYS})
+        two = predict(second, *the_system(second, {k: options[k] for k in SYSTEM_KEYS}))
+    show(side_by_side(one, two), as_json, output)
