@@ -204,7 +204,7 @@ def coefficients(
     for r in ALGORITHMS[algorithm]("reduce_scatter" if kind == "reduce_scatter_block" else kind, n):
         hops, load = 1.0, 1.0
         if topology == "fully-connected":
-            load = links / min(r.links or n - 1, links)
+            load = links / min(r.links or n - 1, n - 1, links)
         elif topology == "ring":
             ways = 1 if n == 2 and 2 * stride < size else 2
             hops, mean = _distance(r.distance, n, stride)
