@@ -21,6 +21,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 INVALID, METADATA, MEM_LOAD, MEM_STORE, COMP, SEND, RECV, COLLECTIVE = range(8)
 SAME_MOMENT = 1e-12
@@ -270,7 +271,7 @@ def longest_path(
     n = len(nodes)
     before = [list(b) for b in nodes.before]
     for line in frozen.order.values():
-        for u, v in zip(line, line[1:]):
+        for u, v in pairwise(line):
             before[v].append(u)
     for u, v in extra:
         before[v].append(u)
@@ -311,7 +312,7 @@ def longest_path(
 
 def critical_path(nodes: Nodes, times: Times) -> list[int]:
     """Nodes of one longest path, first to last: from the last finish back to what each start waited for."""
-    preceding = {v: u for line in times.order.values() for u, v in zip(line, line[1:])}
+    preceding = {v: u for line in times.order.values() for u, v in pairwise(line)}
     v: int | None = max(range(len(nodes)), key=lambda k: times.finish[k], default=None)
     path = []
     while v is not None:

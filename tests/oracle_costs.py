@@ -15,9 +15,17 @@ from typing import NamedTuple
 from oracle import COLLECTIVE, COMP, MEM_LOAD, MEM_STORE, SEND, Nodes
 
 KINDS = (
-    "all_reduce reduce all_gather gather scatter broadcast all_to_all "
-    "reduce_scatter reduce_scatter_block barrier"
-).split()
+    "all_reduce",
+    "reduce",
+    "all_gather",
+    "gather",
+    "scatter",
+    "broadcast",
+    "all_to_all",
+    "reduce_scatter",
+    "reduce_scatter_block",
+    "barrier",
+)
 
 
 class Layer(NamedTuple):
@@ -254,7 +262,11 @@ def by_tree(kind: str, size: float, layer: Layer) -> list[float]:
         return [_to_one(layer, 1, through_root / levels, one_link=True) for _ in range(levels)]
     ways = 2 if kind in ("all_reduce", "barrier") else 1
     moved = {"all_reduce": 2 * size, "barrier": 0.0}.get(kind, size)
-    return [_to_one(layer, 1, moved / (ways * levels)) for _ in range(ways * levels)]
+    part = moved / (ways * levels)
+    links = min(2, _peer_links(layer))
+    if layer.topology == "fully-connected":
+        return [layer.latency + part / (links * layer.link)] * (ways * levels)
+    return [_to_one(layer, 1, part)] * (ways * levels)
 
 
 def by_everyone(kind: str, size: float, layer: Layer) -> list[float]:
@@ -271,6 +283,11 @@ def by_everyone(kind: str, size: float, layer: Layer) -> list[float]:
     }.get(kind, [parts, parts])
 
 
+def _peer_links(layer: Layer) -> int:
+    """Links of an NPU to the group, one per peer; a flat stand-in may have more peers than links."""
+    return min(layer.n - 1, layer.links)
+
+
 def _ways(layer: Layer) -> int:
     """Directions in which a ring's group can send: two, but one for a pair with one short way."""
     return 1 if layer.n == 2 and 2 * layer.stride < layer.size else 2
@@ -281,7 +298,7 @@ def _to_one(layer: Layer, distance: int, sent: float, *, one_link: bool = False)
     if layer.topology == "switch":
         return layer.latency + sent / layer.link
     if layer.topology == "fully-connected":
-        links = 1 if one_link else layer.n - 1
+        links = 1 if one_link else _peer_links(layer)
         return layer.latency + sent / (links * layer.link)
     hops = layer.stride * min(distance, layer.n - distance)
     links = 1 if one_link else _ways(layer)
@@ -294,7 +311,7 @@ def _to_all(layer: Layer, each: float) -> float:
     if layer.topology == "switch":
         return layer.latency + len(peers) * each / layer.link
     if layer.topology == "fully-connected":
-        return layer.latency + each / layer.link
+        return layer.latency + len(peers) * each / (_peer_links(layer) * layer.link)
     hops = [layer.stride * min(d, layer.n - d) for d in peers]
     carried = sum(each * h for h in hops)
     return max(hops) * layer.latency + carried / (_ways(layer) * layer.link)
