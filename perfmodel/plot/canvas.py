@@ -47,8 +47,7 @@ _SUFFIXES = {
     "_W": "W",
     "_J": "J",
     "_usd": "$",
-    "_mm2": "mm2",
-    "_m2": "m^2",
+    "_mm2": "mm²",
 }
 _EVENLY = 1.5
 """Steps whose ratios differ by less than this are steps of a logarithmic scale."""
@@ -123,7 +122,7 @@ def scale_of(values: ArrayLike, unit: str) -> tuple[float, str]:
     largest = float(finite.max(initial=0.0))
     known = unit in ("s", "B", "B/s", "FLOP", "FLOP/s", "W", "J", "$")
     if not known or largest == 0:
-        return 1.0, "" if unit == "1" else unit.replace("mm2", "mm²").replace("m^2", "m²")
+        return 1.0, "" if unit == "1" else unit
     spelling = units.format(largest, unit).split(" ", 1)[1]
     return units.parse(f"1 {spelling}", unit), spelling
 

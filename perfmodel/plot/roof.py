@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from perfmodel import units
 from perfmodel.errors import InputError
@@ -21,6 +22,9 @@ from perfmodel.table import component
 
 NAMED = 6
 """So many nodes, those that take longest, are numbered and named in the legend."""
+
+NEAR = 0.2
+"""Points nearer than this, in decades, share a label."""
 
 LARGEST = 500.0
 """Area of the largest marker [points^2]."""
@@ -76,12 +80,12 @@ def roofline(prediction: Prediction, *, system: System | None = None, ax: Any = 
             )
     _name(ax, shown, intensity, rate)
     _scale(ax, reach, min(rate.min(), reach[0] * memory), peak)
-    ax.text(
-        reach[1],
-        peak * 1.08,
-        f"{units.format(peak, 'FLOP/s')}",
+    ax.annotate(
+        units.format(peak, "FLOP/s"),
+        (ridge, peak),
+        xytext=(0, 5),
+        textcoords="offset points",
         ha="right",
-        va="bottom",
         fontsize=9,
     )
     ax.annotate(
@@ -95,7 +99,8 @@ def roofline(prediction: Prediction, *, system: System | None = None, ax: Any = 
     hidden = float(nodes["total_s"].sum() - shown["total_s"].sum())
     title = f"Roofline of {system.name or 'the system'}"
     if hidden > 0:
-        title += f" ({hidden / nodes['total_s'].sum():.1%} of compute time has no FLOP or no bytes)"
+        share = 100 * hidden / nodes["total_s"].sum()
+        title += f"\n{share:.2g} % of the compute time is in nodes without FLOP or bytes, not shown"
     ax.set_title(title)
     return ax
 
@@ -140,24 +145,45 @@ def _name(ax, shown: pd.DataFrame, intensity, rate) -> None:
     """Number the nodes that take longest and say in the legend what they are."""
     from matplotlib.lines import Line2D
 
-    handles = []
-    whole = shown["total_s"].sum()
-    for k, (_, row) in enumerate(shown.head(NAMED).iterrows()):
+    for spot, numbers in clusters(intensity[:NAMED], rate[:NAMED]):
         ax.annotate(
-            str(k + 1),
-            (intensity[k], rate[k]),
-            xytext=(0, -16 if k % 2 else 12),
+            ", ".join(str(k + 1) for k in numbers),
+            spot,
+            xytext=(0, -18),
             textcoords="offset points",
             ha="center",
             va="center",
             fontsize=8,
         )
+    handles = []
+    whole = shown["total_s"].sum()
+    for k, (_, row) in enumerate(shown.head(NAMED).iterrows()):
         name = row["name"] if len(row["name"]) <= 42 else "…" + row["name"][-41:]
         label = f"{k + 1}  {name}: {row['total_s'] / whole:.0%}"
         handles.append(Line2D([], [], linestyle="", label=label))
     for word, text in (("memory", "limited by memory"), ("compute", "limited by arithmetic")):
         handles.append(Line2D([], [], linestyle="", marker="o", color=COLOURS[word], label=text))
     legend_beside(ax, handles=handles, handlelength=1.0, fontsize=8)
+
+
+def clusters(x: NDArray, y: NDArray) -> list[tuple[tuple[float, float], list[int]]]:
+    """Points that are too near each other for a label each: where the first is, and their numbers.
+
+    >>> clusters(np.array([1.0, 1.1, 100.0]), np.array([1.0, 1.0, 1.0]))
+    [((1.0, 1.0), [0, 1]), ((100.0, 1.0), [2])]
+    """
+    found: list[tuple[tuple[float, float], list[int]]] = []
+    for k, spot in enumerate(zip(x.tolist(), y.tolist())):
+        near = [
+            numbers
+            for other, numbers in found
+            if np.abs(np.log10(np.divide(spot, other))).max() < NEAR
+        ]
+        if near:
+            near[0].append(k)
+        else:
+            found.append((spot, [k]))
+    return found
 
 
 def _scale(ax, reach, lowest: float, peak: float) -> None:

@@ -29,6 +29,9 @@ PARTS = {
 }
 """Columns that stack to a bar, in that order."""
 
+LABELS = ("component", "type", "group")
+"""Columns that name the bars, the longest bar first; other tables keep their order."""
+
 EACH = 16
 """Up to so many ranks are shown one by one; of more, equal ones share a bar."""
 
@@ -95,18 +98,20 @@ def _rows(table: pd.DataFrame, columns: list[str], top: int) -> tuple[pd.DataFra
     """The bars, named by their index, and what the title adds."""
     if "rank" in table.columns:
         return _ranks(table, columns, top)
-    texts = [c for c in table.columns if not pd.api.types.is_numeric_dtype(table[c])]
-    if texts:
-        bars = table.set_index(texts[0])[columns]
-    elif len(table) == 1:
+    label = next((c for c in LABELS if c in table.columns), None)
+    if label:
+        bars = table.set_index(label)[columns]
+        busy = bars[[c for c in columns if c in PARTS]].sum(axis=1).to_numpy(float)
+        bars = bars.iloc[np.argsort(-busy, kind="stable")]
+    elif len(table) == 1 and isinstance(table.index, pd.RangeIndex):
         bars = table[columns].set_axis(["critical path"])
     else:
-        bars = table[columns].rename(index=str)
-    note = f" by {texts[0]}" if texts else ""
+        bars = table[columns]
+    bars.index = bars.index.map(str)
+    note = f" by {label}" if label else ""
     if len(bars) <= top:
         return bars, note
-    order = bars[columns].sum(axis=1).sort_values(ascending=False, kind="stable").index
-    head, rest = bars.loc[order[: top - 1]], bars.loc[order[top - 1 :]]
+    head, rest = bars.iloc[: top - 1], bars.iloc[top - 1 :]
     other = rest.sum().rename(f"{len(rest)} others").to_frame().T
     return pd.concat([head, other]), note
 

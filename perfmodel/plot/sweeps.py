@@ -54,7 +54,7 @@ def sweep_lines(
     across = 1.0 if texts else scaled_axis(ax.xaxis, x, table[x], log=log_x)
     up = scaled_axis(ax.yaxis, y, table[y], log=log_y)
     place = {value: k for k, value in enumerate(dict.fromkeys(table[x]))} if texts else {}
-    for colour, (label, rows) in zip(*_lines(table, hue)):
+    for colour, label, rows in _lines(table, hue):
         where = rows[x].map(place) if texts else rows[x] / across
         rows = rows.assign(where=where).sort_values("where")
         ax.plot(
@@ -79,15 +79,17 @@ def sweep_lines(
 
 
 def _lines(table: pd.DataFrame, hue: str | None):
-    """Colours and (label, rows) of the lines."""
+    """Colour, label and rows of each line."""
     if hue is None:
-        return [SERIES[0]], [("", table)]
-    groups = [(text_of(v, unit_of(hue)), rows) for v, rows in table.groupby(hue, sort=True)]
-    if len(groups) <= len(SERIES) and not pd.api.types.is_numeric_dtype(table[hue]):
-        return SERIES[: len(groups)], groups
-    import matplotlib
+        return [(SERIES[0], "", table)]
+    values = _ordered(table[hue])
+    if len(values) <= len(SERIES) and not pd.api.types.is_numeric_dtype(table[hue]):
+        colours: Any = SERIES
+    else:
+        import matplotlib
 
-    return matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, len(groups))), groups
+        colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, len(values)))
+    return [(c, text_of(v, unit_of(hue)), table[table[hue] == v]) for c, v in zip(colours, values)]
 
 
 def _check_single(table: pd.DataFrame, keys: list[str], y: str) -> None:
@@ -124,13 +126,15 @@ def sweep_heatmap(
     """
     check_columns(table, (x, y, z), "perfmodel.sweep")
     _check_single(table, [x, y], z)
-    grid = table.pivot(index=y, columns=x, values=z).sort_index().sort_index(axis=1)
+    grid = table.pivot(index=y, columns=x, values=z)
+    grid = grid.reindex(index=_ordered(table[y]), columns=_ordered(table[x]))
     values = grid.to_numpy(float)
     rows, columns = values.shape
     ax = axes_for(ax, 8, 5)
     log = bool(np.nanmin(values) > 0 and np.nanmax(values) > 20 * np.nanmin(values))
     factor, spelling = scale_of(values, unit_of(z))
     from matplotlib.colors import LogNorm
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     mesh = ax.pcolormesh(
         np.arange(columns + 1) - 0.5,
@@ -139,13 +143,23 @@ def sweep_heatmap(
         cmap="viridis_r",
         norm=LogNorm() if log else None,
     )
-    ax.figure.colorbar(mesh, ax=ax, label=label_of(z, spelling), pad=0.02)
+    bar = ax.figure.colorbar(mesh, ax=ax, label=label_of(z, spelling), pad=0.02)
+    if log:
+        bar.ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        bar.ax.yaxis.set_minor_formatter(NullFormatter())
     if values.size <= WRITTEN:
         _write_values(ax, mesh, values / factor)
     _ticks(ax.xaxis, x, grid.columns)
     _ticks(ax.yaxis, y, grid.index)
     ax.set_title(f"{label_of(z, '')} over {label_of(x, '')} and {label_of(y, '')}")
     return ax
+
+
+def _ordered(column: pd.Series) -> list:
+    """Numbers by size, choices as they come."""
+    distinct = list(dict.fromkeys(column))
+    return sorted(distinct) if pd.api.types.is_numeric_dtype(column) else distinct
 
 
 def _write_values(ax, mesh, values: np.ndarray) -> None:
@@ -167,7 +181,7 @@ def _write_values(ax, mesh, values: np.ndarray) -> None:
 
 def _ticks(axis, column: str, values: pd.Index) -> None:
     """At most TICKS labels, in one unit where that reads well."""
-    chosen = np.unique(np.linspace(0, len(values) - 1, min(len(values), TICKS)).round().astype(int))
+    chosen = np.arange(0, len(values), -(-len(values) // TICKS))
     unit = unit_of(column)
     numeric = pd.api.types.is_numeric_dtype(values)
     if numeric and np.abs(values).max() <= 1000 * max(np.abs(values).min(), 1e-300):
