@@ -30,7 +30,7 @@ from perfmodel.cost import Models
 from perfmodel.errors import InputError
 from perfmodel.graph import Graph
 from perfmodel.hardware import System, hardware
-from perfmodel.parameters import check_path, parameters, with_parameters
+from perfmodel.parameters import check_path, parameter_units, parameters, with_parameters
 from perfmodel.points import Points, table_of
 from perfmodel.predict import Compiled, compile
 from perfmodel.record import children
@@ -151,13 +151,19 @@ def check(graph: Graph, system: System, models: Any, table: pd.DataFrame, option
         raise InputError(f"dtype: got {options.dtype}, expected float64 or float32")
     for names, part in _by_choice(table, models):
         here, with_choice = apply_choices(system, models, names)
-        known = parameters(here.resized(graph.ranks), with_choice)
+        here = here.resized(graph.ranks)
+        known, units = parameters(here, with_choice), parameter_units(here, with_choice)
         for column in part.columns:
             if column not in names:
                 check_path(column, known)
                 if not pd.api.types.is_numeric_dtype(part[column]):
                     raise InputError(
                         f"points: {column} holds {part[column].iloc[0]!r}, expected numbers"
+                    )
+                zero = np.flatnonzero(part[column].to_numpy(float) == 0)
+                if units[column].endswith("/s") and len(zero):
+                    raise InputError(
+                        f"points: {column} is 0 in row {part.index[zero[0]]}; a rate must be positive"
                     )
 
 
