@@ -269,6 +269,22 @@ def test_the_critical_path_and_rows_of_a_sweep_are_bars_too(prediction, swept):
     np.testing.assert_allclose(widths(ax).sum(axis=0) * factor, swept["makespan_s"].head(3))
 
 
+def test_a_comparison_and_what_ifs_are_bars_that_add_up_to_their_makespans(
+    graph, system, prediction
+):
+    other = pm.predict(graph, pm.hardware("dgx-a100"))
+    ax = plot.breakdown(pm.compare(prediction, other))
+    factor = 1e-3 if "ms" in ax.get_xlabel() else 1e-6
+    expected = [prediction.makespan, other.makespan]
+    np.testing.assert_allclose(widths(ax).sum(axis=0) * factor, expected)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a", "b"]
+    with pytest.raises(pm.InputError, match="category"):
+        plot.breakdown(pm.compare(prediction, other, by=["type"]))
+    table = pm.whatif.table(graph, system, {"slow": {"npu.peak_flops": 1e14}})
+    ax = plot.breakdown(table)
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["baseline", "slow"]
+
+
 # roofline
 
 
@@ -312,12 +328,22 @@ def test_sweep_lines_hold_the_tables_values_in_the_units_of_the_axes(swept):
     assert ax.get_title() == "makespan over npu.peak_flops"
     assert legend_texts(ax) == ["100 GB/s", "400 GB/s", "1.6 TB/s"]
     factor = {"makespan [ms]": 1e-3, "makespan [us]": 1e-6}[ax.get_ylabel()]
+    assert ax.get_xlabel() == "npu.peak_flops [PFLOP/s]"
     for line, (_, rows) in zip(ax.lines, swept.groupby("network.0.bandwidth"), strict=True):
-        np.testing.assert_allclose(line.get_xdata(), rows["npu.peak_flops"])
+        np.testing.assert_allclose(line.get_xdata() * 1e15, rows["npu.peak_flops"])
         np.testing.assert_allclose(line.get_ydata() * factor, rows["makespan_s"])
     rendered(ax)
     ticks = [t.get_text() for t in ax.get_xticklabels()]
-    assert "1 PFLOP/s" in ticks
+    assert {"0.1", "1", "10"} <= set(ticks)
+
+
+def test_an_axis_over_many_decades_has_a_prefix_on_every_tick():
+    table = pd.DataFrame({"npu.peak_flops": np.geomspace(1e12, 1e18, 7)})
+    table["makespan_s"] = 1e12 / table["npu.peak_flops"]
+    ax = plot.sweep_lines(table, "npu.peak_flops")
+    rendered(ax)
+    assert {"1 TFLOP/s", "1 PFLOP/s"} <= {t.get_text() for t in ax.get_xticklabels()}
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), table["makespan_s"])
 
 
 def test_choices_stand_on_the_axis_in_the_order_of_the_table():

@@ -49,6 +49,7 @@ _SUFFIXES = {
     "_usd": "$",
     "_mm2": "mm²",
 }
+DECADES = 3.2
 _EVENLY = 1.5
 """Steps whose ratios differ by less than this are steps of a logarithmic scale."""
 
@@ -165,25 +166,27 @@ def is_logarithmic(values: ArrayLike) -> bool:
 
 
 def scaled_axis(axis: Any, column: str, values: ArrayLike, *, log: bool) -> float:
-    """Label an axis in human units, ticks of a logarithmic one with their own prefix.
+    """Label an axis in human units; beyond some decades each tick has its own prefix.
 
     Returns:
         What values are divided by before they are drawn.
     """
     unit = unit_of(column)
-    if not log:
-        factor, spelling = scale_of(values, unit)
-        axis.set_label_text(label_of(column, spelling))
-        return factor
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    factor, spelling = scale_of(values, unit)
+    if log:
+        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis._set_axes_scale("log")
-    spread = np.ptp(np.log10(np.asarray(values, float)))
-    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if spread < 2.5 else (1.0,)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: text_of(value, unit)))
-    axis.set_minor_formatter(NullFormatter())
-    axis.set_label_text(label_of(column, ""))
-    return 1.0
+        decades = float(np.ptp(np.log10(np.asarray(values, float))))
+        if decades > DECADES:
+            factor, spelling = 1.0, ""
+        axis._set_axes_scale("log")
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)))
+        axis.set_major_formatter(
+            FuncFormatter(lambda v, _: f"{v:g}" if spelling else text_of(v, unit))
+        )
+        axis.set_minor_formatter(NullFormatter())
+    axis.set_label_text(label_of(column, spelling))
+    return factor
 
 
 def category_of_types(types: pd.Series) -> NDArray[np.object_]:

@@ -43,8 +43,8 @@ def breakdown(table: pd.DataFrame, *, top: int = 24, ax: Any = None) -> Any:
     shown and the rest is added up; a mark says how much of the critical path they are.
 
     Args:
-        table: from `perfmodel.breakdown`, by whatever it was asked for, or a part of a sweep's table whose index
-            names its rows.
+        table: from `perfmodel.breakdown`, by whatever it was asked for; from `perfmodel.compare`, of which the
+            categories are shown; from `whatif.table`; or a part of a sweep's table whose index names its rows.
         top: most bars to draw.
         ax: axes to draw into.
 
@@ -52,6 +52,8 @@ def breakdown(table: pd.DataFrame, *, top: int = 24, ax: Any = None) -> Any:
         InputError: no column of a breakdown.
     """
     check_columns(table, (), "perfmodel.breakdown")
+    if {"section", "item", "a_s", "b_s"} <= set(table.columns):
+        table = _compared(table)
     parts = [c for c in PARTS if c in table.columns]
     if not parts:
         raise InputError(
@@ -94,6 +96,16 @@ def breakdown(table: pd.DataFrame, *, top: int = 24, ax: Any = None) -> Any:
     return ax
 
 
+def _compared(table: pd.DataFrame) -> pd.DataFrame:
+    """A bar each for the two predictions of a comparison."""
+    parts = table[table["section"] == "category"].set_index("item")[["a_s", "b_s"]]
+    if not len(parts):
+        raise InputError(
+            "plot: the comparison has no categories; expected perfmodel.compare(..., by=['category'])"
+        )
+    return parts.rename(index="{}_s".format, columns={"a_s": "a", "b_s": "b"}).T
+
+
 def _rows(table: pd.DataFrame, columns: list[str], top: int) -> tuple[pd.DataFrame, str]:
     """The bars, named by their index, and what the title adds."""
     if "rank" in table.columns:
@@ -103,6 +115,8 @@ def _rows(table: pd.DataFrame, columns: list[str], top: int) -> tuple[pd.DataFra
         bars = table.set_index(label)[columns]
         busy = bars[[c for c in columns if c in PARTS]].sum(axis=1).to_numpy(float)
         bars = bars.iloc[np.argsort(-busy, kind="stable")]
+    elif "scenario" in table.columns:
+        bars = table.set_index("scenario")[columns]
     elif len(table) == 1 and isinstance(table.index, pd.RangeIndex):
         bars = table[columns].set_axis(["critical path"])
     else:

@@ -111,7 +111,14 @@ def pareto(
     if hue is None:
         beaten = ~not_dominated(points)
         if beaten.any():
-            ax.scatter(*points[beaten].T, s=14, color=COLOURS["idle"], label="beaten in both")
+            ax.scatter(
+                *points[beaten].T,
+                s=10,
+                alpha=0.6,
+                linewidths=0,
+                color=COLOURS["idle"],
+                label="beaten in both",
+            )
         ax.scatter(*front.T, s=28, color=CRITICAL, zorder=3)
     else:
         factor, spelling = scale_of(table[hue], unit_of(hue))
@@ -120,7 +127,7 @@ def pareto(
     ax.set_title(f"{label_of(y, '')} against {label_of(x, '')}")
     tidy(ax, grid="both")
     if hue is None:
-        ax.legend(frameon=False, loc="best")
+        legend_beside(ax)
     return ax
 
 
