@@ -151,7 +151,20 @@ def test_inspect_finds_ranks_that_wait_for_each_other(capsys, tmp_path):
 
 
 def test_every_command_has_help_worth_reading(capsys):
-    for name in ["run", "inspect", "timeline", "sweep", "sensitivity", "optimize", "calibrate", "compare", "convert", "synth", "systems", "astra-sim"]:
+    for name in [
+        "run",
+        "inspect",
+        "timeline",
+        "sweep",
+        "sensitivity",
+        "optimize",
+        "calibrate",
+        "compare",
+        "convert",
+        "synth",
+        "systems",
+        "astra-sim",
+    ]:
         status, out, _ = call(capsys, name, "--help")
         assert status == 0
         assert len(out.splitlines()) > 5, name
