@@ -468,6 +468,7 @@ def systems(as_json) -> None:
 @click.option(
     "--batch-size", type=float, default=None, help="Samples per step: adds throughput_per_s."
 )
+@click.option("--economics", is_flag=True, help="Add cost, power, energy and area of each design.")
 @click.option(
     "--folder",
     type=click.Path(),
@@ -481,7 +482,17 @@ def systems(as_json) -> None:
 )
 @output_options
 def sweep(
-    trace, vary, count, schedule, batch_size, folder, scheduler, as_json, output, **options
+    trace,
+    vary,
+    count,
+    schedule,
+    batch_size,
+    economics,
+    folder,
+    scheduler,
+    as_json,
+    output,
+    **options,
 ) -> None:
     """Evaluate TRACE on every combination of parameter values.
 
@@ -515,6 +526,7 @@ def sweep(
             models=models,
             schedule=schedule,
             batch_size=batch_size,
+            economics=economics or None,
             output=folder,
             client=client,
             collect=bool(output or as_json or not folder),

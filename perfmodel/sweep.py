@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from tqdm.auto import tqdm
 
 from perfmodel import engine
 from perfmodel.cost import Models
+from perfmodel.economics import anchored
+from perfmodel.economics import columns as columns_of
 from perfmodel.errors import InputError
 from perfmodel.graph import Graph
 from perfmodel.hardware import System, hardware
@@ -51,6 +53,7 @@ class Options:
     batch_size: float | None = None
     dtype: str = "float64"
     threads: int = 2
+    economics: Any = None
 
 
 def sweep(
@@ -63,6 +66,7 @@ def sweep(
     breakdown: bool = True,
     batch_size: float | None = None,
     dtype: DTypeLike = np.float64,
+    economics: Any = None,
     output: str | Path | None = None,
     client: Any = None,
     part: int = PART,
@@ -81,6 +85,8 @@ def sweep(
         breakdown: also the critical path by category, and the parameter that limits the design.
         batch_size: samples per step; adds the column throughput_per_s.
         dtype: of the longest path; float32 resolves 1 us at 10 s.
+        economics: models of cost, power, energy and area (`pm.economics.Economics`), or True for the default ones
+            scaled to what hwdb knows of the system; adds cost_usd, power_W, energy_J, area_mm2.
         output: a folder for Parquet parts. Parts that are there already are kept, so that an interrupted sweep
             goes on where it was.
         client: a `distributed.Client`; parts are then spread over its workers.
@@ -92,7 +98,7 @@ def sweep(
     Returns:
         The points' columns, makespan_s, compute_s + memory_s + communication_s + waiting_s (of the critical path),
         limited_by (the system's parameter with the largest elasticity), schedule ("own" or "frozen": whose order), and
-        throughput_per_s.
+        throughput_per_s, figures of the economics.
 
     Raises:
         InputError: an unknown parameter (the nearest are offered), an empty or non-finite space, a folder that
@@ -106,7 +112,12 @@ def sweep(
         True
     """
     options = Options(
-        schedule, breakdown, batch_size, np.dtype(dtype).name, threads or os.cpu_count() or 1
+        schedule=schedule,
+        breakdown=breakdown,
+        batch_size=batch_size,
+        dtype=np.dtype(dtype).name,
+        threads=threads or os.cpu_count() or 1,
+        economics=anchored(system) if economics is True else economics or None,
     )
     models = Models() if models is None else models
     table = table_of(points)
@@ -196,8 +207,6 @@ def apply_choices(system: System, models: Any, values: Mapping[str, Any]) -> tup
 
 
 def _replace_label(node: Any, words: list[str], value: Any) -> Any:
-    from dataclasses import replace
-
     first, *rest = words
     return replace(
         node, **{first: _replace_label(getattr(node, first), rest, value) if rest else value}
@@ -325,6 +334,9 @@ class Evaluator:
         result["makespan_s"] = makespan.astype(float) * c.unit
         if options.breakdown:
             self._explain(result, paths, values, costs, counts)
+        if options.economics is not None:
+            figures = columns_of(c, columns, values, makespan * c.unit, economics=options.economics)
+            result = result.assign(**figures)
         result["schedule"] = np.where(differs, "own", "frozen")
         if options.batch_size is not None:
             result["throughput_per_s"] = options.batch_size / result["makespan_s"]
@@ -389,7 +401,7 @@ def _claim(folder, graph, system, models, table, options, part) -> None:
         "points": hashlib.sha256(
             pd.util.hash_pandas_object(table).to_numpy().tobytes() + repr(list(table)).encode()
         ).hexdigest(),
-        "options": repr((options.schedule, options.breakdown, options.batch_size, options.dtype)),
+        "options": repr(replace(options, threads=0)),
         "part": part,
     }
     folder.mkdir(parents=True, exist_ok=True)
