@@ -109,6 +109,11 @@ def simulate(cost, program, state, expected, sequence):
     join_first = np.full(instances, -1, np.int64)
     next_member = np.full(n if instances else 0, -1, np.int64)
     calls = np.zeros(callers, np.int64)
+    joining = np.empty(resources + 1, np.int64)  # collectives issued at this moment
+    joins = 0
+    by_issue = False  # some collectives pair up by order of issue
+    for v in range(n):
+        by_issue |= join[v] >= 0 and match[v] < 0
     arrived = np.zeros(n, np.bool_)
     finished = 0
     makespan = 0.0
@@ -209,32 +214,40 @@ def simulate(cost, program, state, expected, sequence):
                 _push(heap_time, heap_code, events, start[v] + (cost[c] if c >= 0 else 0.0), v)
                 events += 1
             else:
-                j = match[v]
-                if j < 0:
-                    j = calls[caller[v]]
-                    calls[caller[v]] += 1
-                j += join[v]
-                instance[v] = j
-                joined[j] += 1
-                next_member[v] = join_first[j]
-                join_first[j] = v
-                if join_last[j] < 0 or start[v] > join_time[j]:
-                    join_time[j] = start[v]
-                    join_last[j] = v
-                c = row[v]
-                if c >= 0:
-                    o = join_row[j]
-                    # a replayed collective lasts what its quickest member recorded
-                    if o < 0 or ((cost[c] < cost[o]) == recorded[v] and cost[c] != cost[o]):
-                        join_row[j] = c
-                if joined[j] == members[j]:
-                    c = join_row[j]
-                    end = join_time[j] + (cost[c] if c >= 0 else 0.0)
-                    _push(heap_time, heap_code, events, end, n + j)
-                    events += 1
-                    if recording:
-                        sequence[steps] = n + j
-                        steps += 1
+                joining[joins] = (np.int64(priority[v]) << 32) | v
+                joins += 1
+        # a rank that issues several at one moment does so by ascending id, whatever the resource
+        if joins > 1 and by_issue:
+            joining[:joins].sort()
+        for k in range(joins):
+            v = joining[k] & 0xFFFFFFFF
+            j = match[v]
+            if j < 0:
+                j = calls[caller[v]]
+                calls[caller[v]] += 1
+            j += join[v]
+            instance[v] = j
+            joined[j] += 1
+            next_member[v] = join_first[j]
+            join_first[j] = v
+            if join_last[j] < 0 or start[v] > join_time[j]:
+                join_time[j] = start[v]
+                join_last[j] = v
+            c = row[v]
+            if c >= 0:
+                o = join_row[j]
+                # a replayed collective lasts what its quickest member recorded
+                if o < 0 or ((cost[c] < cost[o]) == recorded[v] and cost[c] != cost[o]):
+                    join_row[j] = c
+            if joined[j] == members[j]:
+                c = join_row[j]
+                end = join_time[j] + (cost[c] if c >= 0 else 0.0)
+                _push(heap_time, heap_code, events, end, n + j)
+                events += 1
+                if recording:
+                    sequence[steps] = n + j
+                    steps += 1
+        joins = 0
         touches = 0
         if events == 0:
             break

@@ -8,6 +8,9 @@ On a resource, operation a always comes before the next one, b, when
 
 If one of the two holds for every pair of neighbours, no design can issue in another order: at the first deviation
 some operation would be taken while one that precedes it is ready and has a lower id, or has not finished.
+
+Collectives that pair up by order of issue need more: one resource for all of a rank's calls to the group (the order
+among several is open), and one cost (whose cost counts would be open).
 """
 
 from __future__ import annotations
@@ -23,6 +26,8 @@ from perfmodel.tasks import Tasks
 
 def order_is_forced(tasks: Tasks, schedule: Schedule, events: Events) -> bool:
     """True where the frozen order is every design's own; False where it may not be."""
+    if _calls_are_open(tasks, schedule):
+        return False
     later = np.flatnonzero(schedule.before >= 0)
     earlier = schedule.before[later]
     found = ancestry(events.pred_ptr, events.pred)
@@ -41,6 +46,17 @@ def order_is_forced(tasks: Tasks, schedule: Schedule, events: Events) -> bool:
             found.clock,
         )
     )
+
+
+def _calls_are_open(tasks: Tasks, schedule: Schedule) -> bool:
+    """Whether calls of one group come from several resources of a rank, or differ in cost."""
+    calls = (tasks.join >= 0) & (tasks.match < 0)
+    caller = tasks.caller[calls]
+    units = np.unique(np.stack([caller, tasks.resource[calls]]), axis=1).shape[1]
+    modelled = calls & ~tasks.recorded
+    instance = schedule.instance[modelled]
+    costs = np.unique(np.stack([instance, tasks.cost[modelled]]), axis=1).shape[1]
+    return units > len(np.unique(caller)) or costs > len(np.unique(instance))
 
 
 @numba.njit(cache=True)

@@ -8,7 +8,8 @@ The rules of the schedule:
 
 * a resource runs one operation at a time; receives, METADATA and INVALID nodes need none;
 * time goes from moment to moment: everything that ends within one part in 10^12 of the earliest end ends in the
-  same moment, then every idle resource takes its ready operation with the lowest node id;
+  same moment, then every idle resource takes its ready operation with the lowest node id (several resources of a
+  rank do so in ascending id);
 * an operation starts when its prerequisites are done and its resource is free; a send takes its cost, and the
   message arrives at its end; a receive ends when it is ready and the message is there;
 * a collective starts on each member alone, holds the member's resource, and ends for all one cost after the last
@@ -204,10 +205,9 @@ def schedule(nodes: Nodes, cost: Sequence[float], replayed: Sequence[bool]) -> T
             else:
                 arrival = finish[nodes.partner[v]] if nodes.type[v] == RECV else 0.0
                 heapq.heappush(ends, (max(ready[v], arrival), v))
-        for resource in looked_at:
-            if resource in busy or not queues[resource]:
-                continue
-            _, v = heapq.heappop(queues[resource])
+        idle = [r for r in looked_at if r not in busy and queues[r]]
+        for _, v in sorted([heapq.heappop(queues[r]) for r in idle]):
+            resource = nodes.resource[v]
             busy.add(resource)
             order[resource].append(v)
             start[v] = max(ready[v], free[resource])
