@@ -88,8 +88,12 @@ def examine(
     unknown_group: str = "error",
     dependencies: str = "both",
     zero_duration: float = SUB_MICROSECOND,
+    lenient: frozenset[str] = frozenset(),
 ) -> tuple[Graph | None, Problems]:
-    """As `load`, but give back what was found instead of raising; the graph is None where there are errors."""
+    """As `load`, but give back what was found instead of raising; the graph is None where there are errors.
+
+    Errors whose code is in `lenient` are taken as warnings, for callers who have their own rules.
+    """
     if dependencies not in DEPENDENCIES:
         raise InputError(f"dependencies: got {dependencies!r}, expected one of {DEPENDENCIES}")
     if unknown_group not in ("error", "world"):
@@ -105,7 +109,7 @@ def examine(
         chosen = groups if groups is not None else beside
         named = chakra.read_groups(chosen) if chosen is not None else {}
     named |= {str(k): tuple(v) for k, v in (group or {}).items()}
-    problems = Problems(source)
+    problems = Problems(source, lenient)
     registry = Groups(named, len(traces), unknown_group, problems)
     for name, members in named.items():
         registry.check_members(name, members)

@@ -35,9 +35,10 @@ class Problem:
 
 @dataclass
 class Problems:
-    """The findings about one input."""
+    """The findings about one input; errors whose code is in `lenient` count as warnings."""
 
     source: str
+    lenient: frozenset[str] = frozenset()
     found: list[Problem] = field(default_factory=list)
 
     def add(
@@ -52,6 +53,7 @@ class Problems:
     ) -> None:
         """Note one finding; `nodes` are node ids."""
         ids = tuple(int(n) for n in nodes)
+        level = "warning" if code in self.lenient else level
         self.found.append(Problem(level, code, rank, ids, message, remedy))
 
     def errors(self, *, strict: bool = False) -> list[Problem]:

@@ -15,7 +15,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ import pandas as pd
 from numpy.typing import DTypeLike, NDArray
 from tqdm.auto import tqdm
 
-from perfmodel import engine
+from perfmodel import engine, window
 from perfmodel.cost import Models
 from perfmodel.economics import anchored
 from perfmodel.economics import columns as columns_of
@@ -318,8 +318,16 @@ class Evaluator:
                 c.plan, costs, dtype=options.dtype, threads=options.threads
             )
             return makespan, differs, counts
-        makespan = engine.makespans(c.plan, costs, dtype=options.dtype, threads=options.threads)
+        if jax.default_backend() != "cpu":  # an accelerator takes the batch in JAX
+            makespan = window.makespans(self.window, costs, dtype=options.dtype)
+        else:
+            makespan = engine.makespans(c.plan, costs, dtype=options.dtype, threads=options.threads)
         return makespan, differs, np.zeros((0, costs.shape[1]))
+
+    @cached_property
+    def window(self) -> window.Window:
+        """The reduced graph laid out for accelerators."""
+        return window.window(self.compiled.reduced)
 
     def table(self, rows: pd.DataFrame, columns: list[str], options: Options) -> pd.DataFrame:
         """The result rows of some points."""

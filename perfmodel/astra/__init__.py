@@ -1,0 +1,112 @@
+"""ASTRA-sim's inputs and exact semantics, and what it leaves silent as a diagnosis.
+
+simulate: cycles and exposed communication of every rank, as the simulator prints them
+read_config, read_flat: configuration files and traces as the simulator takes them
+lower: a workload on a configuration, to run and re-cost at any design (`Lowered`)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from perfmodel.astra.config import Config, read_config, warn_of_ignored
+from perfmodel.astra.deadlock import diagnose
+from perfmodel.astra.lower import Flat, Lowered, lower
+from perfmodel.astra.pipeline import AstraModels, load
+from perfmodel.astra.simulate import EventGraph, Run
+from perfmodel.astra.traces import read_flat
+from perfmodel.errors import DeadlockError
+from perfmodel.kinds import describe
+
+__all__ = [
+    "AstraModels",
+    "Config",
+    "EventGraph",
+    "Flat",
+    "Lowered",
+    "Result",
+    "Run",
+    "diagnose",
+    "exposed",
+    "load",
+    "lower",
+    "read_config",
+    "read_flat",
+    "simulate",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What ASTRA-sim prints, and what is behind it.
+
+    Attributes:
+        cycles: end of each rank [ns]. exposed: cycles less the GPU compute time of the rank [ns].
+        run: issue and end of every node. lowered: the workload it was computed from.
+    """
+
+    cycles: list[int]
+    exposed: list[int]
+    run: Run
+    lowered: Lowered
+
+    def nodes(self) -> pd.DataFrame:
+        """A row per node in the order rank, position in the file: issue and end [ns]."""
+        flat = self.lowered.flat
+        kinds = zip(flat.type.tolist(), flat.comm_type.tolist(), strict=True)
+        return pd.DataFrame(
+            {
+                "rank": flat.rank,
+                "node_id": flat.node_id,
+                "name": flat.names if flat.names else "",
+                "type": [describe(kind, collective) for kind, collective in kinds],
+                "issue_ns": self.run.issue.astype(np.int64),
+                "finish_ns": self.run.finish.astype(np.int64),
+            }
+        )
+
+
+def simulate(
+    prefix: str | Path,
+    system: str | Path,
+    network: str | Path,
+    remote_memory: str | Path | None = None,
+    comm_group: str | Path | None = None,
+    backend: str = "unaware",
+    *,
+    queues: int = 1,
+) -> Result:
+    """Run a workload as ASTRA-sim's analytical backends do, to the cycle.
+
+    Args:
+        prefix: traces are ``<prefix>.<rank>.et`` for all ranks of the network.
+        system, network, remote_memory, comm_group: the simulator's configuration files.
+        backend: "unaware" or "aware" of congestion. queues: ``--num-queues-per-dim``.
+
+    Raises:
+        TraceError, SystemFileError: input that the simulator refuses, or would get silently wrong.
+        DeadlockError: the run never ends; names the ranks and nodes that wait for each other.
+    """
+    config = read_config(system, network, remote_memory, backend=backend, queues=queues)
+    warn_of_ignored(config)
+    lowered = lower(read_flat(prefix, config.network.ranks, comm_group), config)
+    cost = lowered.costs()
+    run = lowered.run(cost)
+    if not run.ok:
+        raise DeadlockError(diagnose(lowered, run))
+    return Result([int(end) for end in run.rank_end], exposed(lowered, cost, run), run, lowered)
+
+
+def exposed(lowered: Lowered, cost: np.ndarray, run: Run) -> list[int]:
+    """Cycles of each rank without the GPU time of its nodes [ns].
+
+    Replayed nodes of all types count as GPU time with ``replay-only``, so that the difference can fall below
+    zero; ASTRA-sim prints it as an unsigned number of 64 bits, and so does this.
+    """
+    time = np.where(lowered.counted, np.append(cost, 0.0)[lowered.node_row], 0.0)
+    busy = np.bincount(lowered.flat.rank, weights=time, minlength=lowered.flat.ranks)
+    return [int(end - gpu) % 2**64 for end, gpu in zip(run.rank_end, busy, strict=True)]

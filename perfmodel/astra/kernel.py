@@ -1,0 +1,162 @@
+"""The message-level event simulator: all ranks, both backends, one compiled function.
+
+Source: the rules of ASTRA-sim's analytical backends at 518bd51 (workload, system and network layers).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from numba import njit
+
+from perfmodel.astra import state as c
+from perfmodel.astra.algorithms import GOES_ON, filled, received, reduce
+from perfmodel.astra.compiled import compiled
+from perfmodel.astra.custom import end_custom
+from perfmodel.astra.messages import enter_link, free_link, hop
+from perfmodel.astra.nodes import (
+    check_finished,
+    complete_node,
+    end_phase,
+    free_server,
+    issue_pass,
+    push_ready,
+    state_of,
+)
+from perfmodel.astra.record import add_vertex, note_order
+from perfmodel.astra.timers import drop_batch, give_back, pop_event
+
+_PARTS = [
+    "state",
+    "timers",
+    "record",
+    "messages",
+    "algorithms",
+    "custom",
+    "stations",
+    "nodes",
+    "kernel",
+]
+
+
+@compiled
+def begin(t, m, f):
+    """Fill the ready heaps and let every rank issue its first nodes, in the order of ranks."""
+    for number in range(t[c.T_RANKS]):
+        pointer = t[c.T_RANK_PTR] + number
+        for n in range(t[pointer], t[pointer + 1]):
+            if m[state_of(m, n) + c.NODE_WAITS] == 0:
+                push_ready(t, m, n)
+    for number in range(t[c.T_RANKS]):
+        issue_pass(t, m, f, 0.0, number, -1)
+        check_finished(m, f, 0.0, number)
+
+
+@compiled
+def end_of_custom(t, m, f, now, k, i, vertex):
+    """A node of a custom collective has ended, and perhaps the chunk with it."""
+    end = end_custom(t, m, f, now, k, i, vertex)
+    if end != GOES_ON:
+        end_phase(t, m, f, now, k, end)
+
+
+@compiled
+def fire(t, m, f, now, k):
+    """A timer is due."""
+    kind = m[k + c.TIMER_KIND]
+    item, vertex = m[k + c.TIMER_ITEM], m[k + c.TIMER_VERTEX]
+    if kind == c.NODE_ENDS:
+        complete_node(t, m, f, now, item, vertex)
+    elif kind == c.BEFORE_REDUCTION:
+        reduce(m, f, now, item, m[k + c.TIMER_EXTRA], vertex)
+    elif kind == c.SERVER_FREE:
+        free_server(t, m, f, now, item, m[k + c.TIMER_EXTRA])
+    elif kind == c.CUSTOM_ENDS:
+        end_of_custom(t, m, f, now, item, m[k + c.TIMER_EXTRA], vertex)
+    else:
+        end = filled(t, m, f, now, item, vertex)
+        if end != GOES_ON:
+            end_phase(t, m, f, now, item, end)
+
+
+@compiled
+def run_batch(t, m, f, now, b):
+    """All timers of one rank that are due now, also those that are added meanwhile."""
+    k = m[b + c.BATCH_HEAD]
+    while k > 0:
+        fire(t, m, f, now, k)
+        after = m[k + c.NEXT]
+        give_back(m, c.TIMERS, k)
+        k = after
+    drop_batch(m, b)
+
+
+@compiled
+def hand_over(t, m, f, now, k):
+    """A message is there and asked for: its receiver goes on."""
+    receiver, item, extra = m[k + c.MESSAGE_RECEIVER], m[k + c.MESSAGE_ITEM], m[k + c.MESSAGE_EXTRA]
+    arrival, posted = m[k + c.MESSAGE_VERTEX], m[k + c.MESSAGE_POSTED]
+    if receiver == c.BY_NODE and m[k + c.MESSAGE_SENDER] == c.BY_NODE:
+        note_order(m, c.PAIR_ORDER, item, m[k + c.MESSAGE_SENDER_ITEM])
+    give_back(m, c.MESSAGES, k)
+    if receiver == c.BY_CHUNK:
+        received(t, m, f, now, item, extra, arrival, posted)
+        return
+    end = add_vertex(m, -1, arrival, posted)
+    if receiver == c.BY_NODE:
+        complete_node(t, m, f, now, item, end)
+    else:
+        end_of_custom(t, m, f, now, item, extra, end)
+
+
+@compiled
+def arrive(t, m, f, now, k):
+    """A message reaches a device: on to the next link, or it has arrived and tells its sender first."""
+    if t[c.T_NETWORK] != c.UNAWARE and not hop(t, m, k):
+        enter_link(t, m, f, now, k)
+        return
+    sender, item = m[k + c.MESSAGE_SENDER], m[k + c.MESSAGE_SENDER_ITEM]
+    if sender == c.BY_NODE:
+        complete_node(t, m, f, now, item, m[k + c.MESSAGE_VERTEX])
+    elif sender == c.BY_CUSTOM:
+        end_of_custom(t, m, f, now, item, m[k + c.MESSAGE_SENDER_EXTRA], m[k + c.MESSAGE_VERTEX])
+    if m[k + c.MESSAGE_RECEIVER] != c.NOBODY:
+        hand_over(t, m, f, now, k)
+    else:
+        m[k + c.MESSAGE_ARRIVED] = 1
+
+
+def _digest_of_sources() -> int:
+    """Compiled code is kept on disk by the content of all parts, not only of this file."""
+    folder = Path(__file__).parent
+    parts = b"".join((folder / f"{part}.py").read_bytes() for part in _PARTS)
+    return int.from_bytes(hashlib.sha256(parts).digest()[:4], "big")
+
+
+def _compile(digest: int):
+    @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+    def simulate(t, m, f):
+        """Run until no event is left or a pool is full. Returns the digest of the sources (a cache key)."""
+        begin(t, m, f)
+        while m[c.HEAP_SIZE] > 0 and m[c.FULL] == 0:
+            event = m[c.HEAP]
+            now = f[event + c.EVENT_TIME]
+            kind = m[event + c.EVENT_KIND]
+            item = m[event + c.EVENT_ITEM]
+            pop_event(m, f)
+            m[c.EVENTS] += 1
+            if kind == c.BATCH:
+                run_batch(t, m, f, now, item)
+            elif kind == c.ARRIVAL:
+                arrive(t, m, f, now, item)
+            elif kind == c.LINK_FREE:
+                free_link(t, m, f, now, item)
+            else:
+                hand_over(t, m, f, now, item)
+        return digest
+
+    return simulate
+
+
+simulate = _compile(_digest_of_sources())

@@ -1,0 +1,329 @@
+"""From graph arrays and a configuration to the simulator's tables: `lower(flat, config) -> Lowered`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.astra import costs, state
+from perfmodel.astra.config import Config
+from perfmodel.astra.customs import NATIVE_TAGS, read_custom
+from perfmodel.astra.plans import BROADCAST, Planner
+from perfmodel.astra.tables import Tables, build_tables
+from perfmodel.errors import InputError, SystemFileError, TraceError
+from perfmodel.kinds import NodeType, describe
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Flat:
+    """Nodes of all ranks as arrays, N nodes in the order rank, then position in the file.
+
+    Attributes:
+        rank: i32 [N]; node_id: u64 [N]; type: i8 [N], `NodeType`; is_cpu: bool [N].
+        num_ops [FLOP], tensor_size [B], duration_us [us], comm_size [B]: i64 [N], -1 absent.
+        comm_type: i32 [N], -1 absent; group: i32 [N], index into `groups`, 0 the world.
+        peer: i32 [N], target of a send, source of a receive, -1 absent; tag: i64 [N], -1 absent.
+        involved: i32 [N], bit mask of network dimensions, -1 absent.
+        pred_ptr: i64 [N+1]; pred: i32 [E], prerequisites by row, without repeats.
+        ranks: of the trace; groups: members of each group, the world first; names: of the nodes.
+        group_names: of the groups, for messages.
+    """
+
+    rank: NDArray[np.int32]
+    node_id: NDArray[np.uint64]
+    type: NDArray[np.int8]
+    is_cpu: NDArray[np.bool_]
+    num_ops: Ints
+    tensor_size: Ints
+    duration_us: Ints
+    comm_type: NDArray[np.int32]
+    comm_size: Ints
+    group: NDArray[np.int32]
+    peer: NDArray[np.int32]
+    tag: Ints
+    involved: NDArray[np.int32]
+    pred_ptr: Ints
+    pred: NDArray[np.int32]
+    ranks: int
+    groups: tuple[tuple[int, ...], ...]
+    names: list[str] | None = None
+    group_names: tuple[str, ...] | None = None
+
+    def describe(self, row: int) -> str:
+        """A node for messages."""
+        what = describe(int(self.type[row]), int(self.comm_type[row]))
+        name = f" {self.names[row]!r}" if self.names and self.names[row] else ""
+        return f"rank {self.rank[row]}, node {self.node_id[row]}{name} ({what})"
+
+    def group_name(self, group: int) -> str:
+        """A group for messages."""
+        return self.group_names[group] if self.group_names else str(group)
+
+
+@dataclass(frozen=True, eq=False)
+class Lowered:
+    """A workload on a configuration, ready to run at any design.
+
+    Attributes:
+        flat, config: what it was made from.
+        tables: of the kernel, nodes in the order rank, ascending id.
+        rows: the cost table. order: [N] row of `flat` at each place of the kernel's node order.
+        counted: [N] bool by `flat` row, nodes whose cost counts as GPU time (the rest of a rank is exposed).
+        node_row: [N] i32 by `flat` row, cost row of nodes that are costed as a whole, else -1.
+        parameters: path -> value of the configuration's hardware, in SI.
+    """
+
+    flat: Flat
+    config: Config
+    tables: Tables
+    rows: costs.CostTable
+    order: Ints
+    counted: NDArray[np.bool_]
+    node_row: NDArray[np.int32]
+    parameters: dict[str, float]
+
+    def costs(self, parameters: Mapping[str, Any] | None = None, truncate: bool = True) -> Any:
+        """Durations of the S cost rows [ns], f64 [S] or [S, D]; see `CostTable.evaluate`.
+
+        Args:
+            parameters: path -> value in SI, scalar or array [D]; the configuration's where left out.
+        """
+        unknown = sorted(set(parameters or ()) - set(self.parameters))
+        if unknown:
+            raise InputError(
+                f"unknown parameter {unknown[0]!r}; this system has {', '.join(self.parameters)}"
+            )
+        return self.rows.evaluate({**self.parameters, **(parameters or {})}, truncate=truncate)
+
+    def run(self, cost: NDArray[np.float64], record: bool = False) -> Any:
+        """Simulate at the given durations [S]; see `simulate.Run`."""
+        from perfmodel.astra.simulate import run
+
+        return run(self, cost, record=record)
+
+    def run_many(self, cost: NDArray[np.float64], threads: int = 2) -> Any:
+        """Simulate D designs, durations [S, D]: rank ends [R, D] and digests of the order [D]."""
+        from perfmodel.astra.simulate import run_many
+
+        return run_many(self, cost, threads=threads)
+
+
+def parameters_of(config: Config) -> dict[str, float]:
+    """The hardware figures of a configuration by parameter path, in SI."""
+    found = {
+        "npu.peak_flops": config.system.peak_flops,
+        "npu.memory_bandwidth": config.system.memory_bandwidth,
+    }
+    for k, (bandwidth, latency) in enumerate(zip(config.network.bandwidth, config.network.latency)):
+        found[f"network.{k}.bandwidth"] = bandwidth
+        found[f"network.{k}.latency"] = latency
+    found["endpoint_delay"] = config.system.endpoint_delay / 1e9
+    if config.memory.type != "NO_MEMORY_EXPANSION":
+        found["remote_memory.latency"] = config.memory.latency
+        found["remote_memory.bandwidth"] = config.memory.bandwidth
+    return found
+
+
+def lower(flat: Flat, config: Config) -> Lowered:
+    """Lower a workload.
+
+    Raises:
+        TraceError: what ASTRA-sim cannot run, or would get silently wrong, naming rank and node id.
+        SystemFileError: a configuration that does not fit the workload.
+    """
+    _check_world(flat, config)
+    rows = costs.RowTable()
+    planner = Planner(config, flat.groups, rows)
+    customs = read_custom(config, planner)
+    nodes = {name: np.zeros(len(flat.rank), np.int64) for name in state.NODE_FIELDS}
+    nodes["rank"][:] = flat.rank
+    for name in ("row", "server", "plan"):
+        nodes[name][:] = -1
+    nodes["unit"] = _units(flat)
+    _Nodes(flat, config, planner, nodes).fill()
+    order = np.lexsort((flat.node_id, flat.rank))
+    tables, rows = build_tables(flat, config, planner, nodes, customs, order)
+    timed = nodes["action"] == state.TIMER
+    compute = (flat.type == NodeType.COMP) | config.system.replay
+    return Lowered(
+        flat=flat,
+        config=config,
+        tables=tables,
+        rows=rows,
+        order=order,
+        counted=timed & compute & ~flat.is_cpu,
+        node_row=nodes["row"].astype(np.int32),
+        parameters=parameters_of(config),
+    )
+
+
+def _check_world(flat: Flat, config: Config) -> None:
+    if flat.ranks != config.network.ranks:
+        raise SystemFileError(
+            f"{config.network.source}: npus_count {list(config.network.sizes)} makes "
+            f"{config.network.ranks} ranks, the trace has {flat.ranks}; they have to be equal"
+        )
+    for g, members in enumerate(flat.groups):
+        bad = [r for r in members if not 0 <= r < flat.ranks]
+        if bad or len(set(members)) < len(members):
+            what = f"names rank {bad[0]}, the trace has {flat.ranks}" if bad else "repeats a rank"
+            raise TraceError(f"communicator group {flat.group_name(g)} {what}")
+
+
+def _units(flat: Flat) -> Ints:
+    """The resource of each node; on the GPU side all but compute and receives share communication."""
+    unit = np.full(len(flat.rank), state.COMMUNICATION, np.int64)
+    unit[flat.type == NodeType.COMP] = state.COMPUTE
+    unit[flat.type == NodeType.COMM_RECV] = state.RECEIVE
+    unit[flat.is_cpu] = state.CPU
+    return unit
+
+
+class _Nodes:
+    """Decides what every node does when it is issued."""
+
+    def __init__(self, flat: Flat, config: Config, planner: Planner, nodes: dict[str, Ints]):
+        self.flat, self.config, self.planner, self.nodes = flat, config, planner, nodes
+
+    def fill(self) -> None:
+        flat, system = self.flat, self.config.system
+        kind = flat.type
+        known = (kind >= 0) & (kind <= max(NodeType))
+        self._refuse(~known, "has an unknown node type")
+        if system.replay:
+            self._replay(np.ones(len(kind), bool))
+            return
+        compute = kind == NodeType.COMP
+        replayed = compute & flat.is_cpu if system.roofline else compute
+        self._replay(replayed)
+        self._roofline(compute & ~replayed)
+        self._memory((kind == NodeType.MEM_LOAD) | (kind == NodeType.MEM_STORE))
+        self.nodes["action"][kind <= NodeType.METADATA] = state.SKIP
+        communication = kind >= NodeType.COMM_SEND
+        self._refuse(
+            communication & flat.is_cpu,
+            "is communication marked as CPU work (is_cpu_op), on which ASTRA-sim stops",
+        )
+        self._messages(kind == NodeType.COMM_SEND, state.SEND)
+        self._messages(kind == NodeType.COMM_RECV, state.RECV)
+        collective = kind == NodeType.COMM_COLL
+        self._refuse(collective & (flat.comm_type < 0), "has no comm_type")
+        broadcast = collective & (flat.comm_type == BROADCAST)
+        self._replay(broadcast)
+        self._collectives(collective & ~broadcast)
+
+    def _refuse(self, which: NDArray[np.bool_], why: str) -> None:
+        rows = np.flatnonzero(which)
+        if len(rows):
+            more = f" (and {len(rows) - 1} more nodes)" if len(rows) > 1 else ""
+            raise TraceError(f"{self.flat.describe(rows[0])} {why}{more}")
+
+    def _replay(self, which: NDArray[np.bool_]) -> None:
+        """Recorded durations, whole microseconds; 0 lasts 1 ns."""
+        duration = np.where(self.flat.duration_us > 0, self.flat.duration_us * 1000.0, 1.0)
+        self._give_rows(which, costs.FIXED, duration)
+
+    def _roofline(self, which: NDArray[np.bool_]) -> None:
+        flat = self.flat
+        self._refuse(which & (flat.tensor_size < 0), "has no tensor_size, which the roofline needs")
+        self._refuse(which & (flat.num_ops < 0), "has no num_ops, which the roofline needs")
+        empty = which & (flat.tensor_size == 0)
+        self.nodes["action"][empty] = state.SKIP
+        which = which & ~empty
+        self._refuse(which & (flat.num_ops == 0), "has num_ops 0: the roofline divides 0 by 0")
+        self._give_rows(which, costs.ROOFLINE, flat.num_ops, flat.tensor_size)
+
+    def _memory(self, which: NDArray[np.bool_]) -> None:
+        if not which.any():
+            return
+        memory = self.config.memory
+        if memory.type == "NO_MEMORY_EXPANSION":
+            self._refuse(which, f"is a memory node, but {memory.source} is NO_MEMORY_EXPANSION")
+        self._refuse(which & (self.flat.tensor_size < 0), "has no tensor_size")
+        self._give_rows(which, costs.REMOTE, self.flat.tensor_size)
+        self.nodes["action"][which] = state.MEMORY
+        if memory.type == "PER_NODE_MEMORY_EXPANSION":
+            self.nodes["server"][which] = self.flat.rank[which] // memory.ranks_per_node
+        elif memory.type == "MEMORY_POOL":
+            self.nodes["server"][which] = 0
+
+    def _messages(self, which: NDArray[np.bool_], action: int) -> None:
+        flat = self.flat
+        peer = "comm_dst" if action == state.SEND else "comm_src"
+        self._refuse(which & (flat.comm_size <= 0), "has no comm_size, or one of 0 bytes")
+        self._refuse(which & (flat.tag < 0), "has no comm_tag")
+        outside = (flat.peer < 0) | (flat.peer >= flat.ranks)
+        self._refuse(which & outside, f"has no {peer}, or one that is no rank of the trace")
+        self._refuse(which & (flat.peer == flat.rank), f"names its own rank as {peer}")
+        self.nodes["action"][which] = action
+        self.nodes["peer"][which] = flat.peer[which]
+        self.nodes["tag"][which] = -1 - flat.tag[which] % NATIVE_TAGS
+        rows = np.flatnonzero(which)
+        distinct, inverse = np.unique(flat.comm_size[rows], return_inverse=True)
+        for k, size in enumerate(distinct.tolist()):
+            here = rows[inverse == k]
+            number = self.planner.size(size)
+            self.nodes["size"][here] = number
+            if action == state.SEND:
+                self.planner.use(
+                    number, flat.rank[here].astype(np.int64), flat.peer[here].astype(np.int64)
+                )
+
+    def _collectives(self, which: NDArray[np.bool_]) -> None:
+        flat, nodes = self.flat, self.nodes
+        rows = np.flatnonzero(which)
+        if not len(rows):
+            return
+        self._refuse(which & (flat.comm_size < 0), "has no comm_size")
+        columns = (flat.comm_type, flat.comm_size, flat.group, flat.involved)
+        table = np.stack([np.asarray(column, np.int64)[rows] for column in columns])
+        distinct, first, inverse = np.unique(table, axis=1, return_index=True, return_inverse=True)
+        plans = np.empty(distinct.shape[1], np.int32)
+        for k, (kind, size, group, involved) in enumerate(distinct.T.tolist()):
+            if group < 0 or group >= len(flat.groups):
+                raise TraceError(f"{flat.describe(rows[first[k]])} is of an unknown group")
+            try:
+                plans[k] = self.planner.plan(kind, size, group, involved)
+            except TraceError as error:
+                raise TraceError(f"{flat.describe(rows[first[k]])} {error}") from None
+            except SystemFileError as error:
+                where = flat.describe(rows[first[k]])
+                raise SystemFileError(f"{error} (needed by {where})") from None
+        nodes["plan"][rows] = plans[inverse]
+        stuck = plans[inverse] < 0
+        nodes["action"][rows] = np.where(stuck, state.STUCK, state.COLLECTIVE)
+        self._places(rows)
+
+    def _places(self, rows: Ints) -> None:
+        """Each member's place in its group, in list order and in ascending order."""
+        flat, nodes = self.flat, self.nodes
+        for g in np.unique(flat.group[rows]).tolist():
+            here = rows[flat.group[rows] == g]
+            members = np.array(flat.groups[g])
+            order = np.argsort(members)
+            place = np.searchsorted(members[order], flat.rank[here])
+            place = np.minimum(place, len(members) - 1)
+            outside = members[order][place] != flat.rank[here]
+            if outside.any():
+                node = flat.describe(here[np.flatnonzero(outside)[0]])
+                raise TraceError(
+                    f"{node} is of communicator group {flat.group_name(g)}, which its rank is not in"
+                )
+            nodes["member"][here] = order[place]
+            nodes["position"][here] = place
+
+    def _give_rows(self, which: NDArray[np.bool_], kind: int, *work: NDArray) -> None:
+        rows = np.flatnonzero(which)
+        if not len(rows):
+            return
+        table = np.stack([np.asarray(column, np.float64)[rows] for column in work])
+        distinct, inverse = np.unique(table, axis=1, return_inverse=True)
+        numbers = [self.planner.rows.row(kind, *column) for column in distinct.T.tolist()]
+        self.nodes["row"][rows] = np.array(numbers, np.int32)[inverse]
+        self.nodes["action"][rows] = state.TIMER

@@ -1,0 +1,243 @@
+"""ASTRA-sim's inputs for the general pipeline: the same runs, swept, differentiated, explained.
+
+`load` gives a graph, a system and models. The models lower the graph to single messages in the simulator's way; the
+longest path over the recorded order then equals the simulator's cycles, and the order each design would take itself
+comes from running the simulator's semantics again. Costs are in ns; results are in seconds, as everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel import engine
+from perfmodel.astra import costs
+from perfmodel.astra.config import Config, read_config, warn_of_ignored
+from perfmodel.astra.deadlock import diagnose
+from perfmodel.astra.lower import Flat, Lowered, lower
+from perfmodel.errors import DeadlockError
+from perfmodel.events import Events
+from perfmodel.graph import Graph
+from perfmodel.hardware import NPU, Dimension, RemoteMemory, System
+from perfmodel.load import examine
+from perfmodel.predict import Compiled
+from perfmodel.record import number, record, static
+from perfmodel.reduce import reduce
+from perfmodel.tasks import COMMUNICATION, COMPUTE, MEMORY
+
+NANOSECOND = 1e-9
+LENIENT = frozenset(
+    {
+        "no-work",
+        "no-size",
+        "collective-type",
+        "no-peer",
+        "self-message",
+        "unmatched",
+        "size-mismatch",
+        "type-mismatch",
+        "member-count",
+        "missing-member",
+        "not-a-member",
+    }
+)
+"""What `lower` and the simulator judge by their own rules."""
+
+TOPOLOGIES = {"Ring": "ring", "Switch": "switch", "FullyConnected": "fully-connected"}
+CATEGORY = {
+    costs.FIXED: COMPUTE,
+    costs.ROOFLINE: COMPUTE,
+    costs.REMOTE: MEMORY,
+}
+"""Category of each kind of cost; the others are communication."""
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What of a configuration is no number; equal only to itself."""
+
+    config: Config
+
+
+@record
+class AstraModels:
+    """ASTRA-sim's analytical models as one lowering.
+
+    Attributes:
+        endpoint_delay: [s] before each message of a collective over all ranks.
+        setup: algorithms, chunks, queues, backend.
+        truncate: whole nanoseconds as in the simulator; without it costs are smooth in the parameters.
+    """
+
+    endpoint_delay: Any = number("s")
+    setup: Setup = static()
+    truncate: bool = static(default=False)
+
+    def lower(self, graph: Graph, system: System) -> Compiled:
+        """Simulate at the reference design, and keep its order.
+
+        Raises:
+            TraceError, SystemFileError: what the simulator cannot run.
+            DeadlockError: ranks that wait for each other.
+        """
+        config = self.setup.config
+        lowered = lower(flat_of(graph), config)
+        bound = _Bound(lowered, self.truncate)
+        cost = np.asarray(bound(system, self), np.float64)
+        run = lowered.run(cost, record=True)
+        if not run.ok:
+            raise DeadlockError(diagnose(lowered, run))
+        events = _events(run.events)
+        plan = engine.plan(reduce(events, len(cost)))
+        return Compiled(
+            graph=graph,
+            system=system,
+            models=self,
+            rank_class=np.arange(graph.ranks, dtype=np.int32),
+            representative=np.arange(graph.ranks, dtype=np.int32),
+            offset=graph.offset,
+            events=events,
+            category=_categories(lowered),
+            evaluate=bound,
+            own=_Own(lowered, run.digest, plan),
+            forced=False,
+            partner=np.full(len(graph), -1, np.int32),
+            unit=NANOSECOND,
+            batched=self.truncate,
+            smooth=_Bound(lowered, False),
+        )
+
+
+def _categories(lowered: Lowered) -> NDArray[np.int8]:
+    """[S] category of each cost."""
+    kinds = lowered.rows.work[:, 0].astype(int)
+    return np.array([CATEGORY.get(kind, COMMUNICATION) for kind in kinds], np.int8)
+
+
+def flat_of(graph: Graph) -> Flat:
+    """The nodes of all ranks as the simulator takes them."""
+    values = {f.name: getattr(graph.flat, f.name) for f in fields(graph.flat)}
+    return Flat(**values, group_names=graph.group_names)
+
+
+@dataclass(frozen=True, eq=False)
+class _Bound:
+    """(system, models) -> [S] or [S, D] costs [ns]."""
+
+    lowered: Lowered
+    truncate: bool
+
+    def __call__(self, system: System, models: AstraModels) -> Any:
+        values: dict[str, Any] = {
+            "npu.peak_flops": system.npu.peak_flops,
+            "npu.memory_bandwidth": system.npu.memory_bandwidth,
+            "endpoint_delay": models.endpoint_delay,
+        }
+        for k, dimension in enumerate(system.network):
+            values[f"network.{k}.bandwidth"] = dimension.bandwidth
+            values[f"network.{k}.latency"] = dimension.latency
+        if system.remote_memory is not None:
+            values["remote_memory.bandwidth"] = system.remote_memory.bandwidth
+            values["remote_memory.latency"] = system.remote_memory.latency
+        return self.lowered.costs(values, truncate=self.truncate)
+
+
+@dataclass(frozen=True, eq=False)
+class _Own:
+    """Every design's own run, and its critical path."""
+
+    lowered: Lowered
+    digest: int
+    plan: engine.Plan
+
+    def __call__(
+        self, cost: NDArray[np.float64], *, paths: bool = False, threads: int = 2
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+        """[D] makespan [ns] (nan: deadlock), [D] order differs, [S, D] path counts where asked for."""
+        ends, digests = self.lowered.run_many(cost, threads=threads)
+        makespan, differs = ends.max(axis=0), digests != np.uint64(self.digest)
+        if not paths:
+            return makespan, differs, np.zeros((0, cost.shape[1]))
+        counts = np.zeros(cost.shape)
+        same = np.flatnonzero(~differs)
+        if len(same):
+            counts[:, same] = engine.makespans_and_paths(self.plan, cost[:, same], threads=threads)[
+                1
+            ]
+        for d in np.flatnonzero(differs & np.isfinite(makespan)):
+            run = self.lowered.run(cost[:, d], record=True)
+            own = engine.plan(reduce(_events(run.events), len(cost), merge=False))
+            counts[:, d] = engine.makespans_and_paths(own, cost[:, [d]], threads=1, tile=1)[1][:, 0]
+        return makespan, differs, counts
+
+
+def _events(found: Any) -> Events:
+    """The recorded order as the pipeline's graph."""
+    first, last = found.node_first.astype(np.int64), found.node_last.astype(np.int64)
+    owner = np.full(len(found.cost), -1, np.int64)
+    owner[last] = np.arange(len(last))
+    owner[first] = np.arange(len(first))
+    target = np.repeat(np.arange(len(found.cost)), np.diff(found.pred_ptr))
+    return Events.of_edges(found.cost, found.pred, target, first=first, last=last, owner=owner)
+
+
+def load(
+    prefix: str | Path,
+    system: str | Path | Mapping[str, Any],
+    network: str | Path | Mapping[str, Any],
+    remote_memory: str | Path | Mapping[str, Any] | None = None,
+    comm_group: str | Path | None = None,
+    *,
+    backend: str = "unaware",
+    truncate: bool = False,
+    queues: int = 1,
+) -> tuple[Graph, System, AstraModels]:
+    """ASTRA-sim's inputs as (graph, system, models) for predict, sweep, sensitivity, optimize.
+
+    Args:
+        prefix: of the traces, `<prefix>.<rank>.et`.
+        system, network, remote_memory, comm_group: the simulator's files.
+        backend: "unaware" or "aware" of congestion.
+        truncate: keep the simulator's whole nanoseconds; without it results are smooth in the parameters.
+        queues: `--num-queues-per-dim`.
+
+    Returns:
+        The graph; the system, its `network.K.bandwidth` the YAML's GiB/s per link in B/s; the models.
+
+    Raises:
+        TraceError, SystemFileError: anything wrong with an input.
+    """
+    config = read_config(system, network, remote_memory, backend=backend, queues=queues)
+    warn_of_ignored(config)
+    given = {} if comm_group is None or "empty" in str(comm_group) else comm_group
+    graph, problems = examine(prefix, groups=given, lenient=LENIENT)
+    problems.check()
+    assert graph is not None
+    return (
+        graph,
+        system_of(config),
+        AstraModels(config.system.endpoint_delay * NANOSECOND, Setup(config), truncate),
+    )
+
+
+def system_of(config: Config) -> System:
+    """The hardware of a configuration."""
+    dimensions = tuple(
+        Dimension(bandwidth, latency, TOPOLOGIES[topology], size)
+        for topology, size, bandwidth, latency in zip(
+            config.network.topology,
+            config.network.sizes,
+            config.network.bandwidth,
+            config.network.latency,
+        )
+    )
+    memory = None
+    if config.memory.type != "NO_MEMORY_EXPANSION":
+        memory = RemoteMemory(config.memory.bandwidth, config.memory.latency)
+    npu = NPU(config.system.peak_flops, config.system.memory_bandwidth)
+    return System(npu, dimensions, memory, name=Path(config.network.source).stem)

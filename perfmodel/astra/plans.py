@@ -1,0 +1,377 @@
+"""Collectives as the simulator needs them: chunks, phases, members, messages and their cost rows.
+
+Every distinct collective (type, size, group, involved dimensions) becomes one plan; the phases of a plan are
+templates that all ranks share. Rules: ASTRA-sim's `generate_collective`, chunk sizes and queue levels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.astra import costs, state
+from perfmodel.astra.config import Algorithm, Config
+from perfmodel.errors import InputError, SystemFileError, TraceError
+
+ALL_REDUCE, ALL_GATHER, BROADCAST, ALL_TO_ALL, REDUCE_SCATTER = 0, 2, 5, 6, 7
+KEYS = {
+    ALL_REDUCE: "all-reduce",
+    ALL_GATHER: "all-gather",
+    ALL_TO_ALL: "all-to-all",
+    REDUCE_SCATTER: "reduce-scatter",
+}
+GROUP_DELAY = 10.0
+"""Endpoint delay inside a group smaller than the world [ns]."""
+
+_CODES = {
+    "ring": state.RING,
+    "direct": state.DIRECT,
+    "halvingDoubling": state.HALVING,
+    "doubleBinaryTree": state.TREE,
+}
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """Where a phase runs: n members in steps of `stride`, or a group's list at `list` (stride 0)."""
+
+    algorithm: Algorithm
+    members: int
+    stride: int
+    list: int
+    level: int
+    last: bool = True
+
+    @property
+    def in_group(self) -> bool:
+        return self.stride == 0
+
+
+@dataclass
+class Planner:
+    """Collects plans, phases, steps, trees and message sizes while a workload is lowered."""
+
+    config: Config
+    groups: tuple[tuple[int, ...], ...]
+    rows: costs.RowTable
+    plans: list[tuple] = field(default_factory=list)
+    phases: list[dict[str, int]] = field(default_factory=list)
+    steps: list[tuple[int, int, int]] = field(default_factory=list)
+    places: list[tuple[int, int, int, int]] = field(default_factory=list)
+    custom_start: dict[str, int] = field(default_factory=dict)
+    _sizes: dict[int, int] = field(default_factory=dict)
+    _trees: dict[int, int] = field(default_factory=dict)
+    _used: set[tuple[int, int, int]] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.starts = np.cumsum([0, *(len(g) for g in self.groups)])
+        self.members = np.array([r for g in self.groups for r in g], np.int32)
+        self.extents = np.array(self.config.network.sizes, np.int64)
+        self.strides = np.concatenate([[1], np.cumprod(self.extents)[:-1]]).astype(np.int64)
+
+    def size(self, size: int) -> int:
+        """The number of a message size [B]; 0 bytes abort ASTRA-sim."""
+        if size <= 0:
+            raise TraceError(
+                "needs a message of 0 bytes, on which ASTRA-sim aborts; a larger comm_size or fewer "
+                "preferred-dataset-splits avoid it"
+            )
+        return self._sizes.setdefault(size, len(self._sizes))
+
+    def use(self, size: int, source: NDArray[np.int64], target: NDArray[np.int64]) -> None:
+        """Make cost rows for messages of a size between ranks."""
+        if self.config.backend == "aware":
+            self._used.add((size, 0, 0))
+            return
+        dimension, hops = hops_between(self.config, source, target)
+        for k, h in np.unique(np.stack([dimension, hops]), axis=1).T.tolist():
+            self._used.add((size, k, h))
+
+    def plan(self, kind: int, size: int, group: int, involved: int) -> int:
+        """The plan of a collective of one rank's `size` bytes; -1 where it would never end.
+
+        Raises:
+            TraceError, SystemFileError: without rank and node, which the caller adds.
+        """
+        if kind not in KEYS:
+            raise TraceError(
+                f"has comm_type {kind}; ASTRA-sim runs all-reduce (0), all-gather (2), broadcast (5), "
+                "all-to-all (6) and reduce-scatter (7)"
+            )
+        first = len(self.phases)
+        system = self.config.system
+        key = KEYS[kind]
+        if key in system.custom:
+            chunks = 1
+            self._add_custom(system.custom[key], group)
+        else:
+            if key not in system.algorithms:
+                raise SystemFileError(f"{system.source} has no {key}-implementation")
+            chunk, chunks = self._chunks(kind, size)
+            dimensions = self._dimensions(kind, group, involved)
+            self._add_phases(kind, chunk, dimensions)
+        count = len(self.phases) - first
+        if count == 0:
+            return -1
+        if count > state.MAX_PHASES:
+            raise TraceError(f"runs in {count} phases; up to {state.MAX_PHASES} are modelled")
+        counter = int(self.starts[group])
+        self.plans.append((chunks, first, count, group - 1, counter))
+        return len(self.plans) - 1
+
+    def _chunks(self, kind: int, size: int) -> tuple[int, int]:
+        splits, ranks = self.config.system.splits, self.config.network.ranks
+        chunk = size // splits
+        if kind != ALL_GATHER and chunk < ranks:
+            return ranks, splits
+        if chunk == 0:
+            raise TraceError(
+                f"has comm_size {size}, less than preferred-dataset-splits {splits}: its chunks are empty"
+            )
+        return chunk, -(-size // chunk)
+
+    def _dimensions(self, kind: int, group: int, involved: int) -> list[Dimension]:
+        """The dimensions of a collective by ascending level, masked ones and those of size 1 left out."""
+        algorithms = self.config.system.algorithms[KEYS[kind]]
+        ranks = self.config.network.ranks
+        members = self.groups[group]
+        if group > 0 and len(members) < ranks:
+            algorithm = algorithms[0] if len(algorithms) == 1 else Algorithm("ring")
+            if len(members) == 1:
+                return []
+            return [Dimension(algorithm, len(members), 0, int(self.starts[group]), 0)]
+        if group > 0:
+            involved = -1
+        if involved < 0 and group == 0 and len(algorithms) > 4:
+            raise TraceError("has no involved_dim; ASTRA-sim then involves four dimensions at most")
+        found = []
+        for k, algorithm in enumerate(algorithms):
+            if algorithm.flat:
+                extent, stride = ranks, 1
+            else:
+                extent, stride = int(self.extents[k]), int(self.strides[k])
+            last = k + 1 == len(self.extents) or k + 1 < len(algorithms)
+            if extent > 1 and (involved < 0 or involved >> k & 1):
+                found.append(Dimension(algorithm, extent, stride, 0, k, last))
+            if algorithm.flat:
+                break
+        return found
+
+    def _add_phases(self, kind: int, size: int, dimensions: list[Dimension]) -> None:
+        if kind == ALL_REDUCE and not self.config.system.baseline:
+            up, turn = dimensions[:-1], dimensions[-1:]
+            for d in up:
+                size = self._add(d, REDUCE_SCATTER, size, state.LOWER_QUEUES, kind)
+            for d in turn:
+                size = self._add(d, ALL_REDUCE, size, state.LOWER_QUEUES, kind)
+            for d in reversed(up):
+                size = self._add(d, ALL_GATHER, size, state.UPPER_QUEUES, kind)
+            return
+        for d in reversed(dimensions) if kind == ALL_GATHER else dimensions:
+            size = self._add(d, kind, size, state.ALL_QUEUES, kind)
+
+    def _add(self, d: Dimension, kind: int, size: int, queues: int, collective: int) -> int:
+        """Append a phase; returns the bytes that a rank holds after it."""
+        n, name = d.members, d.algorithm.name
+        fixed = d.in_group and name != "doubleBinaryTree"
+        row = self.rows.row(costs.FIXED, GROUP_DELAY) if fixed else self.rows.row(costs.ENDPOINT)
+        phase = {
+            "algorithm": _CODES[name],
+            "members": n,
+            "stride": d.stride,
+            "list": d.list,
+            "level": d.level,
+            "queues": queues,
+            "row": row,
+            "window": 1,
+            "period": n,
+            "reduces": {ALL_REDUCE: 1, REDUCE_SCATTER: 2}.get(kind, 0),
+            "reduction": -1,
+        }
+        after = {REDUCE_SCATTER: size // n, ALL_GATHER: size * n}.get(kind, size)
+        if name == "halvingDoubling":
+            self._add_halving(phase, d, kind, size)
+        elif name == "doubleBinaryTree":
+            self._add_tree(phase, d, size, collective)
+            after = size
+        else:
+            message = size if kind == ALL_GATHER else size // n
+            phase["sends"] = {
+                ALL_REDUCE: 2 * (n - 1),
+                ALL_TO_ALL: n * (n - 1) // 2 if name == "ring" else n - 1,
+            }.get(kind, n - 1)
+            if name == "direct":
+                window = n - 1 if d.algorithm.window < 0 else min(d.algorithm.window, n - 1)
+                phase["window"] = window
+                phase["period"] = n * window if d.in_group else 2 * window
+                phase["gated"] = int(kind == ALL_REDUCE)
+            phase["size"] = self.size(message)
+            if phase["reduces"]:
+                phase["reduction"] = self._reduction(message)
+            offsets = range(1, n) if name == "direct" else (1,)
+            self._use_offsets(phase["size"], d, offsets)
+        self.phases.append(phase)
+        return after
+
+    def _reduction(self, size: int) -> int:
+        if self.config.system.memory_bandwidth <= 0:
+            raise SystemFileError(
+                f"{self.config.system.source} has no local-mem-bw, which local reductions need"
+            )
+        return self.rows.row(costs.REDUCTION, size)
+
+    def _ranks_of(self, d: Dimension) -> NDArray[np.int64]:
+        """Ranks of the members in one place of a dimension (all places are alike)."""
+        if d.in_group:
+            return self.members[d.list : d.list + d.members].astype(np.int64)
+        return np.arange(d.members, dtype=np.int64) * d.stride
+
+    def _use_offsets(self, size: int, d: Dimension, offsets) -> None:
+        ranks = self._ranks_of(d)
+        for offset in offsets:
+            self.use(size, ranks, np.roll(ranks, -offset))
+
+    def _add_halving(self, phase: dict[str, int], d: Dimension, kind: int, size: int) -> None:
+        """Halving-doubling: distances and messages by step, as ASTRA-sim walks them, powers of two or not."""
+        n = d.members
+        if kind == ALL_TO_ALL:
+            raise SystemFileError(
+                f"{self.config.system.source}: all-to-all-implementation is halvingDoubling, with which "
+                "ASTRA-sim aborts"
+            )
+        sends = int(2 * math.log2(n)) if kind == ALL_REDUCE else int(math.log2(n))
+        period = 1 + int(math.log2(n) - 1)
+        distance, message, factor = 1, size // 2, 2.0
+        if kind == ALL_GATHER:
+            distance, message, factor = n // 2, size, 0.5
+        phase.update(sends=sends, period=period, steps=len(self.steps))
+        for j in range(sends + 1):
+            reduces = phase["reduces"] == 2 or (phase["reduces"] == 1 and j // period % 2 == 0)
+            reduces = reduces and j % period >= 1
+            reduction = self._reduction(message) if reduces else -1
+            number = 0
+            if j < sends:
+                number = self.size(message)
+                self._use_offsets(number, d, (distance % n,) if distance % n else ())
+                if distance % n == 0:
+                    raise TraceError(
+                        f"halvingDoubling over {n} members makes a rank send to itself"
+                    )
+            self.steps.append((distance, number, reduction))
+            distance, message = int(distance * factor), int(message / factor)
+            if distance == n and kind == ALL_REDUCE:
+                factor = 0.5
+                distance, message = int(distance * factor), int(message / factor)
+
+    def _add_tree(self, phase: dict[str, int], d: Dimension, size: int, collective: int) -> None:
+        n = d.members
+        if d.in_group or n & (n - 1):
+            what = "a group smaller than the world" if d.in_group else f"{n} members"
+            raise SystemFileError(
+                f"{self.config.system.source}: doubleBinaryTree over {what}, where ASTRA-sim crashes; "
+                "it takes all ranks of a dimension, a power of two"
+            )
+        if not d.last:
+            raise SystemFileError(
+                f"{self.config.system.source}: doubleBinaryTree is the last of fewer entries than the "
+                "network has dimensions, where ASTRA-sim crashes; name an algorithm for every dimension"
+            )
+        if n not in self._trees:
+            self._trees[n] = len(self.places)
+            self.places += _tree(n, top_last=True) + _tree(n, top_last=False)
+        levels = len(self.extents)
+        which = list(KEYS).index(collective)
+        phase.update(tree=self._trees[n], counter=which * levels + d.level, size=self.size(size))
+        phase["reduction"] = self._reduction(size)
+        self._use_offsets(phase["size"], d, range(1, n))
+
+    def _add_custom(self, prefix: str, group: int) -> None:
+        self.phases.append(
+            {
+                "algorithm": state.CUSTOM,
+                "list": int(self.starts[group]) if group > 0 else -1,
+                "steps": self.custom_start[prefix],
+                "reduction": -1,
+                "row": -1,
+            }
+        )
+
+    def tables(self) -> dict[str, NDArray]:
+        """Everything collected, as the kernel's tables; cost rows still carry their first numbers."""
+        sizes = np.full((max(len(self._sizes), 1), state.SIZE_W), -1, np.int64)
+        first = np.concatenate([[0], np.cumsum(np.where(self._is_ring(), self.extents // 2, 1))])
+        table = np.full((len(sizes), int(first[-1])), -1, np.int64)
+        inverse = {number: size for size, number in self._sizes.items()}
+        for number, k, hops in sorted(self._used):
+            if self.config.backend == "aware":
+                sizes[number, state.SIZE_HOLD] = self.rows.row(costs.HOLD, inverse[number])
+                sizes[number, state.SIZE_ARRIVE] = self.rows.row(costs.ARRIVAL, inverse[number])
+            else:
+                place = first[k] + (hops - 1 if self._is_ring()[k] else 0)
+                table[number, place] = self.rows.row(costs.MESSAGE, inverse[number], k, hops)
+        dims = np.stack(
+            [self.extents, self.strides, self._is_ring().astype(np.int64), first[:-1]], 1
+        )
+        phases = np.array(
+            [[phase.get(name, 0) for name in state.PHASE_FIELDS] for phase in self.phases], np.int64
+        ).reshape(-1, state.PHASE_W)
+        return {
+            "plans": np.array(self.plans, np.int64).reshape(-1, state.PLAN_W),
+            "phases": phases,
+            "steps": np.array(self.steps, np.int64).reshape(-1, state.STEP_W),
+            "trees": np.array(self.places, np.int64).reshape(-1, state.TREE_W),
+            "members": self.members.astype(np.int64),
+            "sizes": sizes,
+            "message_rows": table,
+            "dims": dims.astype(np.int64),
+        }
+
+    def _is_ring(self) -> NDArray[np.bool_]:
+        return np.array([name == "Ring" for name in self.config.network.topology])
+
+
+def hops_between(
+    config: Config, source: NDArray[np.int64], target: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Dimension and hops of messages: the first dimension in which the addresses differ carries them."""
+    dimension = np.full(len(source), -1)
+    hops = np.zeros(len(source), np.int64)
+    stride = 1
+    for k, (extent, name) in enumerate(zip(config.network.sizes, config.network.topology)):
+        a, b = source // stride % extent, target // stride % extent
+        here = (dimension < 0) & (a != b)
+        up = (b - a) % extent
+        count = {"FullyConnected": 1, "Switch": 2}.get(name, np.minimum(up, extent - up))
+        hops = np.where(here, count, hops)
+        dimension = np.where(here, k, dimension)
+        stride *= extent
+    if (dimension < 0).any():
+        raise InputError("a message from a rank to itself")
+    return dimension, hops
+
+
+def _tree(n: int, *, top_last: bool) -> list[tuple[int, int, int, int]]:
+    """Role, parent, left and right child of each of n = 2^L members in order.
+
+    >>> _tree(4, top_last=True)[1]
+    (1, 3, 0, 2)
+    """
+    places = [[state.LEAF, -1, -1, -1] for _ in range(n)]
+    low, top = (0, n - 1) if top_last else (1, 0)
+
+    def build(first: int, count: int, parent: int) -> int:
+        middle = first + count // 2
+        places[middle][1] = parent
+        if count > 1:
+            places[middle][0] = state.INNER
+            places[middle][2] = build(first, count // 2, middle)
+            places[middle][3] = build(middle + 1, count // 2, middle)
+        return middle
+
+    root = build(low, n - 1, top)
+    places[top][0] = state.TOP
+    places[top][2 if top_last else 3] = root
+    return [(role, parent, left, right) for role, parent, left, right in places]

@@ -1,0 +1,136 @@
+"""A workload as ASTRA-sim takes it: ``<prefix>.<rank>.et`` of all ranks and a communicator-group file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from perfmodel import chakra
+from perfmodel.astra.lower import Flat
+from perfmodel.errors import TraceError
+from perfmodel.kinds import NodeType
+
+Groups = dict[str, tuple[int, ...]]
+
+
+def read_flat(prefix: str | Path, ranks: int, comm_group: str | Path | None = None) -> Flat:
+    """Read the traces of ranks 0..ranks-1.
+
+    Args:
+        comm_group: the group file; None, or a name with "empty" in it as in ASTRA-sim, for none.
+
+    Raises:
+        TraceError: a missing file, a node id given twice, a dependency on a node that is not there, a cycle,
+            an unknown group.
+    """
+    file_groups: Groups = {}
+    if comm_group is not None and "empty" not in str(comm_group):
+        file_groups = chakra.read_groups(comm_group)
+    index: dict[tuple[int, ...], int] = {}
+    names: list[str] = ["0"]
+    members: list[tuple[int, ...]] = [tuple(range(ranks))]
+    by_name: dict[tuple[str, tuple[int, ...]], int] = {}
+    traces, groups, targets, counts = [], [], [], []
+    offset = 0
+    for rank in range(ranks):
+        path = Path(f"{prefix}.{rank}.et")
+        if not path.is_file():
+            raise TraceError(f"{path}: no such file; ranks 0 to {ranks - 1} need one each")
+        trace = chakra.read(path)
+        known = {**file_groups, **_process_groups(trace, ranks)}
+        slots = []
+        for name in trace.group_names:
+            if name in ("", "0"):
+                slots.append(0)
+                continue
+            if name not in known:
+                row = int(np.flatnonzero(trace.group == len(slots))[0])
+                raise TraceError(
+                    f"{path}: node {trace.id[row]} is of communicator group {name!r}, which no group "
+                    f"file defines; known are {sorted(known) or 'none'}"
+                )
+            key = (name, known[name])
+            if key not in by_name:
+                by_name[key] = len(members)
+                members.append(known[name])
+                names.append(name)
+            slots.append(by_name[key])
+        table = np.array([*slots, 0], np.int32)
+        groups.append(table[trace.group])
+        target, count = _dependencies(trace, path)
+        targets.append(target + offset)
+        counts.append(count)
+        offset += len(trace)
+        traces.append(trace)
+    del index
+    pred_ptr = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
+    return _flat(traces, np.concatenate(groups), pred_ptr, np.concatenate(targets), members, names)
+
+
+def _process_groups(trace: chakra.RankTrace, ranks: int) -> Groups:
+    """Groups that PyTorch's metadata node defines; no list of ranks means all."""
+    everyone = tuple(range(ranks))
+    return {name: found or everyone for name, found in chakra.process_groups(trace).items()}
+
+
+def _dependencies(trace: chakra.RankTrace, path: Path):
+    """Rows of the prerequisites of each node, data and control, without repeats."""
+    n = len(trace)
+    order = np.argsort(trace.id, kind="stable")
+    ids = trace.id[order]
+    twice = np.flatnonzero(ids[1:] == ids[:-1])
+    if len(twice):
+        raise TraceError(f"{path}: node id {ids[twice[0]]} is given twice")
+    owner = np.concatenate(
+        [np.repeat(np.arange(n), np.diff(ptr)) for ptr in (trace.data_ptr, trace.ctrl_ptr)]
+    )
+    wanted = np.concatenate([trace.data_dep, trace.ctrl_dep])
+    place = np.minimum(np.searchsorted(ids, wanted), max(n - 1, 0))
+    missing = np.flatnonzero(ids[place] != wanted) if n else []
+    if len(missing):
+        k = missing[0]
+        raise TraceError(
+            f"{path}: node {trace.id[owner[k]]} depends on node {wanted[k]}, which is not in the file"
+        )
+    edges = np.unique(owner * max(n, 1) + order[place])
+    return edges % max(n, 1), np.bincount(edges // max(n, 1), minlength=n)
+
+
+def _flat(traces, group, pred_ptr, pred, members, names) -> Flat:
+    def column(name, dtype=np.int64):
+        return np.concatenate([getattr(trace, name) for trace in traces]).astype(dtype)
+
+    kind = column("type", np.int32)
+    rank = np.repeat(np.arange(len(traces)), [len(trace) for trace in traces]).astype(np.int32)
+    sends = kind == NodeType.COMM_SEND
+    peer = np.where(sends, column("comm_dst"), column("comm_src"))
+    own = np.where(sends, column("comm_src"), column("comm_dst"))
+    flat = Flat(
+        rank=rank,
+        node_id=column("id", np.uint64),
+        type=np.clip(kind, -1, 127).astype(np.int8),
+        is_cpu=column("is_cpu", np.int8) > 0,
+        num_ops=column("num_ops"),
+        tensor_size=column("tensor_size"),
+        duration_us=column("duration_us"),
+        comm_type=column("comm_type", np.int32),
+        comm_size=column("comm_size"),
+        group=group,
+        peer=np.clip(peer, -1, 2**31 - 1).astype(np.int32),
+        tag=column("comm_tag"),
+        involved=column("involved_dim", np.int32),
+        pred_ptr=pred_ptr,
+        pred=pred.astype(np.int32),
+        ranks=len(traces),
+        groups=tuple(members),
+        names=[name for trace in traces for name in trace.names()],
+        group_names=tuple(names),
+    )
+    elsewhere = np.flatnonzero((sends | (kind == NodeType.COMM_RECV)) & (own >= 0) & (own != rank))
+    if len(elsewhere):
+        row = elsewhere[0]
+        raise TraceError(
+            f"{flat.describe(row)} names rank {own[row]} as its own side of the message"
+        )
+    return flat
