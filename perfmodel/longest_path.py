@@ -23,6 +23,10 @@ STEP_OVERHEAD = 200
 """What a scan step costs, in elements of work: decides how wide a step is."""
 
 
+SHORT_SCAN = 64
+"""Up to so many steps (and costs) a compilation takes longer than the work that padding adds."""
+
+
 @partial(
     jax.tree_util.register_dataclass,
     data_fields=("pred", "cost", "place"),
@@ -130,7 +134,12 @@ def _width(count: np.ndarray) -> int:
 
 
 def _bucket(steps: int) -> int:
-    """Round up to a power of two times 1, 1.25, 1.5 or 1.75: few shapes, few compilations."""
+    """Round up to a power of two times 1, 1.25, 1.5 or 1.75: few shapes, few compilations.
+
+    Short scans to a power of two.
+    """
+    if steps <= SHORT_SCAN:
+        return 1 << max(steps - 1, 0).bit_length()
     scale = 1 << max(steps.bit_length() - 3, 0)
     return -(-steps // scale) * scale
 
@@ -148,7 +157,7 @@ def times(levels: Levels, cost: ArrayLike) -> tuple[NDArray[np.float64], NDArray
         [V] start, [V] finish [s].
     """
     table = np.asarray(cost, np.float64)
-    padded = np.zeros(1 << len(table).bit_length(), table.dtype)
+    padded = np.zeros(max(SHORT_SCAN, 1 << len(table).bit_length()), table.dtype)
     padded[: len(table)] = table
     start, finish = _scan_compiled(levels.pred, levels.cost, padded)
     place = np.asarray(levels.place)
