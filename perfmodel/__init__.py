@@ -43,7 +43,7 @@ _HOME = {
     "sample": "points",
     "sensitivity": "sensitivity",
     "optimize": "optimize",
-    "pareto": "optimize",
+    "pareto": "pareto",
     "calibrate": "calibrate",
     "compare": "compare",
     "save": "store",

@@ -14,7 +14,8 @@ Where costs are not such sums, pieces found too high are dropped, and the optimu
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +23,26 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, NonlinearConstraint, minimize
 
+from perfmodel.kkt import weigh
 from perfmodel.problem import FEASIBLE, Point, Problem, Vector
 
 MOST_PIECES = 120
 """Pieces in one smooth problem to begin with; the slackest wait until they matter."""
+
+NARROW = 1e-9
+"""Equalities that are split into two inequalities hold to this (relative)."""
+
+FAR = 30.0
+"""The smooth problem looks for makespans within e^30 of its start."""
+
+SOLVED = 1e-4
+"""First-order conditions hold to this (relative) at a solution; else the solver stopped early, and another is tried."""
+
+Smooth = Callable[[Vector], tuple[Any, Vector]]
+"""A function (or several) of y with its gradient (gradients)."""
+
+OTHERS = 3
+"""Starts from which the smooth problem is solved again before its optimum is believed."""
 
 SLACKEST = 1.5
 """So does a piece that is e^1.5 times shorter than the makespan."""
@@ -65,37 +82,65 @@ def project(problem: Problem, starts: Vector) -> tuple[Vector, float]:
     low, high = problem.bounds()
     found, least = [], np.inf
     for start in starts:
-        result = minimize(
-            lambda z, start=start: (0.5 * np.sum((z - start) ** 2), z - start),
-            start,
-            jac=True,
-            method="SLSQP",
-            bounds=Bounds(low, high),
-            constraints=_scipy_limits(residuals, equal),
-            options={"maxiter": 200, "ftol": 1e-12},
-        )
-        z = np.clip(result.x, low, high)
-        value = residuals(z)[0]
-        excess = float(np.where(equal, np.abs(value), value).max())
-        least = min(least, excess)
-        if excess <= FEASIBLE:
-            found.append(z)
+
+        def distance(z: Vector, start: Vector = start) -> tuple[float, Vector]:
+            return 0.5 * float(np.sum((z - start) ** 2)), z - start
+
+        for split in (False, True) if equal.any() else (False,):
+            z = _slsqp(distance, residuals, start, (low, high), equal, split=split)
+            value = residuals(z)[0]
+            excess = float(np.where(equal, np.abs(value), value).max())
+            least = min(least, excess)
+            if excess <= FEASIBLE:
+                found.append(z)
+                break
     return np.array(found).reshape(-1, starts.shape[1]), least
 
 
-def _scipy_limits(residuals: Callable[[Vector], tuple[Vector, Vector]], equal: NDArray) -> list:
-    """Constraints as SLSQP takes them: >= 0 and == 0."""
-    made = []
-    for kind, chosen in (("ineq", ~equal), ("eq", equal)):
-        if chosen.any():
-            made.append(
-                {
-                    "type": kind,
-                    "fun": lambda v, c=chosen: -residuals(v)[0][c],
-                    "jac": lambda v, c=chosen: -residuals(v)[1][c],
-                }
-            )
-    return made
+def _slsqp(
+    function: Smooth,
+    residuals: Smooth,
+    start: Vector,
+    ends: tuple[Vector, Vector],
+    equal: NDArray,
+    *,
+    split: bool,
+) -> Vector:
+    result = minimize(
+        function,
+        start,
+        jac=True,
+        method="SLSQP",
+        bounds=Bounds(*ends),
+        constraints=_scipy_limits(residuals, equal, split=split),
+        options={"maxiter": 200, "ftol": 1e-13},
+    )
+    return np.clip(result.x, *ends)
+
+
+def _scipy_limits(
+    residuals: Callable[[Vector], tuple[Vector, Vector]], equal: NDArray, *, split: bool
+) -> list:
+    """Constraints as SLSQP takes them: >= 0 and == 0.
+
+    Equalities that say the same twice make its equations singular; `split` makes two inequalities of each,
+    `NARROW` apart.
+    """
+    room = NARROW if split else 0.0
+    parts = [("ineq", -1.0, ~equal, 0.0), ("eq", -1.0, equal, 0.0)]
+    if split:
+        parts[1:] = [("ineq", -1.0, equal, room), ("ineq", 1.0, equal, room)]
+    return [
+        {
+            "type": kind,
+            "fun": lambda v, sign=sign, chosen=chosen, room=room: (
+                sign * residuals(v)[0][chosen] + room
+            ),
+            "jac": lambda v, sign=sign, chosen=chosen: sign * residuals(v)[1][chosen],
+        }
+        for kind, sign, chosen, room in parts
+        if chosen.any()
+    ]
 
 
 def descend(
@@ -124,17 +169,18 @@ def descend(
         best = point if point.better_than(best) else best
     if method == "L-BFGS-B":
         best = _direct(problem, best, tell)
+    others = sorted(points, key=lambda p: (max(p.excess, FEASIBLE), p.objective))[:OTHERS]
     bound, everywhere, stuck = -np.inf, False, 0
+    scale = 1.0 if problem.goal.positive else max(abs(best.objective), 1e-300)
     for _ in range(rounds):
-        froms = [best.y, *(p.y for p in points)] if everywhere else [best.y]
-        y, bound = _smooth_optimum(problem, froms, method)
+        froms = [best.y, *(p.y for p in others)] if everywhere else [best.y]
+        y, level, bound = _smooth_optimum(problem, froms, method)
         known = len(problem.pieces)
         (point,) = problem.evaluate(y[None, :-1])
         _drop_too_high(problem, point)
         best = point if point.better_than(best) else best
         tell(_step("piece", problem, point, bound))
-        scale = 1.0 if problem.goal.positive else max(abs(best.objective), 1e-300)
-        closed = best.excess <= FEASIBLE and best.objective - bound <= tolerance * scale
+        closed = best.excess <= FEASIBLE and best.objective - level <= tolerance * scale
         stuck += len(problem.pieces) == known and not closed
         if (closed and (everywhere or len(points) == 1)) or stuck > 2:
             break  # `stuck`: no new piece, so there is nothing more to learn
@@ -151,25 +197,32 @@ def _drop_too_high(problem: Problem, point: Point) -> None:
             del problem.pieces[key]
 
 
-def _smooth_optimum(problem: Problem, froms: list[Vector], method: str) -> tuple[Vector, float]:
-    """Optimum (z, ln t) of the smooth problem, the best from several starts, and its objective."""
+def _smooth_optimum(
+    problem: Problem, froms: list[Vector], method: str
+) -> tuple[Vector, float, float]:
+    """Optimum (z, ln t) of the smooth problem, the best from several starts; its objective; a bound that proves it.
+
+    Both are -inf where no solver came near an optimum.
+    """
     pieces = list(problem.pieces.values())
     slack = -problem.paths(froms[0], pieces)[0]
     nearest = np.argsort(slack, kind="stable")
     near = slack[nearest] < max(SLACKEST, slack[nearest[0]])
     chosen = set(nearest[: max(1, min(MOST_PIECES, int(near.sum())))].tolist())
     while True:
-        y, bound = _smooth_optimum_of(problem, [pieces[k] for k in sorted(chosen)], froms, method)
+        y, level, bound = _smooth_optimum_of(
+            problem, [pieces[k] for k in sorted(chosen)], froms, method
+        )
         above = np.flatnonzero(problem.paths(y, pieces)[0] > 1e-10)
         missing = set(above.tolist()) - chosen
         if not missing:
-            return y, bound
+            return y, level, bound
         chosen |= missing
 
 
 def _smooth_optimum_of(
     problem: Problem, pieces: list, froms: list[Vector], method: str
-) -> tuple[Vector, float]:
+) -> tuple[Vector, float, float]:
     low, high = problem.bounds()
     equal = np.array([False] * len(pieces) + [limit.equal for limit in problem.goal.limits], bool)
     memory: dict[bytes, tuple] = {}
@@ -187,49 +240,66 @@ def _smooth_optimum_of(
             )
         return memory[key]
 
-    best: tuple[float, float, Vector] | None = None
+    best, solution = (np.inf, np.inf), (froms[0], -np.inf, -np.inf)
     for start in froms:
-        ends = np.append(low, start[-1] - 30), np.append(high, start[-1] + 30)
-        y = np.clip(_solve(method, everything, start, ends, equal), *ends)
-        value, _, residual, _ = everything(y)
-        excess = float(np.where(equal, np.abs(residual), residual).max(initial=0.0))
-        rank = (max(excess, FEASIBLE), value)
-        if np.isfinite(value) and (best is None or rank < best[:2]):
-            best = (*rank, y)
-    if best is None:
-        return froms[0], -np.inf
-    return best[2], best[1] if best[0] <= FEASIBLE else -np.inf
+        ends = np.append(low, start[-1] - FAR), np.append(high, start[-1] + FAR)
+        for y in _solutions(method, everything, start, ends, equal):
+            value, _, residual, _ = everything(y)
+            excess = float(np.where(equal, np.abs(residual), residual).max(initial=0.0))
+            rank = (max(excess, FEASIBLE), value)
+            if not np.isfinite(rank).all():
+                continue
+            weights = weigh(problem, y, pieces, ends)
+            solved = excess <= FEASIBLE and weights.residual <= SOLVED
+            if rank < best:
+                best = rank
+                solution = (y, value, weights.bound) if solved else (y, -np.inf, -np.inf)
+            if solved or (excess > FEASIBLE and not equal.any()):
+                break
+    return solution
 
 
-def _solve(method: str, everything: Any, start: Vector, ends: Any, equal: NDArray) -> Vector:
-    """One smooth problem by scipy."""
+def _solutions(
+    method: str, everything: Any, start: Vector, ends: tuple[Vector, Vector], equal: NDArray
+) -> Iterator[Vector]:
+    """Solutions of one smooth problem by scipy, as long as a better one is asked for."""
+
+    def function(y: Vector) -> tuple[float, Vector]:
+        return everything(y)[:2]
+
+    def residuals(y: Vector) -> tuple[Vector, Vector]:
+        return everything(y)[2:]
+
     if method == "trust-constr":
-        upper = np.zeros(len(equal))
-        limits = NonlinearConstraint(
-            lambda y: everything(y)[2],
-            np.where(equal, 0.0, -np.inf),
-            upper,
-            jac=lambda y: everything(y)[3],
-        )
-        return minimize(
-            lambda y: everything(y)[:2],
+        yield _trust_constr(function, residuals, start, ends, equal)
+    y = _slsqp(function, residuals, start, ends, equal, split=False)
+    yield y
+    yield _slsqp(function, residuals, y, ends, equal, split=bool(equal.any()))
+    if method != "trust-constr":
+        yield _trust_constr(function, residuals, y, ends, equal)
+
+
+def _trust_constr(
+    function: Smooth, residuals: Smooth, start: Vector, ends: tuple[Vector, Vector], equal: NDArray
+) -> Vector:
+    limits = NonlinearConstraint(
+        lambda y: residuals(y)[0],
+        np.where(equal, 0.0, -np.inf),
+        np.zeros(len(equal)),
+        jac=lambda y: residuals(y)[1],
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of quasi-Newton updates for linear functions
+        result = minimize(
+            function,
             start,
             jac=True,
-            hess=lambda y: np.zeros((len(y), len(y))),
             method="trust-constr",
             bounds=Bounds(*ends),
             constraints=[limits],
             options={"gtol": 1e-10, "xtol": 1e-12, "barrier_tol": 1e-12, "maxiter": 1000},
-        ).x
-    return minimize(
-        lambda y: everything(y)[:2],
-        start,
-        jac=True,
-        method="SLSQP",
-        bounds=Bounds(*ends),
-        constraints=_scipy_limits(lambda y: everything(y)[2:], equal),
-        options={"maxiter": 200, "ftol": 1e-13},
-    ).x
+        )
+    return np.clip(result.x, *ends)
 
 
 def _direct(problem: Problem, best: Point, tell: Callable[[Step], None]) -> Point:

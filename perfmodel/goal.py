@@ -95,7 +95,7 @@ def goal(
     Raises:
         InputError: unknown names, texts that cannot be read, weights that are no positive numbers.
     """
-    limits = [_limit(design, said, centre) for said in _relations(constraints)]
+    limits = [_limit(design, said, centre) for said in relations(constraints)]
     if callable(objective):
         return Goal(_called(design, objective), False, tuple(limits))
     if isinstance(objective, str):
@@ -119,7 +119,7 @@ def goal(
     return Goal(weighted, all(part.positive for part, _ in parts), tuple(limits))
 
 
-def _relations(constraints: Constraints | None) -> list[Any]:
+def relations(constraints: Constraints | None) -> list[Any]:
     """All constraints as texts with a relation, or functions."""
     if constraints is None:
         return []

@@ -2,64 +2,41 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from scipy.stats import qmc
 
 from perfmodel.cost import Models
 from perfmodel.descent import Step, descend, project
-from perfmodel.economics import Economics, totals
-from perfmodel.errors import InputError
-from perfmodel.goal import Constraints, Design, Goal, Objective, goal
+from perfmodel.economics import Economics
+from perfmodel.goal import Constraints, Objective
 from perfmodel.graph import Graph
 from perfmodel.hardware import System
 from perfmodel.integers import branch
 from perfmodel.optimum import History, Optimum, check_gradient, multipliers
-from perfmodel.parameters import check_path, parameters, with_parameters
+from perfmodel.parameters import parameters, with_parameters
 from perfmodel.predict import Compiled, compile
-from perfmodel.problem import FEASIBLE, Effort, Point, Problem, Scale, Vector
+from perfmodel.problem import FEASIBLE, Effort, Point, Problem, Vector
+from perfmodel.request import (
+    Bounds,
+    NothingFeasible,
+    Options,
+    combinations,
+    labels,
+    prepare,
+    scale_of,
+)
 from perfmodel.search import search
-from perfmodel.sweep import SCHEDULES, apply_choices
-from perfmodel.sweep import choices as labels_among
-
-METHODS = ("SLSQP", "trust-constr", "L-BFGS-B")
-
-MOST_COMBINATIONS = 4096
-"""Catalogue choices are all tried; more combinations than this are refused."""
 
 RESCHEDULES = 4
 """How often an optimum's own order of issue is frozen in turn."""
 
 SAME = 1e-9
 """Two makespans closer than this (relative) come from the same order of issue."""
-
-Bounds = Mapping[str, tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How an optimum is looked for."""
-
-    objective: Objective
-    constraints: Constraints | None
-    economics: Economics
-    schedule: str
-    method: str
-    starts: int
-    log: bool
-    seed: int
-    tolerance: float
-    rounds: int
-    integers: tuple[str, ...]
-    check_gradients: bool
-    threads: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,123 +147,23 @@ def optimize(
         check_gradients,
         threads,
     )
-    combinations = list(_combinations(choices))
-    designs = [
-        _prepare(graph, system, models, bounds, options, combination)
-        for combination in combinations
-    ]
-    scale, effort = _scale(bounds, options), Effort()
+    tried = list(combinations(choices))
+    prepared = [prepare(graph, system, models, bounds, options, wish) for wish in tried]
+    scale, effort = scale_of(bounds, options), Effort()
     history = History(tuple(bounds), progress)
     compiled: dict[tuple, Compiled] = {}
     results = []
     with history:
-        for combination, (design, wanted) in zip(combinations, designs):
-            labels = tuple((k, combination[k]) for k in _labels(combination, models))
-            if labels not in compiled:
-                compiled[labels] = compile(graph, design.system, design.models)
-            history.combination = combination
-            results.append(
-                _settle(compiled[labels], design, wanted, scale, options, effort, history.note)
-            )
-    best, combination = min(zip(results, combinations), key=lambda pair: _rank(pair[0]))
-    _check_feasible(best)
-    return _optimum(best, combination, history)
-
-
-def _combinations(choices: Mapping[str, Sequence[Any]] | None) -> Iterator[dict[str, Any]]:
-    """Every combination of the choices."""
-    lists = {
-        path: (values,) if isinstance(values, str) or not np.iterable(values) else tuple(values)
-        for path, values in (choices or {}).items()
-    }
-    for path, values in lists.items():
-        if not values:
-            raise InputError(f"choices: {path} has no values to choose from")
-    count = math.prod(map(len, lists.values()))
-    if count > MOST_COMBINATIONS:
-        raise InputError(
-            f"choices: {count:,} combinations, at most {MOST_COMBINATIONS:,} are tried; leave some out, or give "
-            "bounds instead"
-        )
-    for combination in itertools.product(*lists.values()):
-        yield dict(zip(lists, combination))
-
-
-def _labels(combination: Mapping[str, Any], models: Any) -> list[str]:
-    """Those choices that are no numbers: the system, labels of models."""
-    return labels_among(pd.DataFrame(columns=list(combination)), models)
-
-
-def _prepare(
-    graph: Graph,
-    system: System,
-    models: Any,
-    bounds: Bounds,
-    options: Options,
-    combination: Mapping[str, Any],
-) -> tuple[Design, Goal]:
-    """Everything that can be wrong, before any work starts."""
-    labels = _labels(combination, models)
-    system, models = apply_choices(system, models, {k: combination[k] for k in labels})
-    system = system.resized(graph.ranks)
-    known = parameters(system, models)
-    numbers = {k: v for k, v in combination.items() if k not in labels}
-    for path, value in numbers.items():
-        check_path(path, known)
-        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            raise InputError(f"choices: {path} is {value!r}, expected a finite number >= 0")
-        if path in bounds:
-            raise InputError(f"choices: {path} has bounds, too; give one of the two")
-    _check(bounds, options, known)
-    system, models = with_parameters(system, models, numbers)
-    design = Design(tuple(bounds), system, models, options.economics, totals(graph, system))
-    scale = _scale(bounds, options)
-    centre = jnp.asarray(scale.centre())
-    wanted = goal(design, options.objective, options.constraints, centre)
-    if options.method == "L-BFGS-B" and wanted.limits:
-        raise InputError('method "L-BFGS-B" takes no constraints; use "SLSQP" or "trust-constr"')
-    return design, wanted
-
-
-def _check(bounds: Bounds, options: Options, known: Mapping[str, Any]) -> None:
-    if options.schedule not in SCHEDULES:
-        raise InputError(f"schedule: got {options.schedule!r}, expected one of {SCHEDULES}")
-    if options.method not in METHODS:
-        raise InputError(f"method: got {options.method!r}, expected one of {', '.join(METHODS)}")
-    if options.starts < 1 or options.rounds < 1 or options.threads < 1:
-        raise InputError(
-            f"starts, rounds, threads: got {options.starts}, {options.rounds}, {options.threads}, expected 1 or more"
-        )
-    if not 0 < options.tolerance < 1:
-        raise InputError(f"tolerance: got {options.tolerance}, expected a fraction such as 1e-9")
-    if not bounds:
-        raise InputError("bounds: are empty; name at least one parameter and its (lowest, highest)")
-    for path, pair in bounds.items():
-        check_path(path, known)
-        if np.ndim(known[path]):
-            raise InputError(f"bounds: {path} holds {np.size(known[path])} numbers, expected one")
-        try:
-            low, high = (float(end) for end in pair)
-        except (TypeError, ValueError):
-            raise InputError(f"bounds: {path} has {pair!r}, expected (lowest, highest)") from None
-        if not (math.isfinite(low) and math.isfinite(high)) or low > high:
-            raise InputError(
-                f"bounds: {path} has ({low:g}, {high:g}); expected two finite numbers, lowest <= highest"
-            )
-        if low < 0 or (low == 0 and options.log):
-            raise InputError(
-                f"bounds: {path} begins at {low:g}; expected > 0 on a logarithmic scale, or log=False"
-            )
-    for path in options.integers:
-        if path not in bounds:
-            raise InputError(f"integers: {path!r} is not among the bounds: {', '.join(bounds)}")
-        if math.ceil(bounds[path][0]) > math.floor(bounds[path][1]):
-            raise InputError(f"integers: no whole number within the bounds of {path}")
-
-
-def _scale(bounds: Bounds, options: Options) -> Scale:
-    ends = np.array([[float(a), float(b)] for a, b in bounds.values()])
-    return Scale(ends[:, 0], ends[:, 1], options.log)
+        for wish, (design, wanted) in zip(tried, prepared):
+            key = tuple((k, wish[k]) for k in labels(wish, models))
+            if key not in compiled:
+                compiled[key] = compile(graph, design.system, design.models)
+            history.combination = wish
+            problem = Problem(compiled[key], design, wanted, scale, effort, threads)
+            results.append(settle(problem, options, history.note))
+    best, chosen = min(zip(results, tried), key=lambda pair: rank(pair[0]))
+    check_feasible(best)
+    return _optimum(best, chosen, history)
 
 
 def _starts(problem: Problem, options: Options) -> Vector:
@@ -302,23 +179,16 @@ def _starts(problem: Problem, options: Options) -> Vector:
     found, least = project(problem, raw)
     if len(found) == 0 and least > FEASIBLE:
         names = "; ".join(limit.name for limit in problem.goal.limits if not limit.timed)
-        raise InputError(
+        raise NothingFeasible(
             f"constraints: nothing within the bounds meets all of: {names}; the nearest design exceeds one by "
             f"{least:.2g} (relative). Widen the bounds or relax a limit"
         )
     return found
 
 
-def _settle(
-    compiled: Compiled,
-    design: Design,
-    wanted: Goal,
-    scale: Scale,
-    options: Options,
-    effort: Effort,
-    tell: Callable[[Step], None],
-) -> Found:
+def settle(problem: Problem, options: Options, tell: Callable[[Step], None]) -> Found:
     """The optimum for one combination of choices, with the order of issue that is its own."""
+    compiled, design = problem.compiled, problem.design
 
     def descent(problem: Problem, starts: Vector) -> tuple[Point, float]:
         return descend(
@@ -338,15 +208,14 @@ def _settle(
 
     def again(z: Vector) -> Found:
         """The optimum for the order of issue of the design z, or that design, if its own schedule is better."""
-        x = np.asarray(scale.x(z), float).tolist()
+        x = np.asarray(problem.scale.x(z), float).tolist()
         at = with_parameters(design.system, design.models, dict(zip(design.paths, x)))
         here = best.problem.along(compile(compiled.graph, *at))
         (start,) = here.evaluate(z[None])
-        ends = [found(here, *descent(here, z[None])), found(here, start, -math.inf)]
-        return min(ends, key=_rank)
+        point, bound = descent(here, z[None])
+        return min(found(here, point, bound), found(here, start, bound), key=rank)
 
     open_order = options.schedule == "own" and not compiled.forced
-    problem = Problem(compiled, design, wanted, scale, effort, options.threads)
     starts = _starts(problem, options)
     if options.check_gradients:
         for point in problem.evaluate(starts):
@@ -356,19 +225,19 @@ def _settle(
         if abs(best.own - best.point.makespan) <= SAME * best.own:
             break
         later = again(best.point.z)
-        if _rank(later) >= _rank(best):
+        if rank(later) >= rank(best):
             break
         best = later
-    return search(best, again, _rank, seed=options.seed) if open_order else best
+    return search(best, again, rank, seed=options.seed) if open_order else best
 
 
-def _rank(found: Found) -> tuple[float, float]:
+def rank(found: Found) -> tuple[float, float]:
     """Feasible first, then lower: of the design with its own schedule."""
     y = np.append(found.point.z, math.log(found.own))
     return max(found.problem.excess(y), FEASIBLE), found.problem.objective(y)[0]
 
 
-def _check_feasible(best: Found) -> None:
+def check_feasible(best: Found) -> None:
     """Raise InputError where the best design still exceeds a limit."""
     y = np.append(best.point.z, math.log(best.own))
     if best.problem.excess(y) <= FEASIBLE:
@@ -378,7 +247,7 @@ def _check_feasible(best: Found) -> None:
     worst = int(np.argmax(np.where(equal, np.abs(residuals), residuals)))
     limit = best.problem.goal.limits[worst]
     x = best.problem.scale.x(best.point.z)
-    raise InputError(
+    raise NothingFeasible(
         f"constraints: no design within the bounds was found that meets {limit.name}; the nearest has "
         f"{float(limit.left(x, best.own)):g} against {float(limit.right(x, best.own)):g}, at "
         f"{best.problem.named(best.point.z)}. Widen the bounds or relax the limit"

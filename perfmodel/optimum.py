@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import nnls
 from tqdm.auto import tqdm
 
-from perfmodel.descent import Step
+from perfmodel.descent import FAR, Step
 from perfmodel.errors import InputError
+from perfmodel.kkt import weigh
 from perfmodel.parameters import parameter_units
 from perfmodel.problem import FEASIBLE, Effort, Point, Problem, Vector
 
 ACTIVE = 1e-6
-"""A limit, a bound or a piece is active where it is met with equality to this (relative)."""
+"""A limit or a bound is active where it is met to this (relative)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,69 +125,38 @@ class History:
 
 
 def multipliers(problem: Problem, point: Point) -> pd.DataFrame:
-    """What limits and bounds are worth at an optimum.
-
-    First-order conditions: the objective's gradient is minus a sum, with weights >= 0, of the gradients of active
-    pieces, limits and bounds (Karush, Kuhn, Tucker); the weights by non-negative least squares.
-    """
+    """What limits and bounds are worth at an optimum, by its first-order conditions (see `kkt`)."""
     scale, y = problem.scale, point.y
-    x = np.asarray(scale.x(point.z), float)
-    _, gradient = problem.objective(y)
-    pieces = list(problem.pieces.values())
-    path, path_slope = problem.paths(y, pieces)
-    residual, slope = problem.limits(y)
-    low, high = scale.z(scale.lower), scale.z(scale.upper)
-    columns: list[Vector] = list(path_slope[path > -ACTIVE])
-    places: list[tuple[int | str, float] | None] = [None] * len(columns)
-    for m, limit in enumerate(problem.goal.limits):
-        if limit.equal or residual[m] > -ACTIVE:
-            for sign in (1.0, -1.0) if limit.equal else (1.0,):
-                columns.append(sign * slope[m])
-                places.append((m, sign))
-    for name, axis, z, first, last in zip(problem.design.paths, np.eye(len(y)), point.z, low, high):
-        for sign, end in ((1.0, last), (-1.0, first)):
-            if abs(z - end) <= ACTIVE:
-                columns.append(sign * axis)
-                places.append((name, sign))
-    weights = _weights(columns, gradient)
+    low, high = (np.append(scale.z(end), y[-1]) for end in (scale.lower, scale.upper))
+    ends = low - FAR * np.eye(len(y))[-1], high + FAR * np.eye(len(y))[-1]
+    weights = weigh(problem, y, list(problem.pieces.values()), ends)
     factor = float(np.exp(point.objective)) if problem.goal.positive else 1.0
-    found: dict[Any, float] = {}
-    for place, weight in zip(places, weights):
-        if place is not None:
-            found[place] = found.get(place, 0.0) + factor * weight
-    return pd.DataFrame(
-        [*_limit_rows(problem, x, point, residual, found), *_bound_rows(problem, x, point, found)],
-        columns=["constraint", "value", "limit", "active", "multiplier"],
-    )
+    rows = [*_limit_rows(problem, point, factor * weights.limits)]
+    rows += _bound_rows(problem, point, factor * weights.lower, factor * weights.upper)
+    return pd.DataFrame(rows, columns=["constraint", "value", "limit", "active", "multiplier"])
 
 
-def _weights(columns: list[Vector], gradient: Vector) -> Vector:
-    """Weights >= 0 with gradient + sum of weight * column as near 0 as they can be."""
-    if not columns:
-        return np.zeros(0)
-    return nnls(np.stack(columns, axis=1), -gradient)[0]
-
-
-def _limit_rows(problem: Problem, x: Vector, point: Point, residual: Vector, found: dict):
-    for k, limit in enumerate(problem.goal.limits):
-        weight = found.get((k, 1.0), 0.0) - found.get((k, -1.0), 0.0)
-        t = point.makespan
-        active = bool(limit.equal or residual[k] > -ACTIVE)
-        worth = weight * float(limit.per_unit(x, t))
+def _limit_rows(problem: Problem, point: Point, weights: Vector) -> Iterator[tuple]:
+    x, t = problem.scale.x(point.z), point.makespan
+    residual = problem.limits(point.y)[0]
+    for limit, excess, weight in zip(problem.goal.limits, residual, weights):
+        active = bool(limit.equal or excess > -ACTIVE)
+        worth = float(weight * limit.per_unit(x, t))
         yield limit.name, float(limit.left(x, t)), float(limit.right(x, t)), active, worth
 
 
-def _bound_rows(problem: Problem, x: Vector, point: Point, found: dict):
+def _bound_rows(problem: Problem, point: Point, lower: Vector, upper: Vector) -> Iterator[tuple]:
     scale = problem.scale
+    x = np.asarray(scale.x(point.z), float)
     slope = scale.slope(x)
-    for k, path in enumerate(problem.design.paths):
-        for sign, word, end in ((-1.0, ">=", scale.lower[k]), (1.0, "<=", scale.upper[k])):
-            weight = found.get((path, sign), 0.0)
-            active = bool(
-                abs(point.z[k] - scale.z(scale.lower if sign < 0 else scale.upper)[k]) <= ACTIVE
-            )
-            worth = sign * weight / slope[k] if slope[k] else 0.0
-            yield f"{path} {word} {end:g}", float(x[k]), float(end), active, worth
+    for sign, word, end, weights in (
+        (-1.0, ">=", scale.lower, lower),
+        (1.0, "<=", scale.upper, upper),
+    ):
+        active = np.abs(point.z - scale.z(end)) <= ACTIVE
+        for k, path in enumerate(problem.design.paths):
+            worth = float(sign * weights[k] / slope[k]) if active[k] and slope[k] else 0.0
+            yield f"{path} {word} {end[k]:g}", float(x[k]), float(end[k]), bool(active[k]), worth
 
 
 def check_gradient(

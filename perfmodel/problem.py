@@ -140,6 +140,9 @@ class Problem:
             return jnp.log(jnp.vdot(counts, opened.piece(z, choices)))
 
         self._paths = jax.jit(jax.vmap(jax.value_and_grad(path), in_axes=(None, 0, 0)))
+        self._read_goal()
+
+    def _read_goal(self) -> None:
         self._objective = jax.jit(jax.value_and_grad(self._wanted))
         self._limits = jax.jit(lambda y: (self._residuals(y), jax.jacfwd(self._residuals)(y)))
 
@@ -147,6 +150,13 @@ class Problem:
         """The same problem for another order of issue of the same graph; nothing is compiled again."""
         other = copy(self)
         other.compiled, other.pieces = compiled, {}
+        return other
+
+    def towards(self, goal: Goal) -> Problem:
+        """The same makespan, and all that is known of it, for another goal."""
+        other = copy(self)
+        other.goal, other.box = goal, None
+        other._read_goal()
         return other
 
     def _cost(self, z: Array) -> Array:
@@ -186,7 +196,7 @@ class Problem:
     def costs(self, z: Vector) -> tuple[Vector, list[NDArray]]:
         """[D, S] costs in seconds and the choices behind them, from [D, P]."""
         designs = len(z)
-        size = 1 << max(designs - 1, 0).bit_length()
+        size = _few_sizes(designs)
         cost, choices = self._open(np.pad(z, ((0, size - designs), (0, 0)), mode="edge"))
         return np.asarray(cost, np.float64)[:designs], [np.asarray(c)[:designs] for c in choices]
 
@@ -238,7 +248,7 @@ class Problem:
 
     def paths(self, y: Vector, pieces: list[Piece]) -> tuple[Vector, Vector]:
         """[K] ln piece - ln t, and [K, P+1] gradients."""
-        size = 1 << max(len(pieces) - 1, 0).bit_length()
+        size = _few_sizes(len(pieces))
         padded = pieces + [pieces[0]] * (size - len(pieces))
         counts = np.stack([p.counts for p in padded])
         choices = [np.stack(c) for c in zip(*(p.choices for p in padded))]
@@ -258,3 +268,11 @@ class Problem:
         _, slope = self.objective(point.y)
         _, path = self.paths(point.y, [point.piece])
         return slope[:-1] + slope[-1] * path[0, :-1]
+
+
+def _few_sizes(count: int) -> int:
+    """8, 64, 512, ...: batches are padded, so that few shapes are compiled."""
+    size = 8
+    while size < count:
+        size *= 8
+    return size
