@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chakra_oracle import attribute, file_of, node
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from perfmodel.chakra import schema
 from perfmodel.chakra.inflate import inflate
 from perfmodel.chakra.wire import address, varint
 from perfmodel.errors import InputError, TraceError
+from tests.chakra_oracle import attribute, file_of, node
 
 
 def sample() -> bytes:

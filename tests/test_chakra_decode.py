@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chakra_oracle import NUMBERS, attribute, file_of, node, number, row, rows, rows_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +14,7 @@ from perfmodel.chakra import schema
 from perfmodel.chakra.attributes import LARGEST, NAMES
 from perfmodel.chakra.records import length_prefix
 from perfmodel.errors import TraceError
+from tests.chakra_oracle import NUMBERS, attribute, file_of, node, number, row, rows, rows_of
 
 KINDS = [f.name for f in schema.AttributeProto.DESCRIPTOR.oneofs_by_name["value"].fields]
 SCALARS = [kind for kind in KINDS if kind.endswith("_val")]

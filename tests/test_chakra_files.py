@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from chakra_oracle import attribute, file_of, node
 
 from perfmodel import chakra
 from perfmodel.errors import InputError, TraceError
+from tests.chakra_oracle import attribute, file_of, node
 
 DATA = file_of(node(type=4))
 

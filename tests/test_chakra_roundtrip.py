@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chakra_oracle import attribute, file_of, node, row, rows, rows_of
 from google.protobuf import descriptor_pool
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +15,7 @@ from perfmodel import chakra
 from perfmodel.chakra import schema
 from perfmodel.chakra import writer as writer_module
 from perfmodel.errors import InputError, TraceError
+from tests.chakra_oracle import attribute, file_of, node, row, rows, rows_of
 
 CANONICAL = (  # producers that write as protobuf does today; others write id 0 out
     "chakra/pytorch_2rank/chakra_trace.0.et",
