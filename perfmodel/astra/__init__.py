@@ -1,6 +1,7 @@
 """ASTRA-sim's inputs and exact semantics, and what it leaves silent as a diagnosis.
 
 simulate: cycles and exposed communication of every rank, as the simulator prints them
+load: the same inputs as (graph, system, models), to sweep, differentiate and explain
 read_config, read_flat: configuration files and traces as the simulator takes them
 lower: a workload on a configuration, to run and re-cost at any design (`Lowered`)
 """
@@ -14,19 +15,17 @@ import numpy as np
 import pandas as pd
 
 from perfmodel.astra.config import Config, read_config, warn_of_ignored
-from perfmodel.astra.deadlock import diagnose
-from perfmodel.astra.lower import Flat, Lowered, lower
+from perfmodel.astra.deadlock import diagnose, require_finished
+from perfmodel.astra.lower import Lowered, lower
 from perfmodel.astra.pipeline import AstraModels, load
 from perfmodel.astra.simulate import EventGraph, Run
 from perfmodel.astra.traces import read_flat
-from perfmodel.errors import DeadlockError
 from perfmodel.kinds import describe
 
 __all__ = [
     "AstraModels",
     "Config",
     "EventGraph",
-    "Flat",
     "Lowered",
     "Result",
     "Run",
@@ -96,8 +95,7 @@ def simulate(
     lowered = lower(read_flat(prefix, config.network.ranks, comm_group), config)
     cost = lowered.costs()
     run = lowered.run(cost)
-    if not run.ok:
-        raise DeadlockError(diagnose(lowered, run))
+    require_finished(lowered, run)
     return Result([int(end) for end in run.rank_end], exposed(lowered, cost, run), run, lowered)
 
 

@@ -72,9 +72,12 @@ def insert(t, m, f, now, k, before, also):
     if t[phase + c.PHASE_ALGORITHM] == c.HALVING:
         step = t[c.T_STEPS] + (t[phase + c.PHASE_STEPS] + j) * c.STEP_W
         reduction = t[step + c.STEP_REDUCTION]
-    elif reduces > 0 and j % period >= t[phase + c.PHASE_WINDOW]:
-        if reduces == 2 or (j // period) % 2 == 0:
-            reduction = t[phase + c.PHASE_REDUCTION]
+    elif (
+        reduces > 0
+        and j % period >= t[phase + c.PHASE_WINDOW]
+        and (reduces == 2 or (j // period) % 2 == 0)
+    ):
+        reduction = t[phase + c.PHASE_REDUCTION]
     fill(t, m, f, now, k, reduction, before, also)
 
 

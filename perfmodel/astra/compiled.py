@@ -22,9 +22,8 @@ def compiled(function):
     caller keeps alive; `now` and `time` are times; `bits` is unsigned; everything else is a word. One signature
     instead of one for every mixture of constants and variables halves the time to compile.
     """
-    part = numba.njit(
-        error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False
-    )(function)
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
+    part = numba.njit(error_model="numpy", **options)(function)  # type: ignore[call-overload]
     signature = tuple(_TYPES.get(name, int64) for name in inspect.signature(function).parameters)
     resolve = part.get_call_template
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-FIXED, ROOFLINE, ENDPOINT, REDUCTION, MESSAGE, HOLD, ARRIVAL, REMOTE = range(8)
+FIXED, DELAY, ROOFLINE, ENDPOINT, REDUCTION, MESSAGE, HOLD, ARRIVAL, REMOTE = range(9)
 
 
 class RowTable:
@@ -50,7 +50,7 @@ class CostTable:
 
     Attributes:
         work: [S, 4] f64, kind and its up to three quantities:
-            FIXED: duration [ns]. ROOFLINE: operations [FLOP], bytes [B]. ENDPOINT: none.
+            FIXED, DELAY (of messages): duration [ns]. ROOFLINE: operations [FLOP], bytes [B]. ENDPOINT: none.
             REDUCTION, HOLD, ARRIVAL, REMOTE: bytes [B]. MESSAGE: bytes [B], dimension, hops.
     """
 
@@ -82,6 +82,11 @@ class CostTable:
         if not blocks:
             return xp.zeros((0,))
         return xp.concatenate(blocks)
+
+    def categories(self, category: Mapping[int, int], default: int) -> NDArray[np.int8]:
+        """[S] i8, the category of each row by its kind, `default` for kinds that are not listed."""
+        kinds = self.work[:, 0].astype(int).tolist()
+        return np.array([category.get(kind, default) for kind in kinds], np.int8)
 
     def _blocks(self):
         kind = self.work[:, 0]
@@ -157,6 +162,7 @@ def _remote(xp, values, work, dimension, truncate):
 
 _FORMULAS = {
     FIXED: _fixed,
+    DELAY: _fixed,
     ROOFLINE: _roofline,
     ENDPOINT: _endpoint,
     REDUCTION: _reduction,

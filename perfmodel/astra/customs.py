@@ -69,7 +69,7 @@ def _lists(key: NDArray, value: NDArray, n: int):
 
 def _files(prefix: str, config: Config) -> list[Path]:
     for folder in (Path(), Path(config.system.source).parent):
-        found = []
+        found: list[Path] = []
         while (path := folder / f"{prefix}.{len(found)}.et").is_file():
             found.append(path)
         if found:

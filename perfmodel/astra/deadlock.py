@@ -8,7 +8,9 @@ import numpy as np
 
 from perfmodel.astra import state
 from perfmodel.astra.lower import Lowered
+from perfmodel.astra.naming import group_name, name_of
 from perfmodel.astra.simulate import Run
+from perfmodel.errors import DeadlockError
 from perfmodel.kinds import NodeType
 
 MOST_LINES = 6
@@ -46,6 +48,12 @@ def diagnose(lowered: Lowered, run: Run) -> str:
         f"the workload never ends: {len(stuck)} of {lowered.flat.ranks} ranks do not finish{ring}\n"
         + "\n".join(lines)
     )
+
+
+def require_finished(lowered: Lowered, run: Run) -> None:
+    """Raise DeadlockError with the diagnosis unless all ranks have finished."""
+    if not run.ok:
+        raise DeadlockError(diagnose(lowered, run))
 
 
 def _cycle(waits: dict[int, Wait]) -> list[int]:
@@ -92,7 +100,7 @@ class _Waits:
         return found
 
     def _wait(self, row: int) -> Wait:
-        node = self.flat.describe(row).split(", ", 1)[1]
+        node = name_of(self.flat, row).split(", ", 1)[1]
         if self.action[row] == state.STUCK:
             return Wait(row, f"{node} {self._why_stuck(row)}", ())
         if self.flat.type[row] == NodeType.COMM_RECV:
@@ -111,7 +119,7 @@ class _Waits:
         ends = self.run.finish[rows] == self.run.rank_end[flat.rank[rows]]
         losers = rows[ends]
         last = (
-            flat.describe(int(losers[np.argmin(self.run.finish[losers])])) if len(losers) else "?"
+            name_of(flat, int(losers[np.argmin(self.run.finish[losers])])) if len(losers) else "?"
         )
         return Wait(
             row,
@@ -124,7 +132,7 @@ class _Waits:
         group = int(self.flat.group[row])
         members = self.flat.groups[group]
         if len(members) == 1:
-            name = self.flat.group_name(group)
+            name = group_name(self.flat, group)
             return (
                 f"is a collective of communicator group {name}, which has one member: ASTRA-sim never ends "
                 "it, and it keeps the rank's communication; leave the node or the group out"
@@ -144,7 +152,7 @@ class _Waits:
         waiting = exact[~self.started[exact]]
         if len(waiting):
             return Wait(
-                row, f"{what}, which {flat.describe(int(waiting[0]))} has not sent yet", (source,)
+                row, f"{what}, which {name_of(flat, int(waiting[0]))} has not sent yet", (source,)
             )
         same_tag = sends[flat.tag[sends] == tag]
         if len(same_tag):
@@ -160,7 +168,7 @@ class _Waits:
         group = int(flat.group[row])
         members = flat.groups[group]
         number = self._order(int(flat.rank[row]), group).index(row)
-        which = f"communicator group {flat.group_name(group)}" if group else "all ranks"
+        which = f"communicator group {group_name(flat, group)}" if group else "all ranks"
         what = f"{node} of {which}"
         missing, other = [], []
         for rank in members:
@@ -184,7 +192,7 @@ class _Waits:
         if other:
             return Wait(
                 row,
-                f"{what} meets {flat.describe(other[0])}: in this order they pair up, with different type or "
+                f"{what} meets {name_of(flat, other[0])}: in this order they pair up, with different type or "
                 "size",
                 (int(flat.rank[other[0]]),),
             )
@@ -234,7 +242,7 @@ class _Waits:
                 return f"rank {rank} has finished without it"
             return f"rank {rank} does nothing"
         busy = rows[np.argsort(self.flat.type[rows] == NodeType.COMM_RECV, kind="stable")]
-        return f"{self.flat.describe(int(busy[0]))} is under way there"
+        return f"{name_of(self.flat, int(busy[0]))} is under way there"
 
     def _never_tried(self, rank: int) -> Wait:
         """Nothing is under way: nodes became ready without a pass in which they would be tried."""
@@ -244,13 +252,13 @@ class _Waits:
             before = flat.pred[flat.pred_ptr[row] : flat.pred_ptr[row + 1]]
             if len(before) and not np.isnan(self.run.finish[before]).any():
                 skipped = before[self.action[before] == state.SKIP]
-                what = flat.describe(int((skipped if len(skipped) else before)[0]))
+                what = name_of(flat, int((skipped if len(skipped) else before)[0]))
                 return Wait(
                     row,
-                    f"{flat.describe(row).split(', ', 1)[1]} became ready when {what} ended at once; "
+                    f"{name_of(flat, row).split(', ', 1)[1]} became ready when {what} ended at once; "
                     "ASTRA-sim tries ready nodes only when some other node of the rank ends, and none is "
                     "left: give that node a tensor_size, or leave it out",
                     (),
                 )
         row = int(rows[0])
-        return Wait(row, f"{flat.describe(row).split(', ', 1)[1]} is never ready", ())
+        return Wait(row, f"{name_of(flat, row).split(', ', 1)[1]} is never ready", ())

@@ -135,7 +135,7 @@ def _digest_of_sources() -> int:
 
 
 def _compile(digest: int):
-    @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+    @njit(cache=True, nogil=True, error_model="numpy")
     def simulate(t, m, f):
         """Run until no event is left or a pool is full. Returns the digest of the sources (a cache key)."""
         begin(t, m, f)

@@ -12,58 +12,13 @@ from numpy.typing import NDArray
 from perfmodel.astra import costs, state
 from perfmodel.astra.config import Config
 from perfmodel.astra.customs import NATIVE_TAGS, read_custom
+from perfmodel.astra.naming import Flat, group_name, name_of
 from perfmodel.astra.plans import BROADCAST, Planner
 from perfmodel.astra.tables import Tables, build_tables
 from perfmodel.errors import InputError, SystemFileError, TraceError
-from perfmodel.kinds import NodeType, describe
+from perfmodel.kinds import NodeType
 
 Ints = NDArray[np.int64]
-
-
-@dataclass(frozen=True, eq=False)
-class Flat:
-    """Nodes of all ranks as arrays, N nodes in the order rank, then position in the file.
-
-    Attributes:
-        rank: i32 [N]; node_id: u64 [N]; type: i8 [N], `NodeType`; is_cpu: bool [N].
-        num_ops [FLOP], tensor_size [B], duration_us [us], comm_size [B]: i64 [N], -1 absent.
-        comm_type: i32 [N], -1 absent; group: i32 [N], index into `groups`, 0 the world.
-        peer: i32 [N], target of a send, source of a receive, -1 absent; tag: i64 [N], -1 absent.
-        involved: i32 [N], bit mask of network dimensions, -1 absent.
-        pred_ptr: i64 [N+1]; pred: i32 [E], prerequisites by row, without repeats.
-        ranks: of the trace; groups: members of each group, the world first; names: of the nodes.
-        group_names: of the groups, for messages.
-    """
-
-    rank: NDArray[np.int32]
-    node_id: NDArray[np.uint64]
-    type: NDArray[np.int8]
-    is_cpu: NDArray[np.bool_]
-    num_ops: Ints
-    tensor_size: Ints
-    duration_us: Ints
-    comm_type: NDArray[np.int32]
-    comm_size: Ints
-    group: NDArray[np.int32]
-    peer: NDArray[np.int32]
-    tag: Ints
-    involved: NDArray[np.int32]
-    pred_ptr: Ints
-    pred: NDArray[np.int32]
-    ranks: int
-    groups: tuple[tuple[int, ...], ...]
-    names: list[str] | None = None
-    group_names: tuple[str, ...] | None = None
-
-    def describe(self, row: int) -> str:
-        """A node for messages."""
-        what = describe(int(self.type[row]), int(self.comm_type[row]))
-        name = f" {self.names[row]!r}" if self.names and self.names[row] else ""
-        return f"rank {self.rank[row]}, node {self.node_id[row]}{name} ({what})"
-
-    def group_name(self, group: int) -> str:
-        """A group for messages."""
-        return self.group_names[group] if self.group_names else str(group)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,8 +93,7 @@ def lower(flat: Flat, config: Config) -> Lowered:
         SystemFileError: a configuration that does not fit the workload.
     """
     _check_world(flat, config)
-    rows = costs.RowTable()
-    planner = Planner(config, flat.groups, rows)
+    planner = Planner(config, flat.groups, costs.RowTable())
     customs = read_custom(config, planner)
     nodes = {name: np.zeros(len(flat.rank), np.int64) for name in state.NODE_FIELDS}
     nodes["rank"][:] = flat.rank
@@ -173,7 +127,7 @@ def _check_world(flat: Flat, config: Config) -> None:
         bad = [r for r in members if not 0 <= r < flat.ranks]
         if bad or len(set(members)) < len(members):
             what = f"names rank {bad[0]}, the trace has {flat.ranks}" if bad else "repeats a rank"
-            raise TraceError(f"communicator group {flat.group_name(g)} {what}")
+            raise TraceError(f"communicator group {group_name(flat, g)} {what}")
 
 
 def _units(flat: Flat) -> Ints:
@@ -222,7 +176,7 @@ class _Nodes:
         rows = np.flatnonzero(which)
         if len(rows):
             more = f" (and {len(rows) - 1} more nodes)" if len(rows) > 1 else ""
-            raise TraceError(f"{self.flat.describe(rows[0])} {why}{more}")
+            raise TraceError(f"{name_of(self.flat, rows[0])} {why}{more}")
 
     def _replay(self, which: NDArray[np.bool_]) -> None:
         """Recorded durations, whole microseconds; 0 lasts 1 ns."""
@@ -287,13 +241,13 @@ class _Nodes:
         plans = np.empty(distinct.shape[1], np.int32)
         for k, (kind, size, group, involved) in enumerate(distinct.T.tolist()):
             if group < 0 or group >= len(flat.groups):
-                raise TraceError(f"{flat.describe(rows[first[k]])} is of an unknown group")
+                raise TraceError(f"{name_of(flat, rows[first[k]])} is of an unknown group")
             try:
                 plans[k] = self.planner.plan(kind, size, group, involved)
             except TraceError as error:
-                raise TraceError(f"{flat.describe(rows[first[k]])} {error}") from None
+                raise TraceError(f"{name_of(flat, rows[first[k]])} {error}") from None
             except SystemFileError as error:
-                where = flat.describe(rows[first[k]])
+                where = name_of(flat, rows[first[k]])
                 raise SystemFileError(f"{error} (needed by {where})") from None
         nodes["plan"][rows] = plans[inverse]
         stuck = plans[inverse] < 0
@@ -311,9 +265,9 @@ class _Nodes:
             place = np.minimum(place, len(members) - 1)
             outside = members[order][place] != flat.rank[here]
             if outside.any():
-                node = flat.describe(here[np.flatnonzero(outside)[0]])
+                node = name_of(flat, here[np.flatnonzero(outside)[0]])
                 raise TraceError(
-                    f"{node} is of communicator group {flat.group_name(g)}, which its rank is not in"
+                    f"{node} is of communicator group {group_name(flat, g)}, which its rank is not in"
                 )
             nodes["member"][here] = order[place]
             nodes["position"][here] = place

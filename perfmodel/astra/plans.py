@@ -177,7 +177,7 @@ class Planner:
         """Append a phase; returns the bytes that a rank holds after it."""
         n, name = d.members, d.algorithm.name
         fixed = d.in_group and name != "doubleBinaryTree"
-        row = self.rows.row(costs.FIXED, GROUP_DELAY) if fixed else self.rows.row(costs.ENDPOINT)
+        row = self.rows.row(costs.DELAY, GROUP_DELAY) if fixed else self.rows.row(costs.ENDPOINT)
         phase = {
             "algorithm": _CODES[name],
             "members": n,

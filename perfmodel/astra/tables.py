@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +11,8 @@ from perfmodel.astra import state
 from perfmodel.astra.config import Config
 from perfmodel.astra.costs import CostTable
 from perfmodel.astra.customs import Customs
+from perfmodel.astra.naming import Flat
 from perfmodel.astra.plans import Planner
-
-if TYPE_CHECKING:
-    from perfmodel.astra.lower import Flat
 
 Ints = NDArray[np.int64]
 

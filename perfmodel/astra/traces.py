@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from perfmodel import chakra
-from perfmodel.astra.lower import Flat
+from perfmodel.astra.naming import Flat, name_of
 from perfmodel.errors import TraceError
 from perfmodel.kinds import NodeType
 
@@ -24,19 +24,14 @@ def read_flat(prefix: str | Path, ranks: int, comm_group: str | Path | None = No
         TraceError: a missing file, a node id given twice, a dependency on a node that is not there, a cycle,
             an unknown group.
     """
-    file_groups: Groups = {}
-    if comm_group is not None and "empty" not in str(comm_group):
-        file_groups = chakra.read_groups(comm_group)
-    index: dict[tuple[int, ...], int] = {}
+    file_groups = _file_groups(comm_group)
     names: list[str] = ["0"]
     members: list[tuple[int, ...]] = [tuple(range(ranks))]
     by_name: dict[tuple[str, tuple[int, ...]], int] = {}
     traces, groups, targets, counts = [], [], [], []
     offset = 0
     for rank in range(ranks):
-        path = Path(f"{prefix}.{rank}.et")
-        if not path.is_file():
-            raise TraceError(f"{path}: no such file; ranks 0 to {ranks - 1} need one each")
+        path = _file(prefix, rank, ranks)
         trace = chakra.read(path)
         known = {**file_groups, **_process_groups(trace, ranks)}
         slots = []
@@ -63,9 +58,22 @@ def read_flat(prefix: str | Path, ranks: int, comm_group: str | Path | None = No
         counts.append(count)
         offset += len(trace)
         traces.append(trace)
-    del index
     pred_ptr = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
     return _flat(traces, np.concatenate(groups), pred_ptr, np.concatenate(targets), members, names)
+
+
+def _file(prefix: str | Path, rank: int, ranks: int) -> Path:
+    path = Path(f"{prefix}.{rank}.et")
+    if not path.is_file():
+        raise TraceError(f"{path}: no such file; ranks 0 to {ranks - 1} need one each")
+    return path
+
+
+def _file_groups(comm_group: str | Path | None) -> Groups:
+    """Groups of the file; a name with "empty" in it is none, as in ASTRA-sim."""
+    if comm_group is None or "empty" in str(comm_group):
+        return {}
+    return chakra.read_groups(comm_group)
 
 
 def _process_groups(trace: chakra.RankTrace, ranks: int) -> Groups:
@@ -87,7 +95,7 @@ def _dependencies(trace: chakra.RankTrace, path: Path):
     )
     wanted = np.concatenate([trace.data_dep, trace.ctrl_dep])
     place = np.minimum(np.searchsorted(ids, wanted), max(n - 1, 0))
-    missing = np.flatnonzero(ids[place] != wanted) if n else []
+    missing = np.flatnonzero(ids[place] != wanted) if n else np.zeros(0, np.int64)
     if len(missing):
         k = missing[0]
         raise TraceError(
@@ -131,6 +139,6 @@ def _flat(traces, group, pred_ptr, pred, members, names) -> Flat:
     if len(elsewhere):
         row = elsewhere[0]
         raise TraceError(
-            f"{flat.describe(row)} names rank {own[row]} as its own side of the message"
+            f"{name_of(flat, row)} names rank {own[row]} as its own side of the message"
         )
     return flat

@@ -1,0 +1,27 @@
+"""How messages name nodes and communicator groups."""
+
+from dataclasses import dataclass
+
+from perfmodel import graph
+from perfmodel.kinds import describe
+
+
+@dataclass(frozen=True, eq=False)
+class Flat(graph.Flat):
+    """Nodes of all ranks in the order rank, position in the file, and the names of their groups."""
+
+    group_names: tuple[str, ...] = ()
+
+
+def name_of(flat: Flat, row: int) -> str:
+    """A node by rank, id, name and type."""
+    kind = describe(int(flat.type[row]), int(flat.comm_type[row]))
+    name = f" {flat.names[row]!r}" if flat.names and flat.names[row] else ""
+    return f"rank {flat.rank[row]}, node {flat.node_id[row]}{name} ({kind})"
+
+
+def group_name(flat: Flat, group: int) -> str:
+    """A communicator group by the name its file gives it, where that is known."""
+    if group < len(flat.group_names):
+        return flat.group_names[group]
+    return str(list(flat.groups[group]))
