@@ -7,7 +7,8 @@ set g = 0 is an interval: a bracket found on any grid then holds the only breakp
 rounding. With other models (a roofline at its ridge) g could leave 0 and return between two points of the grid;
 the grid is the check, `GRID` points to each side over a factor of `REACH`.
 
-A design's own order of issue adds jumps: there the breakpoint is where T(p) departs from w . c(p) either way.
+A design's own order of issue, and costs in whole nanoseconds, add jumps: there the breakpoint is the first value
+found at which T(p) departs from w . c(p) either way, to rounding.
 """
 
 from __future__ import annotations
@@ -116,7 +117,8 @@ def _first_change(design: Design, which: NDArray, ladder: NDArray) -> NDArray[np
         steps = np.linspace(0.0, 1.0, SPLIT + 1)
         good, bad, _ = _bracket(design, which, good[:, None] + (bad - good)[:, None] * steps)
     if len(rows):
-        result[rows] = _polish(design, which, good, bad) if design.frozen else bad
+        steady = design.frozen and not design.compiled.batched
+        result[rows] = _polish(design, which, bad) if steady else bad
     return result
 
 
@@ -148,7 +150,7 @@ def _evaluate(design: Design, values: NDArray) -> tuple[NDArray[np.float64], NDA
     return np.concatenate(total).astype(float), np.concatenate(along)
 
 
-def _polish(design: Design, which: NDArray, good: NDArray, bad: NDArray) -> NDArray[np.float64]:
+def _polish(design: Design, which: NDArray, bad: NDArray) -> NDArray[np.float64]:
     """One Newton step from just behind each breakpoint [B], on the path that overtook there.
 
     The bracket ends where the gap exceeds SAME, a little behind the crossing (w_k - w) . c(p) = 0 itself.

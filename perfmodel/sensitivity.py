@@ -28,10 +28,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from perfmodel.breakpoints import Design, breakpoints, makespans
+from perfmodel.cost import Models
 from perfmodel.errors import InputError
 from perfmodel.graph import Graph
 from perfmodel.hardware import System
-from perfmodel.longest_path import path_counts
 from perfmodel.parameters import parameter_units, parameters, with_parameters
 from perfmodel.predict import Compiled, compile
 from perfmodel.sweep import SCHEDULES
@@ -93,11 +93,12 @@ def sensitivity(
     fraction = TORNADO if tornado is True else float(tornado)
     if not 0 <= fraction < 1:
         raise InputError(f"tornado: got {tornado}, expected a fraction from 0 to 1, such as 0.1")
+    names, point = numbers(system, Models() if models is None else models)
     compiled = compile(graph, system, models)
-    names, point = numbers(compiled.system, compiled.models)
     cost, slope, curve = _expand(compiled, names, point, second)
-    makespan, visits = path_counts(compiled.levels, jnp.asarray(cost))
-    counts, total = np.asarray(visits, np.float64), float(makespan) * compiled.unit
+    events = compiled.events
+    longest, counts = _critical_counts(events.cost, events.pred_ptr, events.pred, cost)
+    total = longest * compiled.unit
     part = np.ones(len(cost), bool) if figure is None else compiled.category == figure
     weight = np.where(part, counts, 0.0)
     value = float(weight @ cost) * compiled.unit if figure is not None else total
@@ -154,25 +155,52 @@ def numbers(system: System, models: Any) -> tuple[tuple[str, ...], NDArray[np.fl
 
 def _expand(compiled: Compiled, names: tuple[str, ...], point: NDArray, second: bool):
     """Costs [S], their derivatives [S, P], and with `second` their second derivatives [S, P] (else empty)."""
+    evaluate = compiled.smooth or compiled.evaluate
 
     def costs(values: jax.Array) -> jax.Array:
-        moved = with_parameters(compiled.system, compiled.models, dict(zip(names, values)))
-        return compiled.evaluate(*moved)
+        return evaluate(
+            *with_parameters(compiled.system, compiled.models, dict(zip(names, values)))
+        )
 
-    def along(values: jax.Array, direction: jax.Array) -> jax.Array:
-        return jax.jvp(costs, (values,), (direction,))[1]
+    def along(values: jax.Array, direction: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.jvp(costs, (values,), (direction,))
 
     def twice(values: jax.Array, direction: jax.Array) -> jax.Array:
-        return jax.jvp(lambda v: along(v, direction), (values,), (direction,))[1]
+        return jax.jvp(lambda v: along(v, direction)[1], (values,), (direction,))[1]
 
     values, directions = jnp.asarray(point), jnp.eye(len(point))
-    each = jax.jit(jax.vmap(along, in_axes=(None, 0), out_axes=1))
-    slope = np.asarray(each(values, directions), np.float64)
+    each = jax.jit(jax.vmap(along, in_axes=(None, 0), out_axes=(None, 1)))
+    cost, slope = (np.asarray(a, np.float64) for a in each(values, directions))
+    if compiled.smooth:  # the costs themselves may be whole nanoseconds
+        cost = np.asarray(compiled.evaluate(compiled.system, compiled.models), np.float64)
     if not second:
-        return np.asarray(costs(values), np.float64), slope, np.zeros((0, len(point)))
-    each = jax.jit(jax.vmap(twice, in_axes=(None, 0), out_axes=1))
-    curve = np.asarray(each(values, directions), np.float64)
-    return np.asarray(costs(values), np.float64), slope, curve
+        return cost, slope, np.zeros((0, len(point)))
+    curves = jax.jit(jax.vmap(twice, in_axes=(None, 0), out_axes=1))(values, directions)
+    return cost, slope, np.asarray(curves, np.float64)
+
+
+@numba.njit(cache=True)
+def _critical_counts(row, ptr, pred, cost):
+    """The makespan, and how often each cost stands on the critical path, as in `Prediction.path`."""
+    finish = np.empty(row.size)
+    before = np.full(row.size, -1, np.int64)
+    last = -1
+    for v in range(row.size):
+        for e in range(ptr[v], ptr[v + 1]):
+            if before[v] < 0 or finish[pred[e]] > finish[before[v]]:
+                before[v] = pred[e]
+        finish[v] = finish[before[v]] if before[v] >= 0 else 0.0
+        if row[v] >= 0:
+            finish[v] += cost[row[v]]
+        if last < 0 or finish[v] > finish[last]:
+            last = v
+    counts = np.zeros(cost.size)
+    makespan = finish[last] if last >= 0 else 0.0
+    while last >= 0:
+        if row[last] >= 0:
+            counts[row[last]] += 1.0
+        last = before[last]
+    return makespan, counts
 
 
 def _elasticity(point: NDArray, derivative: NDArray, value: float) -> NDArray[np.float64]:
