@@ -171,7 +171,7 @@ def choose(kind: str, members: int, topology: str) -> str:
         return "direct"
     if topology == "ring":
         return "ring"
-    if kind not in ("all_reduce", "reduce_scatter", "all_gather"):
+    if kind not in ("all_reduce", "reduce_scatter", "reduce_scatter_block", "all_gather"):
         return "tree"
     return "ring" if members & (members - 1) else "halving-doubling"
 
