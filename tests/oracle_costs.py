@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from oracle import COLLECTIVE, COMP, MEM_LOAD, MEM_STORE, SEND, Nodes
+from tests.oracle import COLLECTIVE, COMP, MEM_LOAD, MEM_STORE, SEND, Nodes
 
 KINDS = (
     "all_reduce",
