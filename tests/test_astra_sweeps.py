@@ -132,7 +132,7 @@ def test_smooth_costs_can_be_differentiated_in_every_parameter():
         step = max(abs(value), 1e-9) * 1e-6
         up, down = total({**values, path: value + step}), total({**values, path: value - step})
         numeric = float(up - down) / (2 * step)
-        assert float(gradient[path]) == pytest.approx(numeric, rel=1e-4, abs=1e-3 / step * 1e-9)
+        assert float(gradient[path]) == pytest.approx(numeric, rel=1e-4)
 
 
 def test_a_parameter_that_the_system_does_not_have_is_named():
@@ -144,5 +144,5 @@ def test_a_negative_or_infinite_duration_is_refused():
     lowered = median("llm_pp8")
     with pytest.raises(InputError, match="negative or not finite"):
         lowered.run(-lowered.costs())
-    with pytest.raises(InputError, match="expected .* rows"):
+    with pytest.raises(InputError, match=r"expected \d+ rows"):
         lowered.run(np.ones(3))
