@@ -232,9 +232,9 @@ def calibrate(
 
     models = Models()
     if saturating:
-        from perfmodel.saturation import Saturating
+        from perfmodel.saturation import SaturatingAlphaBeta
 
-        models = models.replace(network=Saturating())
+        models = models.replace(network=SaturatingAlphaBeta())
     table = read_table(Path(measurements))
     result = fit(
         table, hardware(system, dtype=dtype), list(paths), models=models, confidence=confidence

@@ -26,7 +26,7 @@ from perfmodel.reduce import Reduced, reduce
 from perfmodel.schedule import freeze, list_schedule, makespans
 from perfmodel.tasks import Tasks, build
 
-Own = Callable[..., tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int32]]]
+Own = Callable[..., tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[Any]]]
 
 
 class Lowering(Protocol):

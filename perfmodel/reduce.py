@@ -63,7 +63,7 @@ def reduce(events: Events, costs: int, *, merge: bool = True) -> Reduced:
     )
     cost = events.cost.astype(np.int64) + 1
     if not merge:
-        return Reduced(cost, ptr, pred, combination)
+        return Reduced(cost.astype(np.int32), ptr, pred, combination)
     for _ in range(MAX_ROUNDS):
         before = len(cost), len(pred)
         ptr, pred = _drop_implied(ptr, pred)
@@ -71,7 +71,7 @@ def reduce(events: Events, costs: int, *, merge: bool = True) -> Reduced:
         ptr, pred, cost, combination = _contract_chains(ptr, pred, cost, combination)
         if (len(cost), len(pred)) == before:
             break
-    return Reduced(cost, ptr, pred, combination)
+    return Reduced(cost.astype(np.int32), ptr, pred, combination)
 
 
 @dataclass(frozen=True, eq=False)

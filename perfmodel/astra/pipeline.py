@@ -214,7 +214,7 @@ def load(
     """
     config = read_config(system, network, remote_memory, backend=backend, queues=queues)
     warn_of_ignored(config)
-    given = {} if comm_group is None or "empty" in str(comm_group) else comm_group
+    given: Any = {} if comm_group is None or "empty" in str(comm_group) else comm_group
     graph, problems = examine(prefix, groups=given, lenient=LENIENT)
     problems.check()
     assert graph is not None
