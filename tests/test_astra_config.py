@@ -1,0 +1,208 @@
+"""ASTRA-sim's configuration files: every key taken, refused with a reason, or named as ignored."""
+
+import json
+
+import pytest
+
+from perfmodel.astra.config import (
+    Algorithm,
+    read_config,
+    read_memory,
+    read_network,
+    read_system,
+    warn_of_ignored,
+)
+from perfmodel.errors import SystemFileError
+from tests import astra_reference as reference
+
+SYSTEM = {"preferred-dataset-splits": 4, "all-reduce-implementation": ["ring"]}
+NETWORK = {"topology": ["Ring"], "npus_count": [4], "bandwidth": [50.0], "latency": [500.0]}
+
+
+def test_all_reference_configurations_are_read():
+    place = reference.folder()
+    for path in (place / "system").iterdir():
+        system = read_system(path)
+        assert system.memory_bandwidth == 1600e9
+        assert system.peak_flops == 312e12
+    assert read_system(place / "system" / "ring_s4_a1_delay37.json").endpoint_delay == 37
+    assert read_system(place / "system" / "ring_d2_s4_a1_base.json").baseline
+    network = read_network(place / "network" / "ring2_fc4_sw2.yml")
+    assert network.topology == ("Ring", "FullyConnected", "Switch")
+    assert network.sizes == (2, 4, 2)
+    assert network.ranks == 16
+    assert network.bandwidth == (250 * 2.0**30, 200 * 2.0**30, 50 * 2.0**30)
+    assert network.latency == (20e-9, 50e-9, 500e-9)
+
+
+def test_defaults_are_the_simulators():
+    system = read_system({"preferred-dataset-splits": 1})
+    assert (system.endpoint_delay, system.active_chunks) == (10, 1)
+    assert not system.roofline
+    assert not system.replay
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ring", Algorithm("ring")),
+        ("oneRing", Algorithm("ring", -1, True)),
+        ("direct", Algorithm("direct")),
+        ("direct12", Algorithm("direct", 12)),
+        ("oneDirect3", Algorithm("direct", 3, True)),
+        ("halvingDoubling", Algorithm("halvingDoubling")),
+        ("oneHalvingDoubling", Algorithm("halvingDoubling", -1, True)),
+        ("doubleBinaryTree", Algorithm("doubleBinaryTree")),
+    ],
+)
+def test_algorithms_are_read_by_name(text, expected):
+    system = read_system({**SYSTEM, "all-to-all-implementation": [text]})
+    assert system.algorithms["all-to-all"] == (expected,)
+
+
+@pytest.mark.parametrize(
+    "text", ["Ring", "oneDoubleBinaryTree", "direct0", "direct-2", "tree", "", "directX", "one"]
+)
+def test_unknown_algorithms_are_named(text):
+    with pytest.raises(SystemFileError, match=r"all-reduce-implementation: .*expected ring, oneR"):
+        read_system({**SYSTEM, "all-reduce-implementation": [text]})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("preferred-dataset-splits", 0, "expected a number, at least 1"),
+        ("preferred-dataset-splits", 1.5, "expected a whole number"),
+        ("preferred-dataset-splits", None, "is None"),
+        ("endpoint-delay", -1, "expected a number, at least 0"),
+        ("endpoint-delay", "10", "is '10'; expected a number"),
+        ("active-chunks-per-dimension", 0, "at least 1"),
+        ("scheduling-policy", "SJF", "expected one of"),
+        ("collective-optimization", "best", "expected one of"),
+        ("peak-perf", float("nan"), "expected a number"),
+        ("local-mem-bw", -3, "at least 0"),
+        ("model-shared-bus", 1, "the LogGP bus is not modelled"),
+        ("all-reduce-implementation", "ring", "expected a list of texts"),
+        ("all-reduce-implementation", [], "expected a list of texts"),
+        ("all-reduce-implementation-custom", ["a", "b"], "expected one prefix"),
+        ("per-node-custom-implementation", "x.yml", "is not modelled"),
+    ],
+)
+def test_a_wrong_value_in_the_system_file_names_file_key_and_remedy(tmp_path, key, value, why):
+    path = tmp_path / "system.json"
+    path.write_text(json.dumps({**SYSTEM, key: value}))
+    with pytest.raises(SystemFileError) as caught:
+        read_system(path)
+    assert str(path) in str(caught.value)
+    assert key in str(caught.value)
+    assert why in str(caught.value)
+
+
+def test_a_missing_number_of_splits_is_refused():
+    with pytest.raises(SystemFileError, match="preferred-dataset-splits is None"):
+        read_system({"all-reduce-implementation": ["ring"]})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("topology", ["Torus"], "expected one of"),
+        ("topology", "Ring", "expected a list"),
+        ("npus_count", [0], "positive whole number"),
+        ("npus_count", [2.5], "positive whole number"),
+        ("npus_count", [True], "positive whole number"),
+        ("bandwidth", [0.0], "expected a number, above 0"),
+        ("latency", [-1.0], "at least 0"),
+        ("latency", [1.0, 2.0], "lists of different lengths"),
+        ("bandwidth", None, "expected a list"),
+    ],
+)
+def test_a_wrong_value_in_the_network_file_is_named(key, value, why):
+    with pytest.raises(SystemFileError, match=why):
+        read_network({**NETWORK, key: value})
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        ({}, "memory-type is None"),
+        ({"memory-type": "DISK"}, "expected one of"),
+        ({"memory-type": "MEMORY_POOL"}, "below 1 B/ns"),
+        ({"memory-type": "MEMORY_POOL", "remote-mem-bw": 0.7}, "below 1 B/ns"),
+        ({"memory-type": "PER_NODE_MEMORY_EXPANSION", "remote-mem-bw": 1}, "num-nodes is None"),
+    ],
+)
+def test_a_wrong_remote_memory_is_named(data, why):
+    with pytest.raises(SystemFileError, match=why):
+        read_memory(data)
+
+
+def test_remote_memory_keeps_whole_nanoseconds_and_bytes():
+    memory = read_memory(
+        {"memory-type": "MEMORY_POOL", "remote-mem-latency": 10.9, "remote-mem-bw": 3.9}
+    )
+    assert (memory.latency, memory.bandwidth) == (10e-9, 3e9)
+
+
+def test_no_memory_file_is_no_remote_memory():
+    assert read_memory(None).type == "NO_MEMORY_EXPANSION"
+
+
+@pytest.mark.parametrize(
+    ("system", "network", "keys", "why"),
+    [
+        (SYSTEM, NETWORK, {"backend": "slow"}, "expected 'unaware' or 'aware'"),
+        (SYSTEM, NETWORK, {"queues": 0}, "num-queues-per-dim is 0"),
+        (
+            SYSTEM,
+            {key: value * 2 for key, value in NETWORK.items()},
+            {"backend": "aware"},
+            "2 dimensions; the congestion-aware backend takes one",
+        ),
+        (
+            {**SYSTEM, "all-reduce-implementation": ["ring", "ring"]},
+            NETWORK,
+            {},
+            "has 2 entries, .* 1 dimensions",
+        ),
+        ({**SYSTEM, "roofline-enabled": 1}, NETWORK, {}, "needs peak-perf and local-mem-bw"),
+    ],
+)
+def test_files_that_do_not_fit_together_are_refused(system, network, keys, why):
+    with pytest.raises(SystemFileError, match=why):
+        read_config(system, network, **keys)
+
+
+def test_memory_nodes_have_to_cover_all_ranks():
+    memory = {
+        "memory-type": "PER_NODE_MEMORY_EXPANSION",
+        "remote-mem-bw": 1,
+        "num-nodes": 1,
+        "num-npus-per-node": 2,
+    }
+    with pytest.raises(SystemFileError, match="cover 2 ranks, the network has 4"):
+        read_config(SYSTEM, NETWORK, memory)
+
+
+def test_keys_without_effect_are_named_once():
+    system = {**SYSTEM, "boost-mode": 0, "prefered-splits": 3, "L": 0}
+    config = read_config(system, {**NETWORK, "colour": 1})
+    assert [text.split(": ")[1] for text in config.ignored] == [
+        "L",
+        "boost-mode",
+        "prefered-splits",
+        "colour",
+    ]
+    with pytest.warns(UserWarning, match="without effect .*boost-mode"):
+        warn_of_ignored(config)
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "{", "\x00", "[" * 100_000])
+def test_a_file_that_is_no_configuration_is_one_clear_error(tmp_path, text):
+    path = tmp_path / "file"
+    path.write_text(text)
+    for read in (read_system, read_network, read_memory):
+        with pytest.raises(SystemFileError, match=r"file"):
+            read(path)
+    with pytest.raises(SystemFileError, match="cannot be read"):
+        read_system(tmp_path / "absent.json")
