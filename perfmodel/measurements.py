@@ -15,6 +15,7 @@ All have `duration_s`.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -231,7 +232,10 @@ def _message(table: pd.DataFrame, row: int, system: System):
 
 
 def _sized(system: System, ranks: int) -> System:
-    """The system itself where it has the ranks, else grown to them."""
+    """The system itself where it has the ranks, else grown to them, inner dimensions full."""
     if not system.network:
         raise InputError(f"measurements: system {system.name} has no network to communicate over")
-    return system if ranks <= system.ranks else system.resized(ranks)
+    if ranks <= system.ranks:
+        return system
+    inner = math.prod(max(d.built, d.size) for d in system.network[:-1])
+    return system.resized(-(-ranks // inner) * inner)

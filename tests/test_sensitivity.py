@@ -195,7 +195,7 @@ def random_graph(folder, seed):
     def size():
         return int(10 ** random.uniform(4, 7.5))
 
-    for event in range(random.integers(5, 16)):
+    for event in range(random.integers(4, 12)):
         kind, rank = (
             random.choice(["comp", "load", "message", "coll"], p=[0.5, 0.1, 0.15, 0.25]),
             random.integers(4),
@@ -274,13 +274,13 @@ def test_one_sided_derivatives_equal_one_sided_differences_where_ranks_and_sizes
     """Whole numbers everywhere, so that paths tie; differences along the frozen order."""
     system = System(NPU(1e12, 1e12), (Dimension(1e10, 1e-3, "switch", 2),))
     tied = 0
-    for seed in range(25):
+    for seed in range(12):
         random = np.random.default_rng(seed)
         lines = [[], []]
-        for _ in range(14):
+        for _ in range(10):
             rank = random.integers(2)
             deps = [k for k in range(len(lines[rank])) if random.random() < 0.3]
-            work = int(random.integers(1, 4)) * GIGA
+            work = int(random.integers(1, 3)) * GIGA
             node = comp(work, 0) if random.random() < 0.6 else load_to(work)
             lines[rank].append({**node, "deps": deps})
         for line in lines:
@@ -298,22 +298,22 @@ def test_one_sided_derivatives_equal_one_sided_differences_where_ranks_and_sizes
                 moved, _ = moved_by(system, None, name, row.value + side)
                 difference = (frozen_makespan(compiled, moved) - here) / side
                 assert difference == pytest.approx(expected, rel=1e-5, abs=1e-9 * here / step)
-    assert tied > 10
+    assert tied > 8
 
 
 def test_nothing_changes_within_the_breakpoints_and_something_behind_them(tmp_path):
     system = System(NPU(1.1e12, 3.3e11), (Dimension(2.1e10, 1.3e-6, "switch", 4),))
     found = 0
-    for seed in range(6):
+    for seed in range(3):
         graph = random_graph(tmp_path / str(seed), seed)
         compiled = pm.compile(graph, system)
         table = by_name(graph, system, moves=True, schedule="frozen")
-        path = pm.evaluate(compiled).path
+        rows = compiled.events.cost[pm.evaluate(compiled).path]
 
-        def length(name, value, compiled=compiled, path=path):
-            p = pm.evaluate(compiled, *moved_by(system, pm.Models(), name, value))
-            rows = compiled.events.cost[path]
-            return p.cost[rows[rows >= 0]].sum(), p.makespan
+        def length(name, value, compiled=compiled, rows=rows):
+            moved, _ = moved_by(system, None, name, value)
+            cost = np.asarray(compiled.evaluate(moved, compiled.models))
+            return cost[rows[rows >= 0]].sum(), frozen_makespan(compiled, moved)
 
         for name in ("npu.peak_flops", "npu.memory_bandwidth", "network.0.bandwidth"):
             row = table.loc[name]
@@ -326,7 +326,7 @@ def test_nothing_changes_within_the_breakpoints_and_something_behind_them(tmp_pa
                 assert makespan == pytest.approx(along, rel=1e-12)
                 along, makespan = length(name, edge * out)
                 assert makespan > along * (1 + 1e-12)
-    assert found > 5
+    assert found >= 4
 
 
 def test_sensitivities_of_reference_traces_are_finite_and_add_up(shared):
