@@ -1,0 +1,121 @@
+"""Prints how far ASTRA mode agrees with the simulator's runs: `python -m tests.astra_agreement`."""
+
+from __future__ import annotations
+
+import time
+
+import jax
+import numpy as np
+from _pytest.outcomes import Skipped
+
+from perfmodel import astra
+from tests import astra_reference as reference
+
+jax.config.update("jax_enable_x64", True)
+
+
+def agreement(cases: list[reference.Case]) -> tuple[int, int, int, int]:
+    """Cases that were compared, with equal cycles, with equal exposed time, and skipped."""
+    equal = exposed = compared = skipped = 0
+    for case in cases:
+        try:
+            lowered = reference.lowered(case)
+        except Skipped:
+            skipped += 1
+            continue
+        cost = lowered.costs()
+        run = lowered.run(cost)
+        compared += 1
+        equal += run.rank_end.tolist() == case["cycles"]
+        exposed += run.ok and astra.exposed(lowered, cost, run) == case["exposed"]
+    return compared, equal, exposed, skipped
+
+
+def longest_paths(cases: list[reference.Case]) -> tuple[int, int]:
+    """Cases whose recorded order was evaluated by a plain loop, and those with equal times of all nodes."""
+    compared = equal = 0
+    for case in cases:
+        try:
+            lowered = reference.lowered(case)
+        except Skipped:
+            continue
+        cost = lowered.costs()
+        run = lowered.run(cost, record=True)
+        events = run.events
+        start, finish = reference.longest(cost, events.pred_ptr, events.pred, events.cost)
+        compared += 1
+        equal += bool(
+            (start[events.node_first] == run.issue).all()
+            and (finish[events.node_last] == run.finish).all()
+        )
+    return compared, equal
+
+
+def diagnoses(cases: list[reference.Case]) -> tuple[int, int]:
+    """Runs that never end there, and those that end in a diagnosis here."""
+    found = compared = 0
+    for case in cases:
+        try:
+            lowered = reference.lowered(case)
+        except Skipped:
+            continue
+        compared += 1
+        found += astra.diagnose(lowered, lowered.run(lowered.costs())).startswith(
+            "the workload never ends"
+        )
+    return compared, found
+
+
+def sweeps() -> tuple[int, int, int, np.ndarray]:
+    """Points, equal with own schedules, points that keep the median design's order, relative error of smooth costs."""
+    from tests import test_astra_sweeps as at
+
+    count = equal = kept = 0
+    error: list[float] = []
+    for trace in at.TRACES:
+        try:
+            lowered = at.median(trace)
+        except Skipped:
+            continue
+        cost = lowered.costs(at.designs(trace))
+        ends, digests = lowered.run_many(cost)
+        smooth, _ = lowered.run_many(np.asarray(lowered.costs(at.designs(trace), truncate=False)))
+        cycles = np.array([point["cycles"] for point in at.points(trace)]).T
+        count += ends.shape[1]
+        equal += int((ends == cycles).all(axis=0).sum())
+        kept += int((digests == np.uint64(lowered.run(lowered.costs()).digest)).sum())
+        error += np.abs(smooth.max(0) / ends.max(0) - 1).tolist()
+    return count, equal, kept, np.array(error)
+
+
+def main() -> None:
+    """Print the table."""
+    begin = time.perf_counter()
+    runs = reference.cases("cases.jsonl")
+    memory = reference.cases("memory_cases.jsonl")
+    finished = [case for case in runs if case["finished"]]
+    for backend in ("unaware", "aware"):
+        compared, equal, exposed, skipped = agreement(
+            [case for case in finished if case["backend"] == backend]
+        )
+        print(
+            f"{backend}: cycles equal in {equal} of {compared}, exposed in {exposed}; skipped {skipped}"
+        )
+    print(f"all runs: {time.perf_counter() - begin:.1f} s, including the compilation")
+    compared, equal, exposed, skipped = agreement([case for case in memory if case["finished"]])
+    print(f"memory: cycles equal in {equal} of {compared}, exposed in {exposed}; skipped {skipped}")
+    compared, found = diagnoses([case for case in runs + memory if not case["finished"]])
+    print(f"never ending there: {found} of {compared} with a diagnosis here")
+    compared, equal = longest_paths(finished)
+    print(f"longest path over the recorded order: all nodes equal in {equal} of {compared}")
+    count, equal, kept, error = sweeps()
+    print(f"sweep points: equal in {equal} of {count}; {kept} keep the order of the median design")
+    print(
+        f"without truncation: {np.median(error):.4%} off in the median, "
+        f"{np.quantile(error, 0.95):.4%} at the 95th percentile, {error.max():.4%} at worst"
+    )
+    print(f"in total {time.perf_counter() - begin:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
