@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from perfmodel.errors import InputError
-from perfmodel.problem import FEASIBLE, Point, Problem, Vector
+from perfmodel.problem import FEASIBLE, NothingFeasible, Point, Problem, Vector
 
 MOST_BRANCHES = 1000
 WHOLE = 1e-6
@@ -35,8 +35,8 @@ def branch(
         return descent(problem, starts)
     places = [problem.design.paths.index(path) for path in integers]
     scale = problem.scale
-    low, high = scale.lower.copy(), scale.upper.copy()
-    low[places], high[places] = np.ceil(low[places]), np.floor(high[places])
+    low, high = (np.array(scale.x(z), float) for z in problem.bounds())
+    low[places], high[places] = np.ceil(scale.lower[places]), np.floor(scale.upper[places])
     best: Point | None = None
     first: float | None = None
     box: tuple[Vector, Vector] | None = None
@@ -70,7 +70,7 @@ def branch(
             f"integers: {MOST_BRANCHES} problems did not settle {', '.join(integers)}; narrow their bounds"
         )
     if best is None or first is None:
-        raise InputError(
+        raise NothingFeasible(
             f"integers: no design with {', '.join(integers)} whole meets all constraints; relax one or widen bounds"
         )
     problem.box = box

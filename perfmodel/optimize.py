@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from scipy.stats import qmc
 
-from perfmodel.cost import Models
 from perfmodel.descent import Step, descend, project
 from perfmodel.economics import Economics
 from perfmodel.goal import Constraints, Objective
@@ -19,17 +18,9 @@ from perfmodel.hardware import System
 from perfmodel.integers import branch
 from perfmodel.optimum import History, Optimum, check_gradient, multipliers
 from perfmodel.parameters import parameters, with_parameters
-from perfmodel.predict import Compiled, compile
-from perfmodel.problem import FEASIBLE, Effort, Point, Problem, Vector
-from perfmodel.request import (
-    Bounds,
-    NothingFeasible,
-    Options,
-    combinations,
-    labels,
-    prepare,
-    scale_of,
-)
+from perfmodel.predict import compile
+from perfmodel.problem import FEASIBLE, NothingFeasible, Point, Problem, Vector
+from perfmodel.request import Bounds, Options, problems
 from perfmodel.search import search
 
 RESCHEDULES = 4
@@ -131,7 +122,6 @@ def optimize(
         >>> [round(value / 1e9) for value in best.parameters.values()]
         [395, 105]
     """
-    models = Models() if models is None else models
     options = Options(
         objective,
         constraints,
@@ -147,23 +137,23 @@ def optimize(
         check_gradients,
         threads,
     )
-    tried = list(combinations(choices))
-    prepared = [prepare(graph, system, models, bounds, options, wish) for wish in tried]
-    scale, effort = scale_of(bounds, options), Effort()
     history = History(tuple(bounds), progress)
-    compiled: dict[tuple, Compiled] = {}
-    results = []
+    best: tuple[Found, dict[str, Any]] | None = None
+    failure: NothingFeasible | None = None
     with history:
-        for wish, (design, wanted) in zip(tried, prepared):
-            key = tuple((k, wish[k]) for k in labels(wish, models))
-            if key not in compiled:
-                compiled[key] = compile(graph, design.system, design.models)
-            history.combination = wish
-            problem = Problem(compiled[key], design, wanted, scale, effort, threads)
-            results.append(settle(problem, options, history.note))
-    best, chosen = min(zip(results, tried), key=lambda pair: rank(pair[0]))
-    check_feasible(best)
-    return _optimum(best, chosen, history)
+        for chosen, problem in problems(graph, system, models, bounds, options, choices):
+            history.combination = chosen
+            try:
+                found = settle(problem, options, history.note)
+            except NothingFeasible as error:
+                failure = error
+                continue
+            if best is None or rank(found) < rank(best[0]):
+                best = found, chosen
+    if best is None:
+        assert failure is not None
+        raise failure
+    return _optimum(*best, bounds, history)
 
 
 def _starts(problem: Problem, options: Options) -> Vector:
@@ -171,7 +161,9 @@ def _starts(problem: Problem, options: Options) -> Vector:
     low, high = problem.bounds()
     known = parameters(problem.design.system, problem.design.models)
     reference = np.array([float(known[path]) for path in problem.design.paths])
-    first = problem.scale.z(np.clip(reference, problem.scale.lower, problem.scale.upper))
+    first = np.clip(
+        problem.scale.z(np.clip(reference, problem.scale.lower, problem.scale.upper)), low, high
+    )
     drawn = qmc.Sobol(len(low), rng=np.random.default_rng(options.seed)).random_base2(
         max(options.starts - 1, 0).bit_length()
     )[: options.starts - 1]
@@ -228,7 +220,10 @@ def settle(problem: Problem, options: Options, tell: Callable[[Step], None]) -> 
         if rank(later) >= rank(best):
             break
         best = later
-    return search(best, again, rank, seed=options.seed) if open_order else best
+    if open_order:
+        best = search(best, again, rank, seed=options.seed)
+    _check_feasible(best)
+    return best
 
 
 def rank(found: Found) -> tuple[float, float]:
@@ -237,7 +232,7 @@ def rank(found: Found) -> tuple[float, float]:
     return max(found.problem.excess(y), FEASIBLE), found.problem.objective(y)[0]
 
 
-def check_feasible(best: Found) -> None:
+def _check_feasible(best: Found) -> None:
     """Raise InputError where the best design still exceeds a limit."""
     y = np.append(best.point.z, math.log(best.own))
     if best.problem.excess(y) <= FEASIBLE:
@@ -254,24 +249,24 @@ def check_feasible(best: Found) -> None:
     )
 
 
-def _optimum(best: Found, combination: dict[str, Any], history: History) -> Optimum:
+def _optimum(best: Found, chosen: dict[str, Any], bounds: Bounds, history: History) -> Optimum:
     problem, point = best.problem, best.point
     design, scale = problem.design, problem.scale
     values = dict(zip(design.paths, np.asarray(scale.x(point.z), float).tolist()))
+    values.update((path, float(chosen[path])) for path in design.paths if path not in bounds)
     system, models = with_parameters(design.system, design.models, values)
-    ends = zip(scale.lower.tolist(), scale.upper.tolist())
     value = problem.objective(np.append(point.z, math.log(best.own)))[0]
     return Optimum(
-        parameters=values,
-        choices=dict(combination),
+        parameters={path: values[path] for path in bounds},
+        choices=dict(chosen),
         objective=problem.unscaled(value),
         makespan=point.makespan,
         own_makespan=best.own,
         bound=problem.unscaled(best.bound),
         system=system,
         models=models,
-        multipliers=multipliers(problem, point),
+        multipliers=multipliers(problem, point, tuple(bounds)),
         path=history.table(),
         effort=problem.effort,
-        bounds=dict(zip(design.paths, ends)),
+        bounds={path: (float(low), float(high)) for path, (low, high) in bounds.items()},
     )

@@ -124,15 +124,19 @@ class History:
         return pd.DataFrame(rows)
 
 
-def multipliers(problem: Problem, point: Point) -> pd.DataFrame:
-    """What limits and bounds are worth at an optimum, by its first-order conditions (see `kkt`)."""
+def multipliers(problem: Problem, point: Point, paths: tuple[str, ...]) -> pd.DataFrame:
+    """What limits, and the bounds of some parameters, are worth at an optimum (see `kkt`)."""
     scale, y = problem.scale, point.y
     low, high = (np.append(scale.z(end), y[-1]) for end in (scale.lower, scale.upper))
     ends = low - FAR * np.eye(len(y))[-1], high + FAR * np.eye(len(y))[-1]
     weights = weigh(problem, y, list(problem.pieces.values()), ends)
     factor = float(np.exp(point.objective)) if problem.goal.positive else 1.0
     rows = [*_limit_rows(problem, point, factor * weights.limits)]
-    rows += _bound_rows(problem, point, factor * weights.lower, factor * weights.upper)
+    rows += [
+        row
+        for path, row in _bound_rows(problem, point, factor * weights.lower, factor * weights.upper)
+        if path in paths
+    ]
     return pd.DataFrame(rows, columns=["constraint", "value", "limit", "active", "multiplier"])
 
 
@@ -145,7 +149,9 @@ def _limit_rows(problem: Problem, point: Point, weights: Vector) -> Iterator[tup
         yield limit.name, float(limit.left(x, t)), float(limit.right(x, t)), active, worth
 
 
-def _bound_rows(problem: Problem, point: Point, lower: Vector, upper: Vector) -> Iterator[tuple]:
+def _bound_rows(
+    problem: Problem, point: Point, lower: Vector, upper: Vector
+) -> Iterator[tuple[str, tuple]]:
     scale = problem.scale
     x = np.asarray(scale.x(point.z), float)
     slope = scale.slope(x)
@@ -156,7 +162,8 @@ def _bound_rows(problem: Problem, point: Point, lower: Vector, upper: Vector) ->
         active = np.abs(point.z - scale.z(end)) <= ACTIVE
         for k, path in enumerate(problem.design.paths):
             worth = float(sign * weights[k] / slope[k]) if active[k] and slope[k] else 0.0
-            yield f"{path} {word} {end[k]:g}", float(x[k]), float(end[k]), bool(active[k]), worth
+            name = f"{path} {word} {end[k]:g}"
+            yield path, (name, float(x[k]), float(end[k]), bool(active[k]), worth)
 
 
 def check_gradient(

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from perfmodel.cost import Models
 from perfmodel.economics import FIGURES, Economics
 from perfmodel.errors import InputError
 from perfmodel.expression import parse
@@ -21,17 +20,8 @@ from perfmodel.goal import Constraints, Design, goal, relations
 from perfmodel.graph import Graph
 from perfmodel.hardware import System
 from perfmodel.optimize import Found, settle
-from perfmodel.predict import Compiled, compile
-from perfmodel.problem import FEASIBLE, Effort, Problem
-from perfmodel.request import (
-    Bounds,
-    NothingFeasible,
-    Options,
-    combinations,
-    labels,
-    prepare,
-    scale_of,
-)
+from perfmodel.problem import NothingFeasible, Problem
+from perfmodel.request import Bounds, Options, problems
 
 ROOM = 1e-7
 """The best value of an objective may be exceeded by this much (relative) while others are improved."""
@@ -72,9 +62,9 @@ def pareto(
         schedule: "frozen" keeps the order of issue of `system`; "own" finds each point's own, which takes long.
 
     Returns:
-        One row per design, by the second objective ascending: the choices, the parameters, one column per objective
-        (makespan_s, cost_usd, power_W, energy_J, area_mm2, or the text), own_makespan_s. Designs that another
-        one beats in every objective are left out, so there may be fewer than `points`.
+        One row per design, by the second objective ascending: the parameters, one column per objective
+        (makespan_s, cost_usd, power_W, energy_J, area_mm2, or the text), own_makespan_s, the choices. Designs that
+        another one beats in every objective are left out, so there may be fewer than `points`.
 
     Raises:
         InputError: as `optimize`; not two or three objectives; an objective that is not positive.
@@ -85,7 +75,6 @@ def pareto(
         raise InputError(f"objectives: one of {', '.join(objectives)} is named twice")
     if points < 2:
         raise InputError(f"points: got {points}, expected 2 or more")
-    models = Models() if models is None else models
     options = Options(
         objective=objectives[0],
         constraints=constraints,
@@ -101,21 +90,12 @@ def pareto(
         check_gradients=False,
         threads=threads,
     )
-    wishes = list(combinations(choices))
-    prepared = [prepare(graph, system, models, bounds, options, wish) for wish in wishes]
-    compiled: dict[tuple, Compiled] = {}
     rows: list[dict[str, Any]] = []
     values: list[list[float]] = []
-    for wish, (design, wanted) in zip(wishes, prepared):
-        key = tuple((k, wish[k]) for k in labels(wish, models))
-        if key not in compiled:
-            compiled[key] = compile(graph, design.system, design.models)
-        problem = Problem(
-            compiled[key], design, wanted, scale_of(bounds, options), Effort(), threads
-        )
+    for chosen, problem in problems(graph, system, models, bounds, options, choices):
         for found in _front(problem, objectives, points, options):
             row, value = _row(found, objectives)
-            rows.append({**wish, **row})
+            rows.append({**row, **chosen})
             values.append(value)
     if not rows:
         raise InputError("constraints: no design within the bounds was found that meets them")
@@ -144,6 +124,9 @@ def _front(
 ) -> Iterator[Found]:
     """Designs for one combination of choices."""
     first, *others = objectives
+    centre = jnp.asarray(problem.scale.centre())
+    for text in others:
+        goal(problem.design, text, None, centre)
     ends = []
     for text in objectives:
         found = _solve(problem, text, {}, options)
@@ -172,11 +155,9 @@ def _solve(
     wanted = goal(problem.design, objective, said, jnp.asarray(problem.scale.centre()))
     here = problem.towards(wanted)
     try:
-        found = settle(here, replace(options, objective=objective), lambda step: None)
+        return settle(here, replace(options, objective=objective), lambda step: None)
     except NothingFeasible:
         return None
-    y = np.append(found.point.z, math.log(found.own))
-    return found if found.problem.excess(y) <= FEASIBLE else None
 
 
 def _value(found: Found, text: str) -> float:

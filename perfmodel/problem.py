@@ -7,6 +7,7 @@ their maxima. Variables are scaled: z = ln x, or z = (x - lower) / (upper - lowe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,8 +26,13 @@ from perfmodel.predict import Compiled
 
 Vector = NDArray[np.float64]
 
+
 FEASIBLE = 1e-7
 """A limit holds where its residual (a relative excess) is at most this."""
+
+
+class NothingFeasible(InputError):
+    """No design within the bounds meets the constraints."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,10 +158,20 @@ class Problem:
         other.compiled, other.pieces = compiled, {}
         return other
 
+    def holding(self, values: Mapping[str, float]) -> Problem:
+        """The same problem with some variables held."""
+        other = copy(self)
+        low, high = self.scale.lower.copy(), self.scale.upper.copy()
+        for path, value in values.items():
+            k = self.design.paths.index(path)
+            low[k] = high[k] = value
+        other.box = (self.scale.z(low), self.scale.z(high))
+        return other
+
     def towards(self, goal: Goal) -> Problem:
         """The same makespan, and all that is known of it, for another goal."""
         other = copy(self)
-        other.goal, other.box = goal, None
+        other.goal = goal
         other._read_goal()
         return other
 
@@ -259,9 +275,8 @@ class Problem:
 
     def bounds(self) -> tuple[Vector, Vector]:
         """Of z."""
-        if self.box is not None:
-            return self.box
-        return self.scale.z(self.scale.lower), self.scale.z(self.scale.upper)
+        whole = self.scale.z(self.scale.lower), self.scale.z(self.scale.upper)
+        return whole if self.box is None else self.box
 
     def gradient(self, point: Point) -> Vector:
         """[P] derivative of the objective with respect to z along the point's own piece."""

@@ -12,13 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from perfmodel.cost import Models
 from perfmodel.economics import Economics, totals
 from perfmodel.errors import InputError
 from perfmodel.goal import Constraints, Design, Goal, Objective, goal
 from perfmodel.graph import Graph
 from perfmodel.hardware import System
-from perfmodel.parameters import check_path, parameters, with_parameters
-from perfmodel.problem import Scale
+from perfmodel.parameters import check_path, parameters
+from perfmodel.predict import compile
+from perfmodel.problem import Effort, Problem, Scale
 from perfmodel.sweep import SCHEDULES, apply_choices
 from perfmodel.sweep import choices as labels_among
 
@@ -26,10 +28,6 @@ METHODS = ("SLSQP", "trust-constr", "L-BFGS-B")
 
 MOST_COMBINATIONS = 4096
 """Catalogue choices are all tried; more combinations than this are refused."""
-
-
-class NothingFeasible(InputError):
-    """No design within the bounds meets the constraints."""
 
 
 Bounds = Mapping[str, tuple[float, float]]
@@ -54,8 +52,48 @@ class Options:
     threads: int
 
 
-def combinations(choices: Mapping[str, Sequence[Any]] | None) -> Iterator[dict[str, Any]]:
-    """Every combination of the choices."""
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One choice of labels, ready to be compiled: the labels, the design, what is wanted, the variables' scale."""
+
+    labels: dict[str, Any]
+    design: Design
+    goal: Goal
+    scale: Scale
+
+
+def problems(
+    graph: Graph,
+    system: System,
+    models: Any,
+    bounds: Bounds,
+    options: Options,
+    choices: Mapping[str, Sequence[Any]] | None,
+) -> Iterator[tuple[dict[str, Any], Problem]]:
+    """Every combination of the choices, and the problem that it poses.
+
+    Everything that can be wrong is found before the first. Choices of labels are compiled once each; numbers to choose
+    from are variables that are held.
+    """
+    models = Models() if models is None else models
+    labels, numbers = _split(choices, models)
+    _check(options)
+    ready = [
+        _prepare(graph, system, models, bounds, options, chosen, numbers)
+        for chosen in _combinations(labels)
+    ]
+    effort = Effort()
+    for one in ready:
+        compiled = compile(graph, one.design.system, one.design.models)
+        problem = Problem(compiled, one.design, one.goal, one.scale, effort, options.threads)
+        for held in _combinations(numbers):
+            yield {**one.labels, **held}, problem.holding(held)
+
+
+def _split(
+    choices: Mapping[str, Sequence[Any]] | None, models: Any
+) -> tuple[dict[str, tuple], dict[str, tuple]]:
+    """Choices of labels (the system, algorithms), and of numbers."""
     lists = {
         path: (values,) if isinstance(values, str) or not np.iterable(values) else tuple(values)
         for path, values in (choices or {}).items()
@@ -69,47 +107,53 @@ def combinations(choices: Mapping[str, Sequence[Any]] | None) -> Iterator[dict[s
             f"choices: {count:,} combinations, at most {MOST_COMBINATIONS:,} are tried; leave some out, or give "
             "bounds instead"
         )
-    for combination in itertools.product(*lists.values()):
-        yield dict(zip(lists, combination))
+    among = labels_among(pd.DataFrame(columns=list(lists)), models)
+    return (
+        {path: values for path, values in lists.items() if path in among},
+        {path: values for path, values in lists.items() if path not in among},
+    )
 
 
-def labels(combination: Mapping[str, Any], models: Any) -> list[str]:
-    """Those choices that are no numbers: the system, labels of models."""
-    return labels_among(pd.DataFrame(columns=list(combination)), models)
+def _combinations(lists: Mapping[str, tuple]) -> Iterator[dict[str, Any]]:
+    for values in itertools.product(*lists.values()):
+        yield dict(zip(lists, values))
 
 
-def prepare(
+def _prepare(
     graph: Graph,
     system: System,
     models: Any,
     bounds: Bounds,
     options: Options,
-    combination: Mapping[str, Any],
-) -> tuple[Design, Goal]:
-    """Everything that can be wrong, before any work starts."""
-    names = labels(combination, models)
-    system, models = apply_choices(system, models, {k: combination[k] for k in names})
+    labels: dict[str, Any],
+    numbers: Mapping[str, tuple],
+) -> Prepared:
+    system, models = apply_choices(system, models, labels)
     system = system.resized(graph.ranks)
     known = parameters(system, models)
-    numbers = {k: v for k, v in combination.items() if k not in names}
-    for path, value in numbers.items():
+    _check_bounds(bounds, options, known)
+    for path, values in numbers.items():
         check_path(path, known)
-        if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-            raise InputError(f"choices: {path} is {value!r}, expected a finite number >= 0")
         if path in bounds:
             raise InputError(f"choices: {path} has bounds, too; give one of the two")
-    _check(bounds, options, known)
-    system, models = with_parameters(system, models, numbers)
-    design = Design(tuple(bounds), system, models, options.economics, totals(graph, system))
-    scale = scale_of(bounds, options)
-    centre = jnp.asarray(scale.centre())
-    wanted = goal(design, options.objective, options.constraints, centre)
+        for value in values:
+            if not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+                raise InputError(f"choices: {path} is {value!r}, expected a finite number >= 0")
+        if options.log and min(values) == 0:
+            raise InputError(
+                f"choices: {path} is 0; expected > 0 on a logarithmic scale, or log=False"
+            )
+    variables = {**bounds, **{path: (min(values), max(values)) for path, values in numbers.items()}}
+    ends = np.array([[float(a), float(b)] for a, b in variables.values()])
+    scale = Scale(ends[:, 0], ends[:, 1], options.log)
+    design = Design(tuple(variables), system, models, options.economics, totals(graph, system))
+    wanted = goal(design, options.objective, options.constraints, jnp.asarray(scale.centre()))
     if options.method == "L-BFGS-B" and wanted.limits:
         raise InputError('method "L-BFGS-B" takes no constraints; use "SLSQP" or "trust-constr"')
-    return design, wanted
+    return Prepared(labels, design, wanted, scale)
 
 
-def _check(bounds: Bounds, options: Options, known: Mapping[str, Any]) -> None:
+def _check(options: Options) -> None:
     if options.schedule not in SCHEDULES:
         raise InputError(f"schedule: got {options.schedule!r}, expected one of {SCHEDULES}")
     if options.method not in METHODS:
@@ -120,6 +164,9 @@ def _check(bounds: Bounds, options: Options, known: Mapping[str, Any]) -> None:
         )
     if not 0 < options.tolerance < 1:
         raise InputError(f"tolerance: got {options.tolerance}, expected a fraction such as 1e-9")
+
+
+def _check_bounds(bounds: Bounds, options: Options, known: Mapping[str, Any]) -> None:
     if not bounds:
         raise InputError("bounds: are empty; name at least one parameter and its (lowest, highest)")
     for path, pair in bounds.items():
@@ -143,8 +190,3 @@ def _check(bounds: Bounds, options: Options, known: Mapping[str, Any]) -> None:
             raise InputError(f"integers: {path!r} is not among the bounds: {', '.join(bounds)}")
         if math.ceil(bounds[path][0]) > math.floor(bounds[path][1]):
             raise InputError(f"integers: no whole number within the bounds of {path}")
-
-
-def scale_of(bounds: Bounds, options: Options) -> Scale:
-    ends = np.array([[float(a), float(b)] for a, b in bounds.values()])
-    return Scale(ends[:, 0], ends[:, 1], options.log)
