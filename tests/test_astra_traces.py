@@ -192,6 +192,15 @@ def test_a_custom_collective_without_files_is_named(tmp_path):
         astra.lower(astra.read_flat(prefix, 2), config)
 
 
+def test_a_custom_collective_of_several_chunks_is_refused(tmp_path):
+    ring = custom_ring(tmp_path, 2, 100)
+    system = {**SYSTEM, "all-reduce-implementation-custom": [str(ring)]}
+    config = astra.read_config(system | {"preferred-dataset-splits": 4}, network(("Ring", 2)))
+    prefix = write(tmp_path, *[[reduce(1)]] * 2)
+    with pytest.raises(SystemFileError, match=r"preferred-dataset-splits 4 makes 4 chunks.*to 1"):
+        astra.lower(astra.read_flat(prefix, 2), config)
+
+
 def test_a_custom_prefix_may_stand_relative_to_the_system_file(tmp_path, monkeypatch):
     (tmp_path / "config").mkdir()
     (tmp_path / "elsewhere").mkdir()

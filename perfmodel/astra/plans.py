@@ -105,7 +105,13 @@ class Planner:
         system = self.config.system
         key = KEYS[kind]
         if key in system.custom:
-            chunks = 1
+            chunks = self._chunks(kind, size)[1]
+            if chunks != 1:
+                raise SystemFileError(
+                    f"{system.source}: preferred-dataset-splits {system.splits} makes {chunks} chunks of a "
+                    f"collective, but {key}-implementation-custom runs one: ASTRA-sim then waits for the "
+                    "others for ever; set it to 1"
+                )
             self._add_custom(system.custom[key], group)
         else:
             if key not in system.algorithms:
