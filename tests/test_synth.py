@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import perfmodel as pm
-from perfmodel import commands_synth, synth
+from perfmodel import synth
+from perfmodel.commands import synth as commands_synth
 from perfmodel.graph import Graph, Labels, Program
 from perfmodel.kinds import NodeType
 from perfmodel.synth import Communicators, Layout, Role, Steps, Work, Workload

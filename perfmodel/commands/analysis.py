@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from perfmodel.cli import (
+from perfmodel.commands.options import (
     DEFAULT_SYSTEM,
     SYSTEM_KEYS,
     TRACE_KEYS,
