@@ -1,0 +1,60 @@
+"""What benchmarks run in a process of its own: `python -m tests.benchmarks.child PART ARGUMENTS`.
+
+Prints figures as JSON on its last line.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import perfmodel as pm
+from perfmodel import synth
+from tests.benchmarks.designs import SYSTEM, points
+from tests.benchmarks.measure import peak_memory
+
+
+def ranks(count: int, nodes: int, designs: int, rounds: int) -> dict:
+    """A data-parallel workload from nothing to its prediction, then sweeps of it."""
+    graph = synth.data_parallel(count, nodes).graph()
+    system = pm.hardware(SYSTEM, ranks=graph.ranks)
+    makespan = pm.predict(graph, system).makespan
+    cold = {"peak_B": peak_memory(), "makespan_s": makespan, "nodes": len(graph)}
+    further = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        pm.sweep(graph, system, points(designs), schedule="frozen")
+        further.append(time.perf_counter() - begin)
+    return {**cold, "further_s": further}
+
+
+def sweep(trace: str, designs: int, output: str) -> dict:
+    """A long sweep, frozen, streamed to Parquet."""
+    graph = pm.load(trace)
+    system = pm.hardware(SYSTEM, ranks=graph.ranks)
+    begin = time.perf_counter()
+    pm.sweep(
+        graph,
+        system,
+        points(designs),
+        schedule="frozen",
+        output=output,
+        collect=False,
+        progress=False,
+    )
+    return {"sweep_s": time.perf_counter() - begin, "peak_B": peak_memory()}
+
+
+def main() -> None:
+    """Run one part."""
+    part, *rest = sys.argv[1:]
+    if part == "ranks":
+        result = ranks(*(int(word) for word in rest))
+    else:
+        result = sweep(rest[0], int(rest[1]), rest[2])
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Scaling curves: time over nodes, ranks and designs, as tables and as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+import perfmodel as pm
+from perfmodel import engine, synth
+from perfmodel.sweep import Options
+from tests.benchmarks.designs import SYSTEM, Subject, points
+from tests.benchmarks.engines import layered
+from tests.benchmarks.measure import Settings, alternate, cores
+
+Curve = tuple[str, str, pd.DataFrame]
+
+
+def curves(settings: Settings) -> Iterator[Curve]:
+    """(name, title, table); a table's first column is what grows, the others are rates or times."""
+    yield "nodes", "Engine on random graphs, 50 wide, in-degree 2, 1,024 designs", _nodes(settings)
+    yield (
+        "ranks",
+        "Data-parallel workload, 1,000 nodes a rank, from the generator",
+        _ranks(settings),
+    )
+    yield "designs", "Designs of one trace, from parameters to makespans", _designs(settings)
+
+
+def _sizes(low: int, high: int) -> list[int]:
+    """Powers of four."""
+    return [4**k for k in range(16) if low <= 4**k <= high]
+
+
+def _nodes(settings: Settings) -> pd.DataFrame:
+    lines = []
+    for levels in _sizes(16, settings.size(65_536, 64)):
+        reduced = layered(levels, 50)
+        costs = np.random.default_rng(0).random((reduced.combination.shape[1], 1024))
+        (laid_out,) = alternate(settings.rounds, lambda r=reduced: engine.plan(r))
+        line = {"nodes": len(reduced), "lay_out_s": laid_out}
+        plan = engine.plan(reduced)
+        for dtype in ("float32", "float64"):
+            (seconds,) = alternate(
+                settings.rounds,
+                lambda p=plan, c=costs, d=dtype: engine.makespans(p, c, dtype=d, threads=cores()),
+            )
+            line[f"{dtype}_node_designs_per_s"] = len(reduced) * 1024 / seconds
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def _ranks(settings: Settings) -> pd.DataFrame:
+    lines = []
+    for ranks in _sizes(4, settings.size(65_536, 64)):
+        workload = synth.data_parallel(ranks, 1000)
+        graph, system = workload.graph(), pm.hardware(SYSTEM, ranks=ranks)
+        table = points(1000)
+        make, predict, sweep = alternate(
+            settings.rounds,
+            workload.graph,
+            lambda g=graph, s=system: pm.predict(g, s),
+            lambda g=graph, s=system, t=table: pm.sweep(g, s, t, schedule="frozen"),
+        )
+        lines.append(
+            {
+                "ranks": ranks,
+                "graph_s": make,
+                "predict_s": predict,
+                "sweep_of_1000_designs_s": sweep,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def _designs(settings: Settings) -> pd.DataFrame:
+    subject = Subject.of("stg_gpt_dp2tp4pp2", "gpt_dp2_tp2_pp2")
+    e = subject.evaluator
+    lines = []
+    for count in _sizes(1, settings.size(262_144, 64)):
+        paths, values = subject.values(points(count))
+        line: dict[str, float] = {"designs": count}
+        for schedule in ("frozen", "own"):
+            if schedule == "own" and count > 65_536:
+                continue
+            options = Options(schedule, breakdown=False, threads=cores())
+            (seconds,) = alternate(
+                settings.rounds,
+                lambda o=options, p=paths, v=values: e.makespans(e.costs(p, v), o, paths=False),
+            )
+            line[f"{schedule}_designs_per_s"] = count / seconds
+        lines.append(line)
+    return pd.DataFrame(lines)
+
+
+def write(settings: Settings) -> list[str]:
+    """All curves into the output folder: CSV, and PNG where matplotlib is installed."""
+    written = []
+    for name, title, table in curves(settings):
+        path = settings.output / f"scaling_{name}.csv"
+        table.to_csv(path, index=False)
+        written.append(path.name)
+        try:
+            from matplotlib.figure import Figure
+        except ImportError:
+            continue
+        figure = Figure(figsize=(7, 4.5), layout="constrained")
+        axes = figure.add_subplot()
+        first, *others = table.columns
+        for column in others:
+            axes.loglog(table[first], table[column], marker="o", label=column)
+        axes.set_xlabel(first)
+        axes.set_title(title, fontsize=10)
+        axes.grid(alpha=0.3)
+        axes.legend()
+        figure.savefig(path.with_suffix(".png"), dpi=120)
+        written.append(path.with_suffix(".png").name)
+    return written

@@ -1,0 +1,85 @@
+"""Reading trace files, opening saved graphs, and a cold `perfmodel run`."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+
+import perfmodel as pm
+from perfmodel import chakra, synth
+from tests.benchmarks.measure import Row, Settings, alternate, temporary, trace, wall
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    """All lines about files."""
+    with temporary() as folder:
+        workload = synth.gpt(
+            layers=settings.size(32, 8),
+            hidden=4096,
+            heads=32,
+            data=settings.size(4, 2),
+            tensor=4,
+            pipeline=settings.size(4, 2),
+            micro_batches=settings.size(8, 2),
+        )
+        prefix = workload.write(folder)
+        files = chakra.find(prefix)[0]
+        content = {hashlib.sha256(p.read_bytes()).digest(): p for _, p in files}
+        raw = [p.read_bytes() for p in content.values()]
+        nodes = sum(len(chakra.decode(data, "rank")) for data in raw)
+        saved = f"{folder}/graph.npz"
+        pm.save(pm.load(prefix), saved)
+        decode, load, again = alternate(
+            settings.rounds,
+            lambda: [chakra.decode(data, "rank") for data in raw],
+            lambda: pm.load(prefix),
+            lambda: pm.load(saved),
+        )
+    sizes = f"{sum(map(len, raw)) / 1e6:.0f} MB of {workload.name}"
+    yield Row(
+        "reading",
+        f"reading .et: {len(raw)} distinct of {workload.ranks} files, {nodes:,} nodes, one core",
+        nodes / decode,
+        "nodes/s",
+        5e5,
+        note=sizes,
+    )
+    yield Row(
+        "reading",
+        f"the same from file to graph: read, join, check ({workload.nodes:,} nodes)",
+        workload.nodes / load,
+        "nodes/s",
+        note=f"{load:.3f} s",
+    )
+    yield Row(
+        "reading",
+        "the same from a saved graph",
+        load / again,
+        "x faster",
+        20.0,
+        note=f"{again * 1e3:.1f} ms against {load * 1e3:.0f} ms",
+    )
+    yield from _cold(settings)
+
+
+def _cold(settings: Settings) -> Iterator[Row]:
+    path, name = trace("stg_gpt_dp2tp4pp2", "gpt_dp2_tp2_pp2")
+    run = [sys.executable, "-m", "perfmodel.cli", "run", str(path)]
+    helping, run_s, jax_s = alternate(
+        settings.rounds,
+        lambda: wall([*run[:3], "--help"]),
+        lambda: wall(run),
+        lambda: wall([sys.executable, "-c", "import jax"]),
+        warm=not settings.quick,
+    )
+    yield Row(
+        "cold",
+        f"cold `perfmodel run` on {name}, beyond importing jax",
+        run_s - jax_s,
+        "s",
+        3.0,
+        at_least=False,
+        note=f"{run_s:.2f} s, of which `import jax` takes {jax_s:.2f} s; compiled kernels are cached on disk",
+    )
+    yield Row("cold", "`perfmodel --help`", helping, "s", 1.0, at_least=False)

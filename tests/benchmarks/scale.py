@@ -1,0 +1,116 @@
+"""Scale: very many ranks, a million designs, several workers."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow.parquet as pq
+
+import perfmodel as pm
+from tests.benchmarks.designs import SYSTEM, points
+from tests.benchmarks.measure import Row, Settings, alternate, fresh, temporary, trace
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    """All lines about scale."""
+    yield from _ranks(settings)
+    yield from _million(settings)
+    yield from _workers(settings)
+
+
+def _ranks(settings: Settings) -> Iterator[Row]:
+    ranks, nodes = settings.size(65_536, 1024), settings.size(10_000, 100)
+    designs = settings.size(1000, 100)
+    # the runs without sweeps are the cold ones
+    runs = [fresh("ranks", str(ranks), str(nodes), "1", "0") for _ in range(settings.rounds)]
+    swept = fresh("ranks", str(ranks), str(nodes), str(designs), str(settings.rounds))
+    what = f"{ranks:,} ranks x {nodes:,} nodes from the generator"
+    memory = max(run["peak_B"] for run in [*runs, swept]) / 1e9
+    cold = statistics.median(run["wall_s"] for run in runs)
+    further = statistics.median(swept["further_s"])
+    note = "the whole process: start, imports, graph, schedule, prediction"
+    yield Row("ranks", f"{what}: cold", cold, "s", 60.0, at_least=False, note=note)
+    yield Row("ranks", f"{what}: peak memory", memory, "GB", 8.0, at_least=False)
+    yield Row("ranks", f"{what}: further {designs:,} designs", further, "s", 5.0, at_least=False)
+
+
+def _million(settings: Settings) -> Iterator[Row]:
+    designs = settings.size(1_000_000, 40_000)
+    path, name = trace("stg_gpt_dp2tp4pp2", "gpt_dp2_tp2_pp2")
+    runs = []
+    for _ in range(settings.rounds):
+        with temporary() as folder:
+            runs.append(fresh("sweep", str(path), str(designs), folder))
+            written = sum(pq.read_metadata(f).num_rows for f in Path(folder).glob("*.parquet"))
+            if written != designs:
+                raise RuntimeError(f"{written} of {designs} designs were written")
+    what = f"sweep of {designs:,} designs on {name}, frozen, with breakdown, to Parquet"
+    memory = max(run["peak_B"] for run in runs) / 1e9
+    seconds = statistics.median(run["sweep_s"] for run in runs)
+    yield Row("million", f"{what}: peak memory", memory, "GB", 2.0, at_least=False)
+    note = f"{designs / seconds:,.0f} designs/s"
+    yield Row("million", f"{what}: time", seconds, "s", note=note)
+
+
+def _workers(settings: Settings) -> Iterator[Row]:
+    """The same sweep on one worker and on two, each held to a core of its own."""
+    try:
+        from distributed import Client, LocalCluster
+    except ImportError:
+        return
+    path, name = trace("stg_gpt_dp2tp4pp2", "gpt_dp2_tp2_pp2")
+    graph = pm.load(path)
+    system = pm.hardware(SYSTEM, ranks=graph.ranks)
+
+    def run(client: Any, schedule: str, table: pd.DataFrame) -> Any:
+        return pm.sweep(graph, system, table, schedule=schedule, client=client, progress=False)
+
+    with (
+        LocalCluster(**_cluster(1)) as one,
+        LocalCluster(**_cluster(2)) as two,
+        Client(one) as single,
+        Client(two) as double,
+    ):
+        for client in (single, double):
+            client.run(_one_core_each, sorted(client.scheduler_info()["workers"]))
+        for schedule, count in (
+            ("frozen", settings.size(1_000_000, 20_000)),
+            ("own", settings.size(100_000, 500)),
+        ):
+            table = points(count)
+            alone, together = alternate(
+                settings.rounds,
+                lambda s=schedule, t=table: run(single, s, t),
+                lambda s=schedule, t=table: run(double, s, t),
+            )
+            yield Row(
+                "workers",
+                f"two Dask workers of one core against one: {count:,} designs on {name}, {schedule}",
+                alone / together,
+                "x",
+                1.7,
+                note=f"{alone:.2f} s against {together:.2f} s; the asking process shares the two cores",
+            )
+
+
+def _cluster(workers: int) -> dict[str, Any]:
+    return {
+        "n_workers": workers,
+        "threads_per_worker": 1,
+        "processes": True,
+        "host": "127.0.0.1",
+        "dashboard_address": ":0",
+    }
+
+
+def _one_core_each(addresses: list[str], dask_worker: Any = None) -> None:
+    """On a worker: stay on the core with the worker's number."""
+    if hasattr(os, "sched_setaffinity"):
+        core = sorted(os.sched_getaffinity(0))[addresses.index(dask_worker.address)]
+        for task in os.listdir("/proc/self/task"):
+            os.sched_setaffinity(int(task), {core})
