@@ -8,8 +8,8 @@ s is the relative standard deviation of a measurement, estimated from the residu
 with k = tr(J' J / s^2 H^-1) the number of parameters that the measurements themselves determine (all, without
 priors), J [n, P] = d ln t / d theta and H = J' J / s^2 + diag(1 / sigma^2). The interval of a parameter is
 exp(theta_j +- t(n - k) sqrt(H^-1_jj)), Student's t. Reference: D. Bates, D. Watts, "Nonlinear Regression Analysis
-and Its Applications", Wiley 1988, sections 2.2 and 2.3; the prior as in section 2 of A. Gelman et al., "Bayesian
-Data Analysis", 3rd edition, chapter 14.8.
+and Its Applications", Wiley 1988, sections 2.2 and 2.3; priors as further data: A. Gelman et al., "Bayesian Data
+Analysis", 3rd edition, section 14.8.
 """
 
 from __future__ import annotations
