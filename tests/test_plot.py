@@ -260,6 +260,17 @@ def test_bars_beyond_the_top_are_added_up_not_dropped(prediction):
     assert ax.get_yticklabels()[-1].get_text() == f"{len(table) - 4} others"
 
 
+def test_names_of_real_kernels_are_shortened_and_their_signs_are_text():
+    names = ["void kernel<" + "float, " * 60 + ">$a$", "aten::mm$b"]
+    table = pd.DataFrame({"component": names, "compute_s": [2.0, 1.0], "critical_path_s": 0.0})
+    ax = plot.breakdown(table)
+    rendered(ax)
+    texts = [t.get_text() for t in ax.get_yticklabels()]
+    assert all(len(t) < 50 for t in texts)
+    assert texts[0].startswith("void kernel<")
+    assert texts[1] == r"aten::mm\$b"
+
+
 def test_the_critical_path_and_rows_of_a_sweep_are_bars_too(prediction, swept):
     ax = plot.breakdown(pm.breakdown(prediction, by="critical_path"))
     assert [t.get_text() for t in ax.get_yticklabels()] == ["critical path"]

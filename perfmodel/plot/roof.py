@@ -16,7 +16,7 @@ from perfmodel import units
 from perfmodel.errors import InputError
 from perfmodel.hardware import System
 from perfmodel.kinds import NodeType
-from perfmodel.plot.canvas import COLOURS, axes_for, legend_beside, text_of, tidy
+from perfmodel.plot.canvas import COLOURS, axes_for, legend_beside, short, text_of, tidy
 from perfmodel.predict import Prediction
 from perfmodel.table import component
 
@@ -158,8 +158,7 @@ def _name(ax, shown: pd.DataFrame, intensity, rate) -> None:
     handles = []
     whole = shown["total_s"].sum()
     for k, (_, row) in enumerate(shown.head(NAMED).iterrows()):
-        name = row["name"] if len(row["name"]) <= 42 else "…" + row["name"][-41:]
-        label = f"{k + 1}  {name}: {row['total_s'] / whole:.0%}"
+        label = f"{k + 1}  {short(row['name'])}: {row['total_s'] / whole:.0%}"
         handles.append(Line2D([], [], linestyle="", label=label))
     for word, text in (("memory", "limited by memory"), ("compute", "limited by arithmetic")):
         handles.append(Line2D([], [], linestyle="", marker="o", color=COLOURS[word], label=text))

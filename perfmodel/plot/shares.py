@@ -15,6 +15,7 @@ from perfmodel.plot.canvas import (
     check_columns,
     legend_beside,
     scale_of,
+    short,
     tidy,
 )
 
@@ -121,7 +122,7 @@ def _rows(table: pd.DataFrame, columns: list[str], top: int) -> tuple[pd.DataFra
         bars = table[columns].set_axis(["critical path"])
     else:
         bars = table[columns]
-    bars.index = bars.index.map(str)
+    bars.index = pd.Index([short(str(name)) for name in bars.index])
     note = f" by {label}" if label else ""
     if len(bars) <= top:
         return bars, note
