@@ -375,7 +375,9 @@ class Evaluator:
                 for w in wanted
             ]
         )
-        weight = np.abs(slope * np.where(slope == 0, 0.0, point))  # an infinite capacity costs nothing
+        weight = np.abs(
+            slope * np.where(slope == 0, 0.0, point)
+        )  # an infinite capacity costs nothing
         best = np.argmax(weight, axis=0)
         names = np.array([*wanted, "none"], dtype=object)
         result["limited_by"] = names[np.where(weight.max(axis=0) > 0, best, len(wanted))]
