@@ -23,7 +23,7 @@ import jax
 import numpy as np
 import pandas as pd
 from numpy.typing import DTypeLike, NDArray
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from perfmodel import engine, window
 from perfmodel.cost import Models
