@@ -94,7 +94,8 @@ def list_schedule(graph: Graph, tasks: Tasks, cost: NDArray[np.float64]) -> Sche
     nothing = np.zeros(0, np.int64)
     makespan, _, _, steps, finished = simulate(cost, program, state, nothing, sequence)
     if finished < n:
-        raise DeadlockError(_diagnose(graph, tasks, sequence[:steps]))
+        known = set(sequence[:steps].tolist())
+        raise DeadlockError(_diagnose(graph, tasks, known, instance=state[7], waiting=state[5]))
     start, finish, order, instance, join_row = (state[k] for k in (0, 1, 6, 7, 9))
     place = program[4]
     before = np.full(n, -1, np.int64)
@@ -104,26 +105,30 @@ def list_schedule(graph: Graph, tasks: Tasks, cost: NDArray[np.float64]) -> Sche
     return Schedule(start, finish, order, sequence, before, instance, join_row, makespan)
 
 
-def _diagnose(graph: Graph, tasks: Tasks, sequence: np.ndarray) -> str:
-    """Who waits for whom when nothing moves any more."""
+def _diagnose(
+    graph: Graph, tasks: Tasks, known: set[int], *, instance: np.ndarray, waiting: np.ndarray
+) -> str:
+    """Who waits for whom when nothing moves any more.
+
+    Args:
+        known: tasks that have started and instances (from n on) that have completed.
+        instance, waiting: [n] instance joined, number of prerequisites that have not ended.
+    """
     n = len(tasks)
-    known = set(sequence.tolist())
     lines = []
     for c, rank in enumerate(tasks.representative):
         stuck = []
+        p = graph.programs[graph.program[rank]]
         for v in range(int(tasks.offset[c]), int(tasks.offset[c + 1])):
             position = v - int(tasks.offset[c])
-            p = graph.programs[graph.program[rank]]
-            if tasks.join[v] >= 0 and v in known:
+            if instance[v] >= 0 and n + int(instance[v]) not in known:
                 group = graph.groups[p.groups[graph.row[rank], p.slot[position]]]
-                instances = [k for k in known if k >= n]
-                if not _completed(tasks, v, instances, n):
-                    what = describe(p.type[position], p.comm_type[position])
-                    stuck.append(
-                        f"{graph.name(rank, position)} has started {what} on ranks "
-                        f"{list(group)[:8]} and waits for members that have not"
-                    )
-            elif tasks.type[v] == RECV and v not in known:
+                what = describe(p.type[position], p.comm_type[position])
+                stuck.append(
+                    f"{graph.name(rank, position)} has started {what} on ranks "
+                    f"{list(group)[:8]} and waits for members that have not"
+                )
+            elif tasks.type[v] == RECV and v not in known and waiting[v] == 0:
                 peer, back = tasks.place(int(tasks.partner[v]))
                 other = int(tasks.representative[peer])
                 stuck.append(
@@ -136,13 +141,6 @@ def _diagnose(graph: Graph, tasks: Tasks, sequence: np.ndarray) -> str:
         "Ranks issue their collectives in different orders, or a message is sent only after one that waits for "
         "it. Add the missing dependency, or order the nodes the same way on all ranks"
     )
-
-
-def _completed(tasks: Tasks, v: int, instances: list[int], n: int) -> bool:
-    """Whether the instance that a started collective belongs to is known to have completed."""
-    if tasks.match[v] < 0:
-        return False
-    return n + int(tasks.join[v]) + int(tasks.match[v]) in instances
 
 
 def freeze(tasks: Tasks, schedule: Schedule) -> Events:
