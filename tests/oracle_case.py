@@ -28,7 +28,7 @@ def repeatable(examples: int) -> settings:
     )
 
 
-@dataclass
+@dataclass(repr=False)
 class Case:
     """A workload on a system, and what the oracle says: `times` is None for a deadlock."""
 
@@ -38,6 +38,14 @@ class Case:
     models: Any
     nodes: oracle.Nodes
     times: oracle.Times | None
+
+    def __repr__(self) -> str:
+        dimensions = [(d.topology, d.size) for d in self.system.network]
+        return f"Case({self.graph!r} on {dimensions}, {self.models!r})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What hypothesis shows of a failing case."""
+        printer.text(repr(self))
 
     @property
     def scale(self) -> float:

@@ -2,8 +2,8 @@
 
 A workload is written event by event in one global order (an event is an operation on one rank, a collective on all
 members of a group, a message, or any of these on all ranks alike), and each node waits only for earlier ones. With
-`chained` collectives each waits for the one before on its rank, so that the workload cannot deadlock; without,
-members may issue them in different orders, and some workloads do. Files are written in Chakra's format, so
+`chained` collectives each waits for what comes before on its unit, so that the workload cannot deadlock; without,
+members may issue them in different orders, and some workloads do deadlock. Files are written in Chakra's format, so
 loading is tested along the way.
 """
 
@@ -85,7 +85,7 @@ class Shape:
     Attributes:
         ranks, events: how many.
         alike: chance that an event happens on all ranks in the same way.
-        chained: each collective waits for the one before on its rank.
+        chained: each collective waits for all that its rank does before on the same unit.
         by_name: members call a collective by one name; else each by its own.
         recorded: what has a duration: "none", "some" compute, or "all" (collectives replay it, too).
         streams: nodes carry recorded streams and threads.
@@ -106,21 +106,21 @@ class Shape:
     seed: int
 
 
-def shapes(*, chained: bool | None = None, ranks: int = 8, events: int = 24) -> st.SearchStrategy:
-    """Shapes of workloads with up to that many ranks and events."""
-    return st.builds(
-        Shape,
-        ranks=st.integers(2, ranks),
-        events=st.integers(2, events),
-        alike=st.sampled_from([0.0, 0.3, 0.8, 1.0]),
-        chained=st.booleans() if chained is None else st.just(chained),
-        by_name=st.booleans(),
-        recorded=st.sampled_from(["none", "some", "all"]),
-        streams=st.booleans(),
-        shuffled=st.booleans(),
-        density=st.sampled_from([0.05, 0.2, 0.5]),
-        seed=st.integers(0, 2**32),
-    )
+def shapes(*, ranks: int = 8, events: int = 24, **fixed: bool | float) -> st.SearchStrategy:
+    """Shapes of workloads with up to that many ranks and events; `fixed` holds some fields of `Shape`."""
+    free = {
+        "ranks": st.integers(2, ranks),
+        "events": st.integers(2, events),
+        "alike": st.sampled_from([0.0, 0.3, 0.8, 1.0]),
+        "chained": st.booleans(),
+        "by_name": st.booleans(),
+        "recorded": st.sampled_from(["none", "some", "all"]),
+        "streams": st.booleans(),
+        "shuffled": st.booleans(),
+        "density": st.sampled_from([0.05, 0.2, 0.5]),
+        "seed": st.integers(0, 2**32),
+    }
+    return st.builds(Shape, **(free | {name: st.just(value) for name, value in fixed.items()}))
 
 
 def workload(shape: Shape) -> Workload:
@@ -135,7 +135,6 @@ class _Writer:
         self.shape = shape
         self.random = random.Random(shape.seed)
         self.lines: list[list[Operation]] = [[] for _ in range(shape.ranks)]
-        self.last_collective: dict[tuple[int, int], Operation] = {}
         self.groups = self._groups()
         self.messages = 0
 
@@ -290,12 +289,25 @@ class _Writer:
             operation.name += f".{rank}"
         if self.shape.recorded == "all":
             operation.attributes["duration_us"] += self.random.randrange(2)
-        key = (rank, operation.attributes.get("stream", -1))
-        if self.shape.chained:
-            before = self.last_collective.get(key)
-            if before is not None and before not in operation.data + operation.control:
-                operation.control.append(before)
-            self.last_collective[key] = operation
+        if not self.shape.chained:
+            return
+        # what was written before on the unit must be over, or it waits there for this one; by order of issue,
+        # calls of two streams would meet in other pairs than they were written in
+        line = self.lines[rank]
+        unit = self._unit(operation)
+        mine = [o for o in line[:-1] if self._unit(o) == unit]
+        mine += [] if self.shape.by_name else [o for o in line[:-1] if o.type == COLLECTIVE]
+        known = {id(o) for o in operation.data + operation.control}
+        operation.control += list({id(o): o for o in mine if id(o) not in known}.values())
+
+    def _unit(self, operation: Operation) -> tuple[str, int]:
+        """The resource that an operation holds."""
+        if operation.type in (RECV, METADATA):
+            return ("none", id(operation))
+        if self.shape.streams:
+            kind = "tid" if operation.attributes["is_cpu"] else "stream"
+            return (kind, operation.attributes[kind])
+        return ("compute" if operation.type == COMP else "communication", 0)
 
 
 def trace_of(operations: list[Operation]) -> chakra.RankTrace:
