@@ -17,7 +17,7 @@ from tests.oracle_case import (
     evaluate_eagerly,
     repeatable,
 )
-from tests.random_graphs import Shape, workload
+from tests.random_graphs import Operation, Shape, Workload, workload
 
 
 def check(case: Case, *, merge_ranks: bool) -> None:
@@ -121,6 +121,30 @@ def test_random_workloads_have_everything_in_them_that_the_rules_are_about():
             seen |= {"streams"} if any("stream" in r for r in program.resources) else set()
             seen |= {"recorded"} if np.isfinite(program.duration).any() else set()
     assert seen >= {*range(1, 8), "deadlock", "schedule", "order of issue", "streams", "recorded"}
+
+
+def test_rounding_does_not_decide_which_of_two_simultaneous_operations_goes_first():
+    a, b = next((a, b) for a in range(1, 50) for b in range(1, 50) if late(a, b))
+
+    def operation(id: int, stream: int, duration: int, *before: Operation) -> Operation:
+        attributes = {"duration_us": duration, "stream": stream}
+        return Operation(id, f"op{id}", oracle.COMP, list(before), [], attributes)
+
+    first = operation(1, 0, a)
+    second = operation(2, 0, b, first)
+    beside = operation(3, 1, a + b)
+    line = [first, second, beside, operation(4, 2, 5, second), operation(5, 2, 5, beside)]
+    one = System(NPU(1e12, 1e11), (Dimension(1e10, 1e-6, "switch", 1),), name="one")
+    case = case_of(Workload([line]), one, pm.Models())
+    p = pm.predict(case.graph, one)
+    assert case.times is not None
+    assert_close(p.start, case.times.start, case.scale)
+    assert p.start.argsort()[-2:].tolist() == [3, 4]
+
+
+def late(a: int, b: int) -> bool:
+    """Whether a us and then b us end later than a + b us, by rounding alone."""
+    return a * 1e-6 + b * 1e-6 > (a + b) * 1e-6
 
 
 def test_jax_counts_in_64_bits_here():
