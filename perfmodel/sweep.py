@@ -97,7 +97,8 @@ def sweep(
 
     Returns:
         The points' columns, makespan_s, compute_s + memory_s + communication_s + waiting_s (of the critical path),
-        limited_by (the system's parameter with the largest elasticity), schedule ("own" or "frozen": whose order), and
+        limited_by (the system's parameter with the largest elasticity), schedule ("own" or "frozen": whose order;
+        "deadlock" where the design's own leaves ranks waiting for each other, its times are then not numbers), and
         throughput_per_s, figures of the economics.
 
     Raises:
@@ -111,6 +112,9 @@ def sweep(
         >>> bool(table.makespan_s[0] > table.makespan_s[1])
         True
     """
+    for name, count in (("part", part), ("threads", threads)):
+        if count is not None and count < 1:
+            raise InputError(f"{name}: got {count}, expected at least 1")
     options = Options(
         schedule=schedule,
         breakdown=breakdown,
@@ -345,7 +349,8 @@ class Evaluator:
         if options.economics is not None:
             figures = columns_of(c, columns, values, makespan * c.unit, economics=options.economics)
             result = result.assign(**figures)
-        result["schedule"] = np.where(differs, "own", "frozen")
+        whose = np.where(differs, "own", "frozen")
+        result["schedule"] = np.where(np.isnan(makespan), "deadlock", whose)
         if options.batch_size is not None:
             result["throughput_per_s"] = options.batch_size / result["makespan_s"]
         return result
