@@ -136,6 +136,7 @@ def optimize(
     import json
 
     from perfmodel.optimize import optimize as solve
+    from perfmodel.parameters import parameters
 
     graph = the_graph(trace, options)
     system, models = the_system(graph, options)
@@ -152,12 +153,14 @@ def optimize(
         if not equals:
             raise InputError(f"--budget {text}: expected FIGURE=LIMIT, for example cost=2e6")
         conditions.append(f"{figure} <= {limit}")
-    tried = {}
+    tried: dict[str, list] = {}
     for text in choices:
         path, equals, values = text.partition("=")
         if not equals:
             raise InputError(f"--choose {text}: expected PATH=A,B,...")
-        tried[path] = values.split(",")
+        known = parameters(system, models)
+        words = values.split(",")
+        tried[path] = [number(path, w, system, models) for w in words] if path in known else words
     found = solve(
         graph,
         system,
