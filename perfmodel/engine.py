@@ -18,7 +18,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numba
@@ -30,11 +29,14 @@ from perfmodel.reduce import Reduced
 if TYPE_CHECKING:
     from scipy import sparse
 
-CACHE = 192 * 1024
-"""Bytes that the live finish times and the table of costs of a tile may take: most of a second-level cache."""
+CACHE = 256 * 1024
+"""Bytes that the live finish times and the table of costs of a tile may take: well within a second-level cache."""
 
-TILES = (64, 1024)
-"""Fewest and most designs per tile."""
+TILES = (256, 1024)
+"""Fewest and most designs per tile; shorter rows cost more than a larger cache does."""
+
+MEMORY = 128 * 1024 * 1024
+"""Bytes that a tile may take in all, which narrows the tiles of graphs with very many live values."""
 
 REUSE = 4
 """Costs that serve this many vertices on average are tabulated per tile; others are summed up when needed."""
@@ -45,18 +47,18 @@ class Plan:
     """A reduced graph laid out for the engine.
 
     Attributes:
-        cost: [V] i32, row of the combined costs.
-        ptr, slot_in: [V+1] i64, [E] i32, slots of each vertex's predecessors.
-        slot: [V] i32, where the finish time goes; slots: number of them.
+        cost: [V] u32, row of the combined costs.
+        ptr, slot_in: [V+1], [E] u32, slots of each vertex's predecessors.
+        slot: [V] u32, where the finish time goes; slots: number of them.
         choice: integer type that can number the predecessors of any vertex.
         matrix, spread: (pointers, columns, weights) of the graph's combination of costs, and of its transpose.
         reduced: the graph.
     """
 
-    cost: NDArray[np.int32]
-    ptr: NDArray[np.int64]
-    slot_in: NDArray[np.int32]
-    slot: NDArray[np.int32]
+    cost: NDArray[np.uint32]
+    ptr: NDArray[np.uint32]
+    slot_in: NDArray[np.uint32]
+    slot: NDArray[np.uint32]
     slots: int
     choice: DTypeLike
     matrix: tuple[NDArray, ...]
@@ -73,8 +75,8 @@ def plan(reduced: Reduced) -> Plan:
     """Assign slots by liveness."""
     slot, slots = _slots(reduced.pred_ptr, reduced.pred)
     return Plan(
-        reduced.cost.astype(np.int32),
-        reduced.pred_ptr,
+        reduced.cost.astype(np.uint32),
+        reduced.pred_ptr.astype(np.uint32),
         slot[reduced.pred],
         slot,
         slots,
@@ -86,7 +88,7 @@ def plan(reduced: Reduced) -> Plan:
 
 
 def _parts(matrix: sparse.csr_array) -> tuple[NDArray, NDArray, NDArray]:
-    return matrix.indptr.astype(np.int64), matrix.indices.astype(np.int64), matrix.data
+    return matrix.indptr.astype(np.uint32), matrix.indices.astype(np.uint32), matrix.data
 
 
 @numba.njit(cache=True)
@@ -108,8 +110,8 @@ def _slots(ptr, pred):
     for v in range(n):
         by_use[fill[last_use[v]]] = v
         fill[last_use[v]] += 1
-    slot = np.empty(n, np.int32)
-    free = np.empty(n + 1, np.int32)
+    slot = np.empty(n, np.uint32)
+    free = np.empty(n + 1, np.uint32)
     free_count = 0
     slots = 0
     for v in range(n):
@@ -125,180 +127,186 @@ def _slots(ptr, pred):
     return slot, slots
 
 
-@numba.njit(nogil=True, cache=True)
-def _sum_row(ptr, column, weight, k, values, at, out):
-    """out [width] = row k of a sparse matrix times values [S, at : at + width]."""
-    width = out.size
-    begin, end = ptr[k], ptr[k + 1]
+# A row of a flat array begins at an unsigned place. Views of rows would cost more than the work on short rows (70 ns a
+# vertex instead of 5), and signed places would have to be tested for being negative.
+# One simple loop per function: only so does the compiler make each of them vector operations.
+_kernel = numba.njit(nogil=True, cache=True)
+
+
+@_kernel
+def _sum_row(matrix, k, values, designs, at, out, place, width):
+    """out[place :] [width] = row k of a sparse matrix times values [S x designs], designs from `at` on."""
+    ptr, column, weight = matrix
+    begin, end = ptr[k], ptr[k + np.uint64(1)]
     if begin == end:
-        out[:] = 0
-        return
-    first, w = values[column[begin]], weight[begin]
-    for d in range(width):
-        out[d] = w * first[at + d]
-    for e in range(begin + 1, end):
-        more, w = values[column[e]], weight[e]
         for d in range(width):
-            out[d] += w * more[at + d]
+            out[place + d] = 0
+        return
+    first, w = column[begin] * designs + at, weight[begin]
+    for d in range(width):
+        out[place + d] = w * values[first + d]
+    for e in range(begin + np.uint64(1), end):
+        more, w = column[e] * designs + at, weight[e]
+        for d in range(width):
+            out[place + d] += w * values[more + d]
 
 
-@numba.njit(nogil=True, cache=True)
-def _product(ptr, column, weight, values, at, out):
-    """out [K, width] = a sparse matrix [K, S] times values [S, at : at + width]; nothing where out is empty."""
-    for k in range(out.shape[0]):
-        _sum_row(ptr, column, weight, k, values, at, out[k])
+@_kernel
+def _product(matrix, values, designs, at, out, width):
+    """out [K x width] = a sparse matrix [K, S] times values [S x designs], designs from `at` on."""
+    for k in range(np.uint64(matrix[0].size - 1)):
+        _sum_row(matrix, k, values, designs, at, out, k * width, width)
 
 
-@numba.njit(nogil=True, cache=True)
-def _finish(graph, matrix, costs, at, table, window):
+@_kernel
+def _add(window, out, a, table, c, width):
+    for d in range(width):
+        window[out + d] = window[a + d] + table[c + d]
+
+
+@_kernel
+def _later_and_add(window, out, a, b, table, c, width):
+    for d in range(width):
+        x, y = window[a + d], window[b + d]
+        window[out + d] = (x if x > y else y) + table[c + d]
+
+
+@_kernel
+def _keep_later(window, out, a, width):
+    for d in range(width):
+        x, y = window[a + d], window[out + d]
+        window[out + d] = x if x > y else y
+
+
+@_kernel
+def _copy(target, out, source, a, width):
+    for d in range(width):
+        target[out + d] = source[a + d]
+
+
+@_kernel
+def _note_second(chosen, at, window, a, b, width):
+    for d in range(width):
+        chosen[at + d] = window[b + d] > window[a + d]
+
+
+@_kernel
+def _note_later(chosen, at, window, a, out, k, width):
+    number = chosen.dtype.type(k)
+    for d in range(width):
+        chosen[at + d] = number if window[a + d] > window[out + d] else chosen[at + d]
+
+
+@_kernel
+def _fill(array, at, value, width):
+    for d in range(width):
+        array[at + d] = value
+
+
+@_kernel
+def _finish(graph, matrix, values, designs, at, table, tabulated, window, chosen, width):
     """One tile: fill the window; the last vertex's slot then holds the makespans [width].
 
-    `table` [K, width] holds the combined costs; where it is empty they are summed up one by one. Two rows of the
-    window behind the slots are for the largest of many predecessors, and for such a sum.
+    `table` [K x width] holds the combined costs, or, where they are not tabulated, the one that is needed now.
+    `chosen` [V x width], where it is not empty, notes which predecessor was last (the first of equals).
     """
     cost, ptr, slot_in, slot = graph
-    row_ptr, column, weight = matrix
-    width = window.shape[1]
-    best, fresh = window[window.shape[0] - 2], window[window.shape[0] - 1]
-    for v in range(cost.size):
-        begin, degree = ptr[v], ptr[v + 1] - ptr[v]
-        out = window[slot[v]]
-        if table.shape[0]:
-            c = table[cost[v]]
+    zero, one, two = np.uint64(0), np.uint64(1), np.uint64(2)
+    choosing = chosen.size > 0
+    for v in range(np.uint64(cost.size)):
+        begin = ptr[v]
+        end = ptr[v + one]
+        out, c, choice = slot[v] * width, cost[v] * width, v * width
+        if not tabulated:
+            c = zero * width
+            _sum_row(matrix, cost[v], values, designs, at, table, c, width)
+        if end - begin == two:
+            a, b = slot_in[begin] * width, slot_in[begin + one] * width
+            if choosing:
+                _note_second(chosen, choice, window, a, b, width)
+            _later_and_add(window, out, a, b, table, c, width)
+        elif end - begin == one:
+            _add(window, out, slot_in[begin] * width, table, c, width)
+        elif end == begin:
+            _copy(window, out, table, c, width)
         else:
-            c = fresh
-            _sum_row(row_ptr, column, weight, cost[v], costs, at, c)
-        if degree == 2:
-            a, b = window[slot_in[begin]], window[slot_in[begin + 1]]
-            for d in range(width):
-                out[d] = (a[d] if a[d] > b[d] else b[d]) + c[d]
-        elif degree == 1:
-            a = window[slot_in[begin]]
-            for d in range(width):
-                out[d] = a[d] + c[d]
-        elif degree == 0:
-            for d in range(width):
-                out[d] = c[d]
-        else:
-            a, b = window[slot_in[begin]], window[slot_in[begin + 1]]
-            for d in range(width):
-                best[d] = a[d] if a[d] > b[d] else b[d]
-            for e in range(begin + 2, begin + degree):
-                a = window[slot_in[e]]
-                for d in range(width):
-                    best[d] = a[d] if a[d] > best[d] else best[d]
-            for d in range(width):
-                out[d] = best[d] + c[d]
+            if choosing:
+                _fill(chosen, choice, zero, width)
+            _copy(window, out, window, slot_in[begin] * width, width)
+            for e in range(begin + one, end):
+                a = slot_in[e] * width
+                if choosing:
+                    _note_later(chosen, choice, window, a, out, e - begin, width)
+                _keep_later(window, out, a, width)
+            _add(window, out, out, table, c, width)
 
 
-@numba.njit(nogil=True, cache=True)
-def _finish_and_choose(graph, matrix, costs, at, table, window, chosen):
-    """As `_finish`; `chosen` [V, width] notes which predecessor was last (the first of equals)."""
-    cost, ptr, slot_in, slot = graph
-    row_ptr, column, weight = matrix
-    width = window.shape[1]
-    best, fresh = window[window.shape[0] - 2], window[window.shape[0] - 1]
-    for v in range(cost.size):
-        begin, degree = ptr[v], ptr[v + 1] - ptr[v]
-        out = window[slot[v]]
-        if table.shape[0]:
-            c = table[cost[v]]
-        else:
-            c = fresh
-            _sum_row(row_ptr, column, weight, cost[v], costs, at, c)
-        if degree == 0:
-            for d in range(width):
-                out[d] = c[d]
-        elif degree == 1:
-            a = window[slot_in[begin]]
-            for d in range(width):
-                out[d] = a[d] + c[d]
-        elif degree == 2:
-            choice = chosen[v]
-            a, b = window[slot_in[begin]], window[slot_in[begin + 1]]
-            for d in range(width):
-                choice[d] = b[d] > a[d]
-            for d in range(width):
-                out[d] = (a[d] if a[d] >= b[d] else b[d]) + c[d]
-        else:
-            choice = chosen[v]
-            a = window[slot_in[begin]]
-            for d in range(width):
-                best[d] = a[d]
-                choice[d] = 0
-            for k in range(1, degree):
-                a = window[slot_in[begin + k]]
-                for d in range(width):
-                    choice[d] = k if a[d] > best[d] else choice[d]
-                for d in range(width):
-                    best[d] = a[d] if a[d] > best[d] else best[d]
-            for d in range(width):
-                out[d] = best[d] + c[d]
+@_kernel
+def _trace_back(graph, chosen, on, counts, width):
+    """`counts` [K x width] += how often each combined cost stands on each design's critical path.
 
-
-@numba.njit(nogil=True, cache=True)
-def _trace_back(graph, chosen, on, counts):
-    """`counts` [K, width] += how often each combined cost stands on each design's critical path.
-
-    `on` [slots, width] is 0, and 0 again afterwards. A slot holds a vertex's byte from the last vertex that needs
+    `on` [slots x width] is 0, and 0 again afterwards. A slot holds a vertex's byte from the last vertex that needs
     it back to the vertex itself, the same stretch for which it holds the finish time on the way forward.
     """
     cost, ptr, slot_in, slot = graph
-    on[slot[cost.size - 1]] = 1
-    for v in range(cost.size - 1, -1, -1):
-        mine = on[slot[v]]
-        if not _any(mine):
+    one, two = np.uint64(1), np.uint64(2)
+    vertices = np.uint64(cost.size)
+    _fill(on, slot[vertices - one] * width, one, width)
+    for back in range(vertices):
+        v = vertices - one - back
+        mine, choice = slot[v] * width, v * width
+        if not _any(on, mine, width):
             continue
-        _count(counts[cost[v]], mine)
-        begin, degree = ptr[v], ptr[v + 1] - ptr[v]
-        if degree == 1:
-            _pass_on(on[slot_in[begin]], mine)
-        elif degree == 2:
-            _pass_to_one(on[slot_in[begin]], on[slot_in[begin + 1]], mine, chosen[v])
+        _count(counts, cost[v] * width, on, mine, width)
+        begin, end = ptr[v], ptr[v + one]
+        if end - begin == one:
+            _pass_on(on, slot_in[begin] * width, mine, width)
+        elif end - begin == two:
+            first, second = slot_in[begin] * width, slot_in[begin + one] * width
+            _pass_to_second(on, second, mine, chosen, choice, width)
+            _pass_to_first(on, first, mine, chosen, choice, width)
         else:
-            for k in range(degree):
-                _pass_where(on[slot_in[begin + k]], mine, chosen[v], k)
-        _clear(mine)
+            for e in range(begin, end):
+                _pass_where(on, slot_in[e] * width, mine, chosen, choice, e - begin, width)
+        _fill(on, mine, np.uint64(0), width)
 
 
-# one loop over bytes per function: only so does the compiler make them vector operations
-@numba.njit(nogil=True, cache=True)
-def _any(mine):
+@_kernel
+def _any(on, mine, width):
     some = np.uint8(0)
-    for d in range(mine.size):
-        some |= mine[d]
+    for d in range(width):
+        some |= on[mine + d]
     return some != 0
 
 
-@numba.njit(nogil=True, cache=True)
-def _count(count, mine):
-    for d in range(mine.size):
-        count[d] += mine[d]
+@_kernel
+def _count(counts, at, on, mine, width):
+    for d in range(width):
+        counts[at + d] += on[mine + d]
 
 
-@numba.njit(nogil=True, cache=True)
-def _pass_on(only, mine):
-    for d in range(mine.size):
-        only[d] |= mine[d]
+@_kernel
+def _pass_on(on, to, mine, width):
+    for d in range(width):
+        on[to + d] |= on[mine + d]
 
 
-@numba.njit(nogil=True, cache=True)
-def _pass_to_one(first, second, mine, choice):
-    for d in range(mine.size):
-        second[d] |= mine[d] & np.uint8(choice[d])
-        first[d] |= mine[d] & np.uint8(~choice[d])
+@_kernel
+def _pass_to_second(on, to, mine, chosen, choice, width):
+    for d in range(width):
+        on[to + d] |= on[mine + d] & np.uint8(chosen[choice + d])
 
 
-@numba.njit(nogil=True, cache=True)
-def _pass_where(one, mine, choice, k):
-    for d in range(mine.size):
-        one[d] |= mine[d] & np.uint8(choice[d] == k)
+@_kernel
+def _pass_to_first(on, to, mine, chosen, choice, width):
+    for d in range(width):
+        on[to + d] |= on[mine + d] & np.uint8(~chosen[choice + d])
 
 
-@numba.njit(nogil=True, cache=True)
-def _clear(mine):
-    for d in range(mine.size):
-        mine[d] = 0
+@_kernel
+def _pass_where(on, to, mine, chosen, choice, k, width):
+    for d in range(width):
+        on[to + d] |= on[mine + d] & np.uint8(chosen[choice + d] == k)
 
 
 def makespans(
@@ -323,15 +331,12 @@ def makespans(
     """
     costs = np.ascontiguousarray(costs)
     makespan = np.empty(costs.shape[1], dtype)
-    graph, matrix = plan.graph, plan.matrix
+    nothing = np.empty(0, plan.choice)
 
     def work(tiles: list[slice]) -> None:
-        for width, same in groupby(tiles, _width):
-            window, table = _room(plan, width, dtype)
-            for part in same:
-                _product(*matrix, costs, part.start, table)
-                _finish(graph, matrix, costs, part.start, table, window)
-                makespan[part] = window[plan.slot[-1]]
+        room = _Room(plan, costs, _widest(tiles), dtype)
+        for part in tiles:
+            makespan[part] = room.finish(part, nothing)
 
     _share(work, _tiles(plan, costs.shape[1], dtype, threads, tile), threads)
     return makespan
@@ -357,26 +362,55 @@ def makespans_and_paths(
     costs = np.ascontiguousarray(costs)
     makespan = np.empty(costs.shape[1], dtype)
     paths = np.empty(costs.shape, np.float64)
-    graph, matrix = plan.graph, plan.matrix
 
     def work(tiles: list[slice]) -> None:
-        for width, same in groupby(tiles, _width):
-            window, table = _room(plan, width, dtype)
-            chosen = np.empty((len(plan.cost), width), plan.choice)
-            on = np.zeros((plan.slots, width), np.uint8)
-            counts = np.empty((plan.reduced.combination.shape[0], width), np.uint32)
-            often = np.empty((len(costs), width))
-            for part in same:
-                _product(*matrix, costs, part.start, table)
-                _finish_and_choose(graph, matrix, costs, part.start, table, window, chosen)
-                makespan[part] = window[plan.slot[-1]]
-                counts[:] = 0
-                _trace_back(graph, chosen, on, counts)
-                _product(*plan.spread, counts, 0, often)
-                paths[:, part] = often
+        most = _widest(tiles)
+        room = _Room(plan, costs, most, dtype)
+        chosen = np.empty(len(plan.cost) * most, plan.choice)
+        on = np.zeros(plan.slots * most, np.uint8)
+        counts = np.empty(plan.reduced.combination.shape[0] * most, np.uint32)
+        often = np.empty(len(costs) * most)
+        for part in tiles:
+            makespan[part] = room.finish(part, chosen)
+            width, zero = np.uint64(part.stop - part.start), np.uint64(0)
+            counts[:] = 0
+            _trace_back(plan.graph, chosen, on, counts, width)
+            _product(plan.spread, counts, width, zero, often, width)
+            paths[:, part] = often[: len(costs) * int(width)].reshape(len(costs), -1)
 
-    _share(work, _tiles(plan, costs.shape[1], dtype, threads, tile), threads)
+    tiles = _tiles(plan, costs.shape[1], dtype, threads, tile, choices=True)
+    _share(work, tiles, threads)
     return makespan, paths
+
+
+class _Room:
+    """Memory for one tile after the other: the window of live finish times, and the costs."""
+
+    def __init__(self, plan: Plan, costs: NDArray, most: int, dtype: DTypeLike):
+        self.plan, self.values, self.designs = plan, costs.ravel(), np.uint64(costs.shape[1])
+        self.window = np.empty(plan.slots * most, dtype)
+        self.tabulated = _tabulated(plan) > 0
+        self.table = np.empty(max(_tabulated(plan), 1) * most, dtype)
+
+    def finish(self, tile: slice, chosen: NDArray) -> NDArray:
+        """Makespans [width] of a tile."""
+        plan, width, at = self.plan, np.uint64(tile.stop - tile.start), np.uint64(tile.start)
+        if self.tabulated:
+            _product(plan.matrix, self.values, self.designs, at, self.table, width)
+        _finish(
+            plan.graph,
+            plan.matrix,
+            self.values,
+            self.designs,
+            at,
+            self.table,
+            self.tabulated,
+            self.window,
+            chosen,
+            width,
+        )
+        last = int(plan.slot[-1]) * int(width)
+        return self.window[last : last + int(width)]
 
 
 def _tabulated(plan: Plan) -> int:
@@ -385,24 +419,27 @@ def _tabulated(plan: Plan) -> int:
     return rows if rows * REUSE <= len(plan.cost) else 0
 
 
-def _room(plan: Plan, width: int, dtype: DTypeLike) -> tuple[NDArray, NDArray]:
-    """Window and table for tiles of this width."""
-    return np.zeros((plan.slots + 2, width), dtype), np.empty((_tabulated(plan), width), dtype)
-
-
-def _width(tile: slice) -> int:
-    return tile.stop - tile.start
+def _widest(tiles: list[slice]) -> int:
+    return max((tile.stop - tile.start for tile in tiles), default=0)
 
 
 def _tiles(
-    plan: Plan, designs: int, dtype: DTypeLike, threads: int, tile: int | None
+    plan: Plan,
+    designs: int,
+    dtype: DTypeLike,
+    threads: int,
+    tile: int | None,
+    *,
+    choices: bool = False,
 ) -> list[slice]:
     """The designs in tiles of equal width, but for the last."""
     if tile is None:
         column = (plan.slots + _tabulated(plan)) * np.dtype(dtype).itemsize
+        memory = column + choices * len(plan.cost) * np.dtype(plan.choice).itemsize
         fit = 1 << max(CACHE // column, 1).bit_length() - 1
         fair = -(-designs // threads)
-        tile = max(min(fit, TILES[1], fair), min(TILES[0], designs), 1)
+        tile = min(max(fit, TILES[0]), TILES[1], fair, MEMORY // memory)
+    tile = max(tile, 1)
     return [slice(at, min(at + tile, designs)) for at in range(0, designs, tile)]
 
 
