@@ -8,6 +8,7 @@ The cost of scheduling therefore grows with distinct ranks, not with ranks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass
 
@@ -65,7 +66,7 @@ class Tasks:
         type, priority, cost: [n]; `cost` is a row of `work`, -1 for what takes no time.
         resource: [n] i32 over all classes, -1 none; resources: number of them.
         pred_ptr, pred: prerequisites.
-        join: [n] i32, first instance number of the collective's group orbit (-1 no collective);
+        join: [n] i32, first instance number of the collective's group orbit (-1: nobody to wait for);
         match: [n] i32, instance within the orbit, -1 where order of issue decides;
         caller: [n] i32, the (class, slot) that issues it; members: [instances] i32, callers each waits for.
         recorded: [n] bool, a collective that replays a recorded duration.
@@ -255,32 +256,31 @@ def _resources(programs) -> tuple[np.ndarray, int]:
 
 
 def _joins(graph, programs, representative, group_colour):
-    """Instances of collectives: one per group colour and instance number."""
-    join, match, caller = [], [], []
+    """Instances of collectives: one per group colour and instance number.
+
+    A group whose members all look alike has one caller: they issue the same at the same time, nobody waits for anybody,
+    and its collectives are operations like any other.
+    """
+    callers = [
+        (c, slot, int(group_colour[group]), bool(graph.by_name[group]))
+        for c, (r, p) in enumerate(zip(representative, programs))
+        for slot, group in enumerate(p.groups[graph.row[r]])
+    ]
+    size = Counter(colour for _, _, colour, _ in callers)
+    join, match, caller = ([np.full(len(p), -1, np.int32) for p in programs] for _ in range(3))
     base: dict[int, int] = {}
     members: list[int] = []
-    callers = 0
-    for r, p in zip(representative, programs):
-        here = np.full(len(p), -1, np.int32)
-        instance = np.full(len(p), -1, np.int32)
-        who = np.full(len(p), -1, np.int32)
-        for slot, group in enumerate(p.groups[graph.row[r]]):
-            calls = p.slot == slot
-            colour, count = int(group_colour[group]), int(calls.sum())
-            if colour not in base:
-                base[colour] = len(members)
-                members.extend([0] * count)
-            first = base[colour]
-            for k in range(count):
-                members[first + k] += 1
-            here[calls] = first
-            if graph.by_name[group]:
-                instance[calls] = p.match[calls]
-            who[calls] = callers
-            callers += 1
-        join.append(here)
-        match.append(instance)
-        caller.append(who)
+    for number, (c, slot, colour, by_name) in enumerate(callers):
+        if size[colour] == 1:
+            continue
+        calls = programs[c].slot == slot
+        if colour not in base:
+            base[colour] = len(members)
+            members.extend([size[colour]] * int(calls.sum()))
+        join[c][calls] = base[colour]
+        if by_name:
+            match[c][calls] = programs[c].match[calls]
+        caller[c][calls] = number
     return (
         np.concatenate(join),
         np.concatenate(match),
