@@ -6,9 +6,12 @@ process that asked writes the files: a lost worker costs time, never a point.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
+from uuid import uuid4
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 
@@ -21,6 +24,10 @@ CONNECT_TIMEOUT = 10
 """Seconds to wait for a scheduler."""
 
 _EVALUATORS: dict[str, dict] = {}
+"""On a worker: the evaluators of the latest token."""
+
+_NAMES: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+"""Of the graphs that were sent out. Addresses would be used again."""
 
 
 def connect(address: str) -> Any:
@@ -37,6 +44,14 @@ def connect(address: str) -> Any:
         return Client(address, timeout=CONNECT_TIMEOUT)
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(f"scheduler {address}: no answer ({error}); is it running?") from None
+
+
+def _token(graph: Any, system: Any, models: Any) -> str:
+    """A name for what workers compile: equal for the same graph with equal hardware and models, and else never."""
+    import cloudpickle  # comes with Dask
+
+    name = _NAMES.setdefault(graph, uuid4().hex)
+    return f"{name}-{hashlib.sha256(cloudpickle.dumps((system, models))).hexdigest()}"
 
 
 def _part(token: str, payload: tuple, rows: pd.DataFrame, options: Any) -> pd.DataFrame:
@@ -61,7 +76,7 @@ def results(
     """
     from distributed import as_completed
 
-    token = f"{id(graph)}-{len(todo)}-{hash(repr((system, models)))}"
+    token = _token(graph, system, models)
     payload = client.scatter((graph, system, models), broadcast=True, hash=False)
     threads = max(1, min(n for n in client.nthreads().values()))
     options = replace(options, threads=threads)

@@ -46,7 +46,8 @@ class Compiled:
         events: the frozen graph; `first` and `last` of every task.
         category: [S] i8, category of each distinct cost (`tasks.CATEGORIES`).
         evaluate: (system, models) -> [S] costs in `unit`, pure JAX.
-        own: (costs [S, D], paths=bool) -> makespan [D], order differs [D], path counts, every design's own schedule.
+        own: (costs [S, D], paths=bool) -> makespan [D], order differs [D], path counts [S, D] of those that differ:
+            every design's own schedule.
         forced: the order holds on every design, dependencies leave no other.
         partner: [n] i32, the send that feeds each receive, -1 else.
         unit: seconds per unit of the costs.

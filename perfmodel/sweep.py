@@ -312,21 +312,32 @@ class Evaluator:
     def makespans(
         self, costs: NDArray, options: Options, *, paths: bool
     ) -> tuple[NDArray, NDArray, NDArray]:
-        """[D] makespan in the unit of the costs, [D] own order differs, [S, D] path counts (or empty)."""
+        """[D] makespan in the unit of the costs, [D] own order differs, [S, D] path counts (or empty).
+
+        Where a design's own order is the frozen one, the longest path answers.
+        """
         c = self.compiled
-        if options.schedule == "own" and not c.forced:
-            return c.own(costs, paths=paths, threads=options.threads)
-        differs = np.zeros(costs.shape[1], bool)
+        if options.schedule == "frozen" or c.forced:
+            makespan, counts = self._frozen(costs, options, paths=paths)
+            return makespan, np.zeros(costs.shape[1], bool), counts
+        makespan, differs, counts = c.own(costs, paths=paths, threads=options.threads)
+        same = np.flatnonzero(~differs & np.isfinite(makespan))
+        if len(same):
+            here = np.ascontiguousarray(costs[:, same])
+            makespan[same], paths_there = self._frozen(here, options, paths=paths)
+            if paths:
+                counts[:, same] = paths_there
+        return makespan, differs, counts
+
+    def _frozen(self, costs: NDArray, options: Options, *, paths: bool) -> tuple[NDArray, NDArray]:
+        """[D] makespan and [S, D] path counts (or empty) along the frozen order."""
+        plan, dtype, threads = self.compiled.plan, options.dtype, options.threads
         if paths:
-            makespan, counts = engine.makespans_and_paths(
-                c.plan, costs, dtype=options.dtype, threads=options.threads
-            )
-            return makespan, differs, counts
+            return engine.makespans_and_paths(plan, costs, dtype=dtype, threads=threads)
+        nothing = np.zeros((0, costs.shape[1]))
         if jax.default_backend() != "cpu":  # an accelerator takes the batch in JAX
-            makespan = window.makespans(self.window, costs, dtype=options.dtype)
-        else:
-            makespan = engine.makespans(c.plan, costs, dtype=options.dtype, threads=options.threads)
-        return makespan, differs, np.zeros((0, costs.shape[1]))
+            return window.makespans(self.window, costs, dtype=dtype), nothing
+        return engine.makespans(plan, costs, dtype=dtype, threads=threads), nothing
 
     @cached_property
     def window(self) -> window.Window:
@@ -349,8 +360,8 @@ class Evaluator:
         if options.economics is not None:
             figures = columns_of(c, columns, values, makespan * c.unit, economics=options.economics)
             result = result.assign(**figures)
-        whose = np.where(differs, "own", "frozen")
-        result["schedule"] = np.where(np.isnan(makespan), "deadlock", whose)
+        whose = np.where(np.isnan(makespan), 2, differs)
+        result["schedule"] = _labels(("frozen", "own", "deadlock"), whose)
         if options.batch_size is not None:
             result["throughput_per_s"] = options.batch_size / result["makespan_s"]
         return result
@@ -384,8 +395,13 @@ class Evaluator:
             slope * np.where(slope == 0, 0.0, point)
         )  # an infinite capacity costs nothing
         best = np.argmax(weight, axis=0)
-        names = np.array([*wanted, "none"], dtype=object)
-        result["limited_by"] = names[np.where(weight.max(axis=0) > 0, best, len(wanted))]
+        known_by = np.where(weight.max(axis=0) > 0, best, len(wanted))
+        result["limited_by"] = _labels((*wanted, "none"), known_by)
+
+
+def _labels(names: tuple[str, ...], number: NDArray) -> pd.Index:
+    """Texts by their number; each is made once."""
+    return pd.Index(names).take(number.astype(np.intp))
 
 
 def _padded(function, *arrays: NDArray) -> NDArray[np.float64]:

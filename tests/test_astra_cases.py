@@ -30,6 +30,10 @@ def test_cycles_exposed_time_and_recorded_order_agree(case):
     start, finish = reference.longest(cost, events.pred_ptr, events.pred, events.cost)
     assert (start[events.node_first] == run.issue).all()
     assert (finish[events.node_last] == run.finish).all()
+    path = astra.along(lowered, run, cost)
+    assert path.rank_end.tolist() == case["cycles"]
+    assert (path.issue == run.issue).all()
+    assert (path.finish == run.finish).all()
 
 
 @pytest.mark.parametrize("case", NEVER_ENDING, ids=reference.key)

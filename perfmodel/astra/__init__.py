@@ -18,7 +18,7 @@ from perfmodel.astra.config import Config, read_config, warn_of_ignored
 from perfmodel.astra.deadlock import diagnose, require_finished
 from perfmodel.astra.lower import Lowered, lower
 from perfmodel.astra.pipeline import AstraModels, load
-from perfmodel.astra.simulate import EventGraph, Run
+from perfmodel.astra.simulate import EventGraph, Run, along
 from perfmodel.astra.traces import read_flat
 from perfmodel.kinds import describe
 
@@ -29,6 +29,7 @@ __all__ = [
     "Lowered",
     "Result",
     "Run",
+    "along",
     "diagnose",
     "exposed",
     "load",
@@ -79,7 +80,10 @@ def simulate(
     *,
     queues: int = 1,
 ) -> Result:
-    """Run a workload as ASTRA-sim's analytical backends do, to the cycle.
+    """Cycles as ASTRA-sim's analytical backends print them.
+
+    Events are simulated to learn the order of everything; the cycles are the longest path over that order, the same
+    graph that `load` gives to sweeps and gradients.
 
     Args:
         prefix: traces are ``<prefix>.<rank>.et`` for all ranks of the network.
@@ -94,8 +98,9 @@ def simulate(
     warn_of_ignored(config)
     lowered = lower(read_flat(prefix, config.network.ranks, comm_group), config)
     cost = lowered.costs()
-    run = lowered.run(cost)
+    run = lowered.run(cost, record=True)
     require_finished(lowered, run)
+    run = along(lowered, run, cost)
     return Result([int(end) for end in run.rank_end], exposed(lowered, cost, run), run, lowered)
 
 

@@ -93,7 +93,6 @@ class AstraModels:
         if not run.ok:
             raise DeadlockError(diagnose(lowered, run))
         events = _events(run.events)
-        plan = engine.plan(reduce(events, len(cost)))
         return Compiled(
             graph=graph,
             system=system,
@@ -104,7 +103,7 @@ class AstraModels:
             events=events,
             category=_categories(lowered),
             evaluate=bound,
-            own=_Own(lowered, run.digest, plan),
+            own=_Own(lowered, run.digest),
             forced=False,
             partner=np.full(len(graph), -1, np.int32),
             unit=NANOSECOND,
@@ -149,26 +148,20 @@ class _Bound:
 
 @dataclass(frozen=True, eq=False)
 class _Own:
-    """Every design's own run, and its critical path."""
+    """Every design's own run, and its critical path where the order is another."""
 
     lowered: Lowered
     digest: int
-    plan: engine.Plan
 
     def __call__(
         self, cost: NDArray[np.float64], *, paths: bool = False, threads: int = 2
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-        """[D] makespan [ns] (nan: deadlock), [D] order differs, [S, D] path counts where asked for."""
+        """[D] makespan [ns] (nan: deadlock), [D] order differs, [S, D] path counts of those where it does, if asked."""
         ends, digests = self.lowered.run_many(cost, threads=threads)
         makespan, differs = ends.max(axis=0), digests != np.uint64(self.digest)
         if not paths:
             return makespan, differs, np.zeros((0, cost.shape[1]))
         counts = np.zeros(cost.shape)
-        same = np.flatnonzero(~differs)
-        if len(same):
-            counts[:, same] = engine.makespans_and_paths(self.plan, cost[:, same], threads=threads)[
-                1
-            ]
         for d in np.flatnonzero(differs & np.isfinite(makespan)):
             run = self.lowered.run(cost[:, d], record=True)
             own = engine.plan(reduce(_events(run.events), len(cost), merge=False))

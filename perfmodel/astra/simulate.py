@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel import longest_path
 from perfmodel.astra import kernel, state
 from perfmodel.astra.tables import Tables
 from perfmodel.errors import InputError
@@ -198,6 +199,22 @@ def run(lowered: Lowered, cost: NDArray[np.float64], *, record: bool = False) ->
         events=_event_graph(lowered, memory) if record else None,
         waiting=None if ok else memory,
     )
+
+
+def along(lowered: Lowered, run: Run, cost: NDArray[np.float64]) -> Run:
+    """The times of a run by the longest path over the order that it recorded: at any durations [S] of the cost rows.
+
+    At the durations of the run itself they are the run's own, to the last nanosecond.
+    """
+    events = run.events
+    if events is None or not run.ok:
+        raise ValueError("a longest path needs the recorded order of a run that ended")
+    levels = longest_path.cut(events.pred_ptr, events.pred, events.cost)
+    start, finish = longest_path.times(levels, cost)
+    issue, end = start[events.node_first], finish[events.node_last]
+    last = np.zeros(lowered.flat.ranks)
+    np.maximum.at(last, lowered.flat.rank, end)
+    return replace(run, issue=issue, finish=end, rank_end=last)
 
 
 def _rank_ends(memory: Memory) -> NDArray[np.float64]:
