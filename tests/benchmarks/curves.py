@@ -25,6 +25,11 @@ def curves(settings: Settings) -> Iterator[Curve]:
         "Data-parallel workload, 1,000 nodes a rank, from the generator",
         _ranks(settings),
     )
+    yield (
+        "pipelines",
+        "GPT, 4 layers a stage, data 2 x tensor 4 x pipeline 1 to 32, 8 micro-batches",
+        _pipelines(settings),
+    )
     yield "designs", "Designs of one trace, from parameters to makespans", _designs(settings)
 
 
@@ -74,6 +79,38 @@ def _ranks(settings: Settings) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def _pipelines(settings: Settings) -> pd.DataFrame:
+    """Stages are different programs, so that the distinct ranks grow with the ranks."""
+    lines = []
+    for stages in (2**k for k in range(settings.size(6, 2))):
+        workload = synth.gpt(
+            layers=4 * stages,
+            hidden=1024,
+            heads=16,
+            data=2,
+            tensor=4,
+            pipeline=stages,
+            micro_batches=8,
+        )
+        graph = workload.graph()
+        system = pm.hardware(SYSTEM, ranks=graph.ranks)
+        make, schedule, reduce = alternate(
+            settings.rounds,
+            workload.graph,
+            lambda g=graph, s=system: pm.compile(g, s),
+            lambda g=graph, s=system: pm.compile(g, s).plan,
+        )
+        lines.append(
+            {
+                "nodes": len(graph),
+                "graph_s": make,
+                "schedule_s": schedule,
+                "reduction_s": max(reduce - schedule, 0.0),
+            }
+        )
+    return pd.DataFrame(lines)
+
+
 def _designs(settings: Settings) -> pd.DataFrame:
     subject = Subject.of("stg_gpt_dp2tp4pp2", "gpt_dp2_tp2_pp2")
     e = subject.evaluator
@@ -105,15 +142,18 @@ def write(settings: Settings) -> list[str]:
             from matplotlib.figure import Figure
         except ImportError:
             continue
-        figure = Figure(figsize=(7, 4.5), layout="constrained")
-        axes = figure.add_subplot()
-        first, *others = table.columns
-        for column in others:
-            axes.loglog(table[first], table[column], marker="o", label=column)
-        axes.set_xlabel(first)
-        axes.set_title(title, fontsize=10)
-        axes.grid(alpha=0.3)
-        axes.legend()
+        rates = [c for c in table.columns if c.endswith("_per_s")]
+        times = [c for c in table.columns[1:] if c not in rates]
+        panels = [(unit, columns) for unit, columns in (("s", times), ("1/s", rates)) if columns]
+        figure = Figure(figsize=(5.5 * len(panels), 4.2), layout="constrained")
+        figure.suptitle(title, fontsize=10)
+        for axes, (unit, columns) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+            for column in columns:
+                label = column.removesuffix("_per_s").removesuffix("_s").replace("_", " ")
+                axes.loglog(table.iloc[:, 0], table[column], marker="o", label=label)
+            axes.set(xlabel=table.columns[0], ylabel=f"[{unit}]")
+            axes.grid(alpha=0.3)
+            axes.legend()
         figure.savefig(path.with_suffix(".png"), dpi=120)
         written.append(path.with_suffix(".png").name)
     return written
