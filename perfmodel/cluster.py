@@ -7,7 +7,7 @@ process that asked writes the files: a lost worker costs time, never a point.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -46,12 +46,12 @@ def connect(address: str) -> Any:
         raise InputError(f"scheduler {address}: no answer ({error}); is it running?") from None
 
 
-def _token(graph: Any, system: Any, models: Any) -> str:
-    """A name for what workers compile: equal for the same graph with equal hardware and models, and else never."""
+def _token(graphs: Mapping[str, Any], system: Any, models: Any) -> str:
+    """A name for what workers compile: equal for the same graphs with equal hardware and models, and else never."""
     import cloudpickle  # comes with Dask
 
-    name = _NAMES.setdefault(graph, uuid4().hex)
-    return f"{name}-{hashlib.sha256(cloudpickle.dumps((system, models))).hexdigest()}"
+    names = {text: _NAMES.setdefault(graph, uuid4().hex) for text, graph in graphs.items()}
+    return hashlib.sha256(cloudpickle.dumps((names, system, models))).hexdigest()
 
 
 def _part(token: str, payload: tuple, rows: pd.DataFrame, options: Any) -> pd.DataFrame:
@@ -61,12 +61,12 @@ def _part(token: str, payload: tuple, rows: pd.DataFrame, options: Any) -> pd.Da
     if token not in _EVALUATORS:
         _EVALUATORS.clear()
         _EVALUATORS[token] = {}
-    graph, system, models = payload
-    return evaluate_part(_EVALUATORS[token], graph, system, models, rows, options)
+    graphs, system, models = payload
+    return evaluate_part(_EVALUATORS[token], graphs, system, models, rows, options)
 
 
 def results(
-    client: Any, graph, system, models, parts: list[pd.DataFrame], todo: list[int], options
+    client: Any, graphs, system, models, parts: list[pd.DataFrame], todo: list[int], options
 ) -> Iterator[tuple[int, pd.DataFrame]]:
     """(number, result) of the parts to do, in the order in which they arrive.
 
@@ -76,8 +76,8 @@ def results(
     """
     from distributed import as_completed
 
-    token = _token(graph, system, models)
-    payload = client.scatter((graph, system, models), broadcast=True, hash=False)
+    token = _token(graphs, system, models)
+    payload = client.scatter((graphs, system, models), broadcast=True, hash=False)
     threads = max(1, min(n for n in client.nthreads().values()))
     options = replace(options, threads=threads)
     futures = {

@@ -107,6 +107,8 @@ def _split(
             f"choices: {count:,} combinations, at most {MOST_COMBINATIONS:,} are tried; leave some out, or give "
             "bounds instead"
         )
+    if "trace" in lists:
+        raise InputError("choices: the trace is given, not chosen; optimise for one workload at a time")
     among = labels_among(pd.DataFrame(columns=list(lists)), models)
     return (
         {path: values for path, values in lists.items() if path in among},

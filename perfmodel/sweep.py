@@ -1,8 +1,8 @@
 """One graph on very many designs: a tidy table, or a stream of Parquet files.
 
 Columns of the points are parameter paths (`npu.peak_flops`, `network.0.latency`, `compute.efficiency`), static
-choices of a model (`network.algorithm`), or "system" (a name in hwdb or a file). Points that differ in a choice
-are compiled once per choice; all others share one compiled graph.
+choices of a model (`network.algorithm`), "system" (a name in hwdb or a file), or "trace" (another workload, as `load`
+takes it). Points that differ in a choice are compiled once per choice; all others share one compiled graph.
 
 Two evaluators answer, and the column `schedule` says which: the frozen longest path, and, where a design would
 issue its operations in another order, that design's own schedule.
@@ -32,6 +32,7 @@ from perfmodel.economics import columns as columns_of
 from perfmodel.errors import InputError
 from perfmodel.graph import Graph
 from perfmodel.hardware import System, hardware
+from perfmodel.load import load
 from perfmodel.parameters import check_path, parameter_units, parameters, with_parameters
 from perfmodel.points import Points, table_of
 from perfmodel.predict import Compiled, compile
@@ -125,13 +126,14 @@ def sweep(
     )
     models = Models() if models is None else models
     table = table_of(points)
-    check(graph, system, models, table, options)
+    graphs = _graphs(graph, table)
+    check(graphs, system, models, table, options)
     parts = list(split(table, models, part))
     done: dict[int, pd.DataFrame] = {}
     folder = None
     if output is not None:
         folder = Path(output)
-        _claim(folder, graph, system, models, table, options, part)
+        _claim(folder, graphs, system, models, table, options, part)
     todo = [k for k in range(len(parts)) if folder is None or not _file(folder, k).exists()]
     show = tqdm(
         total=len(table),
@@ -141,7 +143,7 @@ def sweep(
         unit_scale=True,
     )
     with show:
-        for k, result in _results(graph, system, models, parts, todo, options, client):
+        for k, result in _results(graphs, system, models, parts, todo, options, client):
             if folder is not None:
                 _write(result, _file(folder, k))
             else:
@@ -156,7 +158,19 @@ def sweep(
     return pd.concat(frames, ignore_index=False).sort_index()
 
 
-def check(graph: Graph, system: System, models: Any, table: pd.DataFrame, options: Options) -> None:
+def _graphs(graph: Graph, table: pd.DataFrame) -> dict[str, Graph]:
+    """The workloads by name; the given one has none."""
+    names = table["trace"].unique() if "trace" in table else []
+    return {"": graph, **{str(name): load(str(name)) for name in names}}
+
+
+def check(
+    graphs: Mapping[str, Graph],
+    system: System,
+    models: Any,
+    table: pd.DataFrame,
+    options: Options,
+) -> None:
     """Everything that can be wrong with a sweep, before any work starts."""
     if options.schedule not in SCHEDULES:
         raise InputError(f"schedule: got {options.schedule!r}, expected one of {SCHEDULES}")
@@ -166,7 +180,7 @@ def check(graph: Graph, system: System, models: Any, table: pd.DataFrame, option
         raise InputError(f"dtype: got {options.dtype}, expected float64 or float32")
     for names, part in _by_choice(table, models):
         here, with_choice = apply_choices(system, models, names)
-        here = here.resized(graph.ranks)
+        here = here.resized(graphs[str(names.get("trace", ""))].ranks)
         known, units = parameters(here, with_choice), parameter_units(here, with_choice)
         for column in part.columns:
             if column not in names:
@@ -185,7 +199,7 @@ def check(graph: Graph, system: System, models: Any, table: pd.DataFrame, option
 def choices(table: pd.DataFrame, models: Any) -> list[str]:
     """Columns that are choices rather than numbers."""
     static = set(static_paths(models))
-    return [c for c in table.columns if c == "system" or c in static]
+    return [c for c in table.columns if c in ("system", "trace") or c in static]
 
 
 def static_paths(node: Any, prefix: str = "") -> Iterator[str]:
@@ -204,8 +218,8 @@ def apply_choices(system: System, models: Any, values: Mapping[str, Any]) -> tup
     """System and models with some choices made."""
     for path, value in values.items():
         if path == "system":
-            system = hardware(str(value))
-        else:
+            system = hardware(str(value), dtype=system.dtype or "bf16")
+        elif path != "trace":
             models = _replace_label(models, path.split("."), value)
     return system, models
 
@@ -233,19 +247,24 @@ def split(table: pd.DataFrame, models: Any, part: int) -> Iterator[pd.DataFrame]
             yield rows.iloc[at : at + part]
 
 
-def _results(graph, system, models, parts, todo, options, client):
+def _results(graphs, system, models, parts, todo, options, client):
     if client is not None:
         from perfmodel.cluster import results
 
-        yield from results(client, graph, system, models, parts, todo, options)
+        yield from results(client, graphs, system, models, parts, todo, options)
         return
     compiled: dict[tuple, Evaluator] = {}
     for k in todo:
-        yield k, evaluate_part(compiled, graph, system, models, parts[k], options)
+        yield k, evaluate_part(compiled, graphs, system, models, parts[k], options)
 
 
 def evaluate_part(
-    compiled: dict, graph: Graph, system: System, models: Any, rows: pd.DataFrame, options: Options
+    compiled: dict,
+    graphs: Mapping[str, Graph],
+    system: System,
+    models: Any,
+    rows: pd.DataFrame,
+    options: Options,
 ) -> pd.DataFrame:
     """One part; `compiled` keeps the evaluators of earlier parts."""
     names = choices(rows, models)
@@ -253,6 +272,7 @@ def evaluate_part(
     key = tuple(values.items())
     if key not in compiled:
         here, chosen = apply_choices(system, models, values)
+        graph = graphs[str(values.get("trace", ""))]
         compiled[key] = Evaluator(compile(graph, here, chosen))
     return compiled[key].table(rows, [c for c in rows.columns if c not in names], options)
 
@@ -423,10 +443,10 @@ def _write(result: pd.DataFrame, path: Path) -> None:
     os.replace(partial_path, path)
 
 
-def _claim(folder, graph, system, models, table, options, part) -> None:
+def _claim(folder, graphs, system, models, table, options, part) -> None:
     """Note in the folder which sweep it holds, or check that it is this one."""
     described = {
-        "graph": graph.digest or repr(graph),
+        "graph": [graph.digest or repr(graph) for graph in graphs.values()],
         "system": repr(system),
         "models": repr(models),
         "points": hashlib.sha256(

@@ -131,6 +131,33 @@ def test_choices_are_compiled_once_each_and_give_their_own_predictions(graph, sy
         )
 
 
+def test_another_trace_is_a_choice_like_another_system(graph, system):
+    points = {
+        "trace": [str(ROOT / "traces" / name) for name in ("moe_8", "all_reduce_4")],
+        "system": ["dgx-h100", "dgx-a100"],
+        "network.0.bandwidth": [1e11, 4e11],
+    }
+    table = pm.sweep(graph, system, points)
+    assert len(table) == 8
+    for row in table.to_dict("records"):
+        trace = pm.load(row["trace"])
+        here = pm.hardware(row["system"], ranks=trace.ranks)
+        values = {"network.0.bandwidth": row["network.0.bandwidth"]}
+        expected = pm.predict(trace, *pm.with_parameters(here, Models(), values)).makespan
+        assert row["makespan_s"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_chosen_system_keeps_the_dtype(graph):
+    table = pm.sweep(graph, pm.hardware("dgx-h100", ranks=8, dtype="fp8"), {"system": ["dgx-b200"]})
+    there = pm.predict(graph, pm.hardware("dgx-b200", ranks=8, dtype="fp8"))
+    assert table.makespan_s[0] == pytest.approx(there.makespan, rel=1e-12)
+
+
+def test_a_trace_that_is_not_there_is_refused_before_any_work(graph, system):
+    with pytest.raises(pm.InputError, match="nowhere"):
+        pm.sweep(graph, system, {"trace": ["nowhere/t"], "npu.peak_flops": [1e15]})
+
+
 def test_what_limits_a_design_is_the_parameter_with_the_largest_elasticity(graph, system):
     points = {"npu.peak_flops": [1e13, 1e17], "network.0.latency": [1e-9, 1e-2]}
     table = pm.sweep(graph, system, points, schedule="frozen")

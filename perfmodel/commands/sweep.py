@@ -80,7 +80,7 @@ def sweep(
     SPEC is one of
       LOW:HIGH:COUNT        evenly spaced values, ends included
       LOW:HIGH:COUNT:log    evenly spaced logarithms
-      A,B,C                 these values (or names, for system and network.algorithm)
+      A,B,C                 these values (or names, for system, trace and network.algorithm)
     Values are SI numbers or carry a unit: network.0.bandwidth="100 GB/s,400 GB/s".
     """
     from perfmodel.points import sample as draw
@@ -126,7 +126,7 @@ def spec(path: str, text: str, system: Any, models: Any) -> list:
 
     from perfmodel.sweep import static_paths
 
-    if path == "system" or path in set(static_paths(models)):
+    if path in ("system", "trace") or path in set(static_paths(models)):
         return text.split(",")
     parts = text.split(":")
     if len(parts) == 1:
