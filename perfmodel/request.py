@@ -108,7 +108,9 @@ def _split(
             "bounds instead"
         )
     if "trace" in lists:
-        raise InputError("choices: the trace is given, not chosen; optimise for one workload at a time")
+        raise InputError(
+            "choices: the trace is given, not chosen; optimise for one workload at a time"
+        )
     among = labels_among(pd.DataFrame(columns=list(lists)), models)
     return (
         {path: values for path, values in lists.items() if path in among},
