@@ -49,20 +49,58 @@ class Events:
             cost, owner: [V-1]; source, target: [E]; first, last: [n].
         """
         end = len(cost)
-        ends = np.unique(last)
-        source = np.concatenate([source, ends]).astype(np.int64)
-        target = np.concatenate([target, np.full(len(ends), end)]).astype(np.int64)
-        edges = np.unique(target * (end + 1) + source)
-        into = edges // (end + 1)
-        ptr = np.concatenate([[0], np.cumsum(np.bincount(into, minlength=end + 1))])
+        ptr, pred = predecessors(
+            np.concatenate([source, last]).astype(np.int64),
+            np.concatenate([target, np.full(len(last), end)]).astype(np.int64),
+            end + 1,
+        )
         return cls(
             np.append(cost, -1).astype(np.int32),
-            ptr.astype(np.int64),
-            (edges % (end + 1)).astype(np.int32),
+            ptr,
+            pred,
             first,
             last,
             np.append(owner, -1),
         )
+
+
+@numba.njit(cache=True)
+def predecessors(source, target, vertices):
+    """Edges [E] in any order by their target: (pointers [V+1], sources ascending and without repeats).
+
+    Two counting sorts, by source and then by target: the work is linear, and repeats end up side by side.
+    """
+    ptr = np.zeros(vertices + 1, np.int64)
+    for e in range(source.size):
+        ptr[source[e] + 1] += 1
+    ptr = np.cumsum(ptr)
+    into = np.empty(source.size, np.int32)
+    for e in range(source.size):
+        into[ptr[source[e]]] = target[e]
+        ptr[source[e]] += 1  # in the end where the next source begins
+    begin = np.zeros(vertices + 1, np.int64)
+    for e in range(source.size):
+        begin[target[e] + 1] += 1
+    begin = np.cumsum(begin)
+    fill = begin[:-1].copy()
+    pred = np.empty(source.size, np.int32)
+    at = 0
+    for u in range(vertices):
+        while at < ptr[u]:
+            v = into[at]
+            at += 1
+            if fill[v] == begin[v] or pred[fill[v] - 1] != u:
+                pred[fill[v]] = u
+                fill[v] += 1
+    kept = 0
+    for v in range(vertices):
+        first = kept
+        for k in range(begin[v], fill[v]):
+            pred[kept] = pred[k]
+            kept += 1
+        begin[v] = first
+    begin[vertices] = kept
+    return begin, pred[:kept].copy()
 
 
 @numba.njit(cache=True)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from perfmodel.events import Events, reverse
+from perfmodel.events import Events, predecessors, reverse
 
 CLOCK_ENTRIES = 50_000_000
 """Ancestor clocks larger than this are not built; implied edges then stay (slower, never wrong)."""
@@ -151,16 +151,21 @@ def _clocks(ptr, pred, chain, place, chains):
 @numba.njit(cache=True)
 def _not_implied_nearby(ptr, pred):
     """As `_clocks`, looking only one edge behind the other predecessors."""
+    n = ptr.size - 1
     keep = np.ones(pred.size, np.bool_)
-    for v in range(ptr.size - 1):
-        for e in range(ptr[v], ptr[v + 1]):
-            u = pred[e]
-            for other in range(ptr[v], ptr[v + 1]):
-                w = pred[other]
-                if w > u:
-                    for back in range(ptr[w], ptr[w + 1]):
-                        if pred[back] == u:
-                            keep[e] = False
+    edge_to = np.full(n, -1, np.int64)  # the present vertex's edge from each of its predecessors
+    for v in range(n):
+        begin, end = ptr[v], ptr[v + 1]
+        if end - begin < 2:
+            continue
+        for e in range(begin, end):
+            edge_to[pred[e]] = e
+        for e in range(begin, end):
+            w = pred[e]
+            for back in range(ptr[w], ptr[w + 1]):
+                u = pred[back]
+                if edge_to[u] >= begin:
+                    keep[edge_to[u]] = False
     return keep
 
 
@@ -234,10 +239,7 @@ def _renumber(ptr, pred, cost, number, kept):
     at = np.repeat(ptr[kept] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
     old = pred[at + np.arange(len(at))]
     target = np.repeat(np.arange(len(kept)), counts)
-    edges = np.unique(target * np.int64(len(kept)) + number[old])
-    into = edges // len(kept)
-    new_ptr = np.concatenate([[0], np.cumsum(np.bincount(into, minlength=len(kept)))])
-    return new_ptr.astype(np.int64), (edges % len(kept)).astype(np.int32), cost[kept]
+    return *predecessors(number[old].astype(np.int64), target, len(kept)), cost[kept]
 
 
 def _contract_chains(ptr, pred, cost, combination):

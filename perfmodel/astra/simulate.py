@@ -13,6 +13,7 @@ from perfmodel import longest_path
 from perfmodel.astra import kernel, state
 from perfmodel.astra.tables import Tables
 from perfmodel.errors import InputError
+from perfmodel.events import predecessors
 
 if TYPE_CHECKING:
     from perfmodel.astra.lower import Lowered
@@ -90,8 +91,8 @@ class Memory:
             state.MESSAGES: 64 + flight,
             state.CHUNKS: 64 + tables.ranks * (tables.chunks + tables.stations * tables.places),
             state.CELLS: 64 + 4 * flight * record,
-            state.VERTEX_ROW: (1024 + 16 * tables.nodes) * record,
-            state.EDGE: (4096 + 32 * tables.nodes) * record,
+            state.VERTEX_ROW: (1024 + 64 * tables.nodes) * record,
+            state.EDGE: (4096 + 128 * tables.nodes) * record,
         }
 
     def simulate(self, cost: NDArray[np.float64]) -> None:
@@ -269,10 +270,12 @@ def _checked(lowered: Lowered, cost: NDArray[np.float64], dimensions: int) -> ND
 def _event_graph(lowered: Lowered, memory: Memory) -> EventGraph:
     words = memory.words
     vertices, edge_count = int(words[state.VERTICES]), int(words[state.EDGES])
-    ptr = memory.view(state.VERTEX_PTR, vertices + 1).ravel()
-    target = np.repeat(np.arange(vertices, dtype=np.int64), np.diff(ptr))
-    edges = np.unique(target * max(vertices, 1) + memory.view(state.EDGE, edge_count).ravel())
-    target = edges // max(vertices, 1)
+    degree = np.diff(memory.view(state.VERTEX_PTR, vertices + 1).ravel())
+    ptr, pred = predecessors(
+        memory.view(state.EDGE, edge_count).ravel(),
+        np.repeat(np.arange(vertices, dtype=np.int64), degree),
+        vertices,
+    )
     nodes = memory.view(state.NODES, memory.tables.nodes, state.NODE_STATE_W)
     first = np.empty(len(nodes), np.int32)
     last = np.empty(len(nodes), np.int32)
@@ -280,8 +283,8 @@ def _event_graph(lowered: Lowered, memory: Memory) -> EventGraph:
     last[lowered.order] = nodes[:, state.NODE_LAST]
     return EventGraph(
         cost=memory.view(state.VERTEX_ROW, vertices).ravel().astype(np.int32),
-        pred_ptr=np.concatenate([[0], np.cumsum(np.bincount(target, minlength=vertices))]),
-        pred=(edges % max(vertices, 1)).astype(np.int32),
+        pred_ptr=ptr,
+        pred=pred,
         node_first=first,
         node_last=last,
     )
