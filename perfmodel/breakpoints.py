@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel import engine
+from perfmodel.evaluator import Evaluator, Options
 from perfmodel.predict import Compiled
-from perfmodel.sweep import Evaluator, Options
 
 REACH = 1000.0
 """Breakpoints are looked for up to this factor away from the design."""

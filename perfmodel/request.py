@@ -15,13 +15,14 @@ import pandas as pd
 from perfmodel.cost import Models
 from perfmodel.economics import Economics, totals
 from perfmodel.errors import InputError
+from perfmodel.evaluator import SCHEDULES
 from perfmodel.goal import Constraints, Design, Goal, Objective, goal
 from perfmodel.graph import Graph
 from perfmodel.hardware import System
 from perfmodel.parameters import check_path, parameters
 from perfmodel.predict import compile
 from perfmodel.problem import Effort, Problem, Scale
-from perfmodel.sweep import SCHEDULES, apply_choices
+from perfmodel.sweep import apply_choices
 from perfmodel.sweep import choices as labels_among
 
 METHODS = ("SLSQP", "trust-constr", "L-BFGS-B")

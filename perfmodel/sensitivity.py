@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 from perfmodel.breakpoints import Design, breakpoints, makespans
 from perfmodel.cost import Models
 from perfmodel.errors import InputError
+from perfmodel.evaluator import SCHEDULES
 from perfmodel.graph import Graph
 from perfmodel.hardware import System
 from perfmodel.parameters import parameter_units, parameters, with_parameters
 from perfmodel.predict import Compiled, compile
-from perfmodel.sweep import SCHEDULES
 from perfmodel.tasks import CATEGORIES
 
 FIGURES = ("makespan", *(f"{word}_s" for word in CATEGORIES))

@@ -14,47 +14,29 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 from tqdm import tqdm
 
-from perfmodel import engine, window
 from perfmodel.cost import Models
 from perfmodel.economics import anchored
-from perfmodel.economics import columns as columns_of
 from perfmodel.errors import InputError
+from perfmodel.evaluator import SCHEDULES, Evaluator, Options
 from perfmodel.graph import Graph
 from perfmodel.hardware import System, hardware
 from perfmodel.load import load
-from perfmodel.parameters import check_path, parameter_units, parameters, with_parameters
+from perfmodel.parameters import check_path, parameter_units, parameters
 from perfmodel.points import Points, table_of
-from perfmodel.predict import Compiled, compile
+from perfmodel.predict import compile
 from perfmodel.record import children
-from perfmodel.tasks import CATEGORIES
 
 PART = 16_384
 """Designs per part of a sweep: one file, one unit of work."""
-
-SCHEDULES = ("own", "frozen")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a sweep is evaluated; part of what a resumed sweep must agree in."""
-
-    schedule: str = "own"
-    breakdown: bool = True
-    batch_size: float | None = None
-    dtype: str = "float64"
-    threads: int = 2
-    economics: Any = None
 
 
 def sweep(
@@ -274,162 +256,13 @@ def evaluate_part(
         here, chosen = apply_choices(system, models, values)
         graph = graphs[str(values.get("trace", ""))]
         compiled[key] = Evaluator(compile(graph, here, chosen))
-    return compiled[key].table(rows, [c for c in rows.columns if c not in names], options)
-
-
-class Evaluator:
-    """A compiled graph and its jitted costs, for batches of designs."""
-
-    def __init__(self, compiled: Compiled):
-        self.compiled = compiled
-        self._costs: dict[tuple[str, ...], Any] = {}
-        self._pull: dict[tuple[str, ...], Any] = {}
-
-    def costs(self, paths: tuple[str, ...], values: NDArray) -> NDArray[np.float64]:
-        """[S, D] cost table, from [P, D] parameter values."""
-        if self.compiled.batched:
-            c = self.compiled
-            at = with_parameters(c.system, c.models, dict(zip(paths, values)))
-            return np.asarray(c.evaluate(*at), np.float64)
-        if paths not in self._costs:
-            self._costs[paths] = jax.jit(
-                jax.vmap(partial(self._cost, paths), in_axes=1, out_axes=1)
-            )
-        return _padded(self._costs[paths], values)
-
-    def _cost(self, paths: tuple[str, ...], values: jax.Array) -> jax.Array:
-        c = self.compiled
-        return c.evaluate(*with_parameters(c.system, c.models, dict(zip(paths, values))))
-
-    def gradients(
-        self, paths: tuple[str, ...], values: NDArray, counts: NDArray, wanted: tuple[str, ...]
-    ) -> NDArray[np.float64]:
-        """[W, D] derivative of the makespan with respect to the wanted parameters.
-
-        Args:
-            paths, values: [P], [P, D] what the points set.
-            counts: [S, D] how often each cost stands on the critical path.
-            wanted: parameter paths.
-        """
-        key = (*paths, "|", *wanted)
-        if key not in self._pull:
-            c = self.compiled
-
-            def one(values, counts):
-                here, models = with_parameters(c.system, c.models, dict(zip(paths, values)))
-                known = parameters(here, models)
-                point = [jax.numpy.asarray(known[w], float) for w in wanted]
-
-                def cost(point):
-                    evaluate = c.smooth or c.evaluate
-                    return evaluate(*with_parameters(here, models, dict(zip(wanted, point))))
-
-                return jax.numpy.stack(jax.vjp(cost, point)[1](counts)[0])
-
-            self._pull[key] = jax.jit(jax.vmap(one, in_axes=1, out_axes=1))
-        return _padded(self._pull[key], values, counts.astype(float)) * self.compiled.unit
-
-    def makespans(
-        self, costs: NDArray, options: Options, *, paths: bool
-    ) -> tuple[NDArray, NDArray, NDArray]:
-        """[D] makespan in the unit of the costs, [D] own order differs, [S, D] path counts (or empty).
-
-        Where a design's own order is the frozen one, the longest path answers.
-        """
-        c = self.compiled
-        if options.schedule == "frozen" or c.forced:
-            makespan, counts = self._frozen(costs, options, paths=paths)
-            return makespan, np.zeros(costs.shape[1], bool), counts
-        makespan, differs, counts = c.own(costs, paths=paths, threads=options.threads)
-        same = np.flatnonzero(~differs & np.isfinite(makespan))
-        if len(same):
-            here = np.ascontiguousarray(costs[:, same])
-            makespan[same], paths_there = self._frozen(here, options, paths=paths)
-            if paths:
-                counts[:, same] = paths_there
-        return makespan, differs, counts
-
-    def _frozen(self, costs: NDArray, options: Options, *, paths: bool) -> tuple[NDArray, NDArray]:
-        """[D] makespan and [S, D] path counts (or empty) along the frozen order."""
-        plan, dtype, threads = self.compiled.plan, options.dtype, options.threads
-        if paths:
-            return engine.makespans_and_paths(plan, costs, dtype=dtype, threads=threads)
-        nothing = np.zeros((0, costs.shape[1]))
-        if jax.default_backend() != "cpu":  # an accelerator takes the batch in JAX
-            return window.makespans(self.window, costs, dtype=dtype), nothing
-        return engine.makespans(plan, costs, dtype=dtype, threads=threads), nothing
-
-    @cached_property
-    def window(self) -> window.Window:
-        """The reduced graph laid out for accelerators."""
-        return window.window(self.compiled.reduced)
-
-    def table(self, rows: pd.DataFrame, columns: list[str], options: Options) -> pd.DataFrame:
-        """The result rows of some points."""
-        c = self.compiled
-        paths = tuple(columns)
-        values = rows[columns].to_numpy(float).T
-        if not columns:
-            values = np.zeros((0, len(rows)))
-        costs = self.costs(paths, values) if columns else self._same(len(rows))
-        makespan, differs, counts = self.makespans(costs, options, paths=options.breakdown)
-        result = rows.copy()
-        result["makespan_s"] = makespan.astype(float) * c.unit
-        if options.breakdown:
-            self._explain(result, paths, values, costs, counts)
-        if options.economics is not None:
-            figures = columns_of(c, columns, values, makespan * c.unit, economics=options.economics)
-            result = result.assign(**figures)
-        whose = np.where(np.isnan(makespan), 2, differs)
-        result["schedule"] = _labels(("frozen", "own", "deadlock"), whose)
-        if options.batch_size is not None:
-            result["throughput_per_s"] = options.batch_size / result["makespan_s"]
-        return result
-
-    def _same(self, designs: int) -> NDArray[np.float64]:
-        c = self.compiled
-        cost = np.asarray(c.evaluate(c.system, c.models), np.float64)
-        return np.repeat(cost[:, None], designs, axis=1)
-
-    def _explain(self, result, paths, values, costs, counts) -> None:
-        c = self.compiled
-        spent = np.zeros(len(result))
-        for k, word in enumerate(CATEGORIES[:3]):
-            mine = c.category == k
-            seconds = np.einsum("sd,sd->d", counts[mine], costs[mine]) * c.unit
-            result[f"{word}_s"] = seconds
-            spent += seconds
-        waiting = np.einsum("sd,sd->d", counts[c.category == 3], costs[c.category == 3]) * c.unit
-        rest = result["makespan_s"].to_numpy() - spent - waiting
-        result["waiting_s"] = waiting + np.where(np.abs(rest) > 1e-9 * spent, rest, 0.0)
-        known = parameters(c.system)
-        wanted = tuple(known)
-        slope = self.gradients(paths, values, counts, wanted)
-        point = np.stack(
-            [
-                values[paths.index(w)] if w in paths else np.full(len(result), float(known[w]))
-                for w in wanted
-            ]
-        )
-        weight = np.abs(
-            slope * np.where(slope == 0, 0.0, point)
-        )  # an infinite capacity costs nothing
-        best = np.argmax(weight, axis=0)
-        known_by = np.where(weight.max(axis=0) > 0, best, len(wanted))
-        result["limited_by"] = _labels((*wanted, "none"), known_by)
-
-
-def _labels(names: tuple[str, ...], number: NDArray) -> pd.Index:
-    """Texts by their number; each is made once."""
-    return pd.Index(names).take(number.astype(np.intp))
-
-
-def _padded(function, *arrays: NDArray) -> NDArray[np.float64]:
-    """Call a batched function with the designs padded to a power of two: few shapes, few compilations."""
-    designs = arrays[0].shape[1]
-    size = 1 << max(designs - 1, 0).bit_length()
-    padded = [np.pad(a, ((0, 0), (0, size - designs)), mode="edge") for a in arrays]
-    return np.asarray(function(*padded), np.float64)[:, :designs]
+    columns = [c for c in rows.columns if c not in names]
+    values = rows[columns].to_numpy(float).T.reshape(len(columns), len(rows))
+    figures: dict[str, Any] = compiled[key].figures(tuple(columns), values, options)
+    for name, texts in compiled[key].labels.items():
+        if name in figures:
+            figures[name] = pd.Index(texts).take(figures[name].astype(np.intp))
+    return rows.assign(**figures)
 
 
 def _file(folder: Path, k: int) -> Path:

@@ -9,7 +9,7 @@ import pandas as pd
 
 import perfmodel as pm
 from perfmodel import engine, synth
-from perfmodel.sweep import Options
+from perfmodel.evaluator import Options
 from tests.benchmarks.designs import SYSTEM, Subject, points
 from tests.benchmarks.engines import layered
 from tests.benchmarks.measure import Settings, alternate, cores

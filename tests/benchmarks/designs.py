@@ -10,8 +10,8 @@ import pandas as pd
 
 import perfmodel as pm
 from perfmodel import engine, synth
+from perfmodel.evaluator import Evaluator, Options
 from perfmodel.parameters import parameters
-from perfmodel.sweep import Evaluator, Options
 from tests import oracle, oracle_costs
 from tests.benchmarks.measure import Row, Settings, alternate, cores, trace
 
@@ -74,7 +74,7 @@ def _frozen(settings: Settings) -> Iterator[Row]:
     bulk, whole, python = alternate(
         settings.rounds,
         lambda: e.makespans(e.costs(paths, values), options, paths=False),
-        lambda: e.table(table, list(paths), explained),
+        lambda: e.figures(paths, values, explained),
         subject.in_python(),
     )
     per_node = python / len(subject.graph) * 1e6
@@ -88,7 +88,7 @@ def _frozen(settings: Settings) -> Iterator[Row]:
     )
     yield Row(
         "frozen",
-        f"designs on {subject.name}, frozen: the whole table with breakdown",
+        f"designs on {subject.name}, frozen: with the breakdown and what limits each",
         count / whole * python,
         "x Python",
         note=f"{count / whole:,.0f}/s",

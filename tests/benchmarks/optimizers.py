@@ -134,7 +134,7 @@ def by_simplex(case: Case, seed: int = 0) -> tuple[list[float], int]:
 
 def makespan_of(compiled, paths):
     """x -> makespan [s], along the frozen order, by the host's engine."""
-    from perfmodel.sweep import Evaluator, Options
+    from perfmodel.evaluator import Evaluator, Options
 
     evaluator = Evaluator(compiled)
     options = Options(schedule="frozen", breakdown=False, threads=1)

@@ -1,0 +1,189 @@
+"""The bulk engine's loops over vertices, for one tile of designs; see `engine` for what they are for.
+
+A row of a flat array begins at an unsigned place. Views of rows would cost more than the work on short rows (70 ns a
+vertex instead of 5), and signed places would have to be tested for being negative. There is one simple loop per
+function: only so does the compiler make each of them vector operations.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+_kernel = numba.njit(nogil=True, cache=True)
+
+
+@_kernel
+def _sum_row(matrix, k, values, designs, at, out, place, width):
+    """out[place :] [width] = row k of a sparse matrix times values [S x designs], designs from `at` on."""
+    ptr, column, weight = matrix
+    begin, end = ptr[k], ptr[k + np.uint64(1)]
+    if begin == end:
+        for d in range(width):
+            out[place + d] = 0
+        return
+    first, w = column[begin] * designs + at, weight[begin]
+    for d in range(width):
+        out[place + d] = w * values[first + d]
+    for e in range(begin + np.uint64(1), end):
+        more, w = column[e] * designs + at, weight[e]
+        for d in range(width):
+            out[place + d] += w * values[more + d]
+
+
+@_kernel
+def product(matrix, values, designs, at, out, width):
+    """out [K x width] = a sparse matrix [K, S] times values [S x designs], designs from `at` on."""
+    for k in range(np.uint64(matrix[0].size - 1)):
+        _sum_row(matrix, k, values, designs, at, out, k * width, width)
+
+
+@_kernel
+def _add(window, out, a, table, c, width):
+    for d in range(width):
+        window[out + d] = window[a + d] + table[c + d]
+
+
+@_kernel
+def _later_and_add(window, out, a, b, table, c, width):
+    for d in range(width):
+        x, y = window[a + d], window[b + d]
+        window[out + d] = (x if x > y else y) + table[c + d]
+
+
+@_kernel
+def _keep_later(window, out, a, width):
+    for d in range(width):
+        x, y = window[a + d], window[out + d]
+        window[out + d] = x if x > y else y
+
+
+@_kernel
+def _copy(target, out, source, a, width):
+    for d in range(width):
+        target[out + d] = source[a + d]
+
+
+@_kernel
+def _note_second(chosen, at, window, a, b, width):
+    for d in range(width):
+        chosen[at + d] = window[b + d] > window[a + d]
+
+
+@_kernel
+def _note_later(chosen, at, window, a, out, k, width):
+    number = chosen.dtype.type(k)
+    for d in range(width):
+        chosen[at + d] = number if window[a + d] > window[out + d] else chosen[at + d]
+
+
+@_kernel
+def _fill(array, at, value, width):
+    for d in range(width):
+        array[at + d] = value
+
+
+@_kernel
+def finish(graph, matrix, values, designs, at, table, tabulated, window, chosen, width):
+    """One tile: fill the window; the last vertex's slot then holds the makespans [width].
+
+    `table` [K x width] holds the combined costs, or, where they are not tabulated, the one that is needed now.
+    `chosen` [V x width], where it is not empty, notes which predecessor was last (the first of equals).
+    """
+    cost, ptr, slot_in, slot = graph
+    zero, one, two = np.uint64(0), np.uint64(1), np.uint64(2)
+    choosing = chosen.size > 0
+    for v in range(np.uint64(cost.size)):
+        begin = ptr[v]
+        end = ptr[v + one]
+        out, c, choice = slot[v] * width, cost[v] * width, v * width
+        if not tabulated:
+            c = zero * width
+            _sum_row(matrix, cost[v], values, designs, at, table, c, width)
+        if end - begin == two:
+            a, b = slot_in[begin] * width, slot_in[begin + one] * width
+            if choosing:
+                _note_second(chosen, choice, window, a, b, width)
+            _later_and_add(window, out, a, b, table, c, width)
+        elif end - begin == one:
+            _add(window, out, slot_in[begin] * width, table, c, width)
+        elif end == begin:
+            _copy(window, out, table, c, width)
+        else:
+            if choosing:
+                _fill(chosen, choice, zero, width)
+            _copy(window, out, window, slot_in[begin] * width, width)
+            for e in range(begin + one, end):
+                a = slot_in[e] * width
+                if choosing:
+                    _note_later(chosen, choice, window, a, out, e - begin, width)
+                _keep_later(window, out, a, width)
+            _add(window, out, out, table, c, width)
+
+
+@_kernel
+def trace_back(graph, chosen, on, counts, width):
+    """`counts` [K x width] += how often each combined cost stands on each design's critical path.
+
+    `on` [slots x width] is 0, and 0 again afterwards. A slot holds a vertex's byte from the last vertex that needs
+    it back to the vertex itself, the same stretch for which it holds the finish time on the way forward.
+    """
+    cost, ptr, slot_in, slot = graph
+    one, two = np.uint64(1), np.uint64(2)
+    vertices = np.uint64(cost.size)
+    _fill(on, slot[vertices - one] * width, one, width)
+    for back in range(vertices):
+        v = vertices - one - back
+        mine, choice = slot[v] * width, v * width
+        if not _any(on, mine, width):
+            continue
+        _count(counts, cost[v] * width, on, mine, width)
+        begin, end = ptr[v], ptr[v + one]
+        if end - begin == one:
+            _pass_on(on, slot_in[begin] * width, mine, width)
+        elif end - begin == two:
+            first, second = slot_in[begin] * width, slot_in[begin + one] * width
+            _pass_to_second(on, second, mine, chosen, choice, width)
+            _pass_to_first(on, first, mine, chosen, choice, width)
+        else:
+            for e in range(begin, end):
+                _pass_where(on, slot_in[e] * width, mine, chosen, choice, e - begin, width)
+        _fill(on, mine, np.uint64(0), width)
+
+
+@_kernel
+def _any(on, mine, width):
+    some = np.uint8(0)
+    for d in range(width):
+        some |= on[mine + d]
+    return some != 0
+
+
+@_kernel
+def _count(counts, at, on, mine, width):
+    for d in range(width):
+        counts[at + d] += on[mine + d]
+
+
+@_kernel
+def _pass_on(on, to, mine, width):
+    for d in range(width):
+        on[to + d] |= on[mine + d]
+
+
+@_kernel
+def _pass_to_second(on, to, mine, chosen, choice, width):
+    for d in range(width):
+        on[to + d] |= on[mine + d] & np.uint8(chosen[choice + d])
+
+
+@_kernel
+def _pass_to_first(on, to, mine, chosen, choice, width):
+    for d in range(width):
+        on[to + d] |= on[mine + d] & np.uint8(~chosen[choice + d])
+
+
+@_kernel
+def _pass_where(on, to, mine, chosen, choice, k, width):
+    for d in range(width):
+        on[to + d] |= on[mine + d] & np.uint8(chosen[choice + d] == k)
