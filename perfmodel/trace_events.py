@@ -10,13 +10,9 @@ Times are whole nanoseconds, written in microseconds as the format wants them.
 
 from __future__ import annotations
 
-import contextlib
-import gzip
 import heapq
 import io
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +27,10 @@ from perfmodel.kinds import COLLECTIVES, NodeType
 from perfmodel.predict import Prediction
 from perfmodel.table import category_of, critical_path, timeline
 from perfmodel.tasks import CATEGORIES
+from perfmodel.whole_file import check_target, whole_file
+
+ENDINGS = (".json", ".json.gz")
+"""What a timeline's name may end in."""
 
 MAX_NODES = 2_000_000
 """More nodes than this make a file that no viewer opens: ask for some ranks."""
@@ -50,16 +50,18 @@ Event = dict[str, Any]
 def write_timeline(
     prediction: Prediction, path: str | Path, ranks: Sequence[int] | None = None
 ) -> None:
-    """Write when every node runs as a trace-event file; compressed where the name ends in ".gz".
+    """Write when every node runs as a trace-event file.
 
     Args:
         prediction: from `predict`.
-        path: the file; it appears whole or not at all.
+        path: the file, .json or (compressed) .json.gz; it appears whole or not at all.
         ranks: some ranks only (all by default); the critical path is there in any case, arrows where both ends are.
 
     Raises:
-        InputError: no such rank, no ranks, too many nodes for a viewer, or times that are not finite.
+        InputError: a file that cannot be written, no such rank, no ranks, too many nodes for a viewer, or times that
+            are not finite.
     """
+    check_target(path, ENDINGS)
     graph = prediction.graph
     if ranks is not None and not len(ranks):
         raise InputError(f"{graph.source}: no ranks chosen; name some, for example ranks=[0]")
@@ -301,38 +303,12 @@ def _microseconds(nanoseconds: NDArray) -> list[float]:
 
 
 def _write(parts: Iterator[list[Event]], path: Path, about: Event) -> None:
-    """Stream the events into a temporary file beside the target, then rename it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as raw, _text(raw, path) as file:
-            file.write('{"displayTimeUnit": "ns", "otherData": ' + json.dumps(about))
-            file.write(', "traceEvents": [\n')
-            between = ""
-            for events in parts:
-                file.write(between + ",\n".join(map(json.dumps, events)))
-                between = ",\n"
-            file.write("\n]}\n")
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-@contextlib.contextmanager
-def _text(raw, path: Path) -> Iterator[io.TextIOWrapper]:
-    """The file as text, compressed where its name says so; equal predictions give equal files."""
-    if path.suffix == ".gz":
-        packed = gzip.GzipFile(filename="", mode="wb", fileobj=raw, compresslevel=6, mtime=0)
-        with packed, io.TextIOWrapper(packed, "utf-8") as file:
-            yield file
-    else:
-        with io.TextIOWrapper(raw, "utf-8") as file:
-            yield file
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    """Stream the events into the file."""
+    with whole_file(path) as raw, io.TextIOWrapper(raw, "utf-8") as file:
+        file.write('{"displayTimeUnit": "ns", "otherData": ' + json.dumps(about))
+        file.write(', "traceEvents": [\n')
+        between = ""
+        for events in parts:
+            file.write(between + ",\n".join(map(json.dumps, events)))
+            between = ",\n"
+        file.write("\n]}\n")

@@ -1,5 +1,6 @@
 """What is written is what was read: messages with everything in them, columns, and the schema."""
 
+import gzip
 import os
 import subprocess
 import sys
@@ -100,6 +101,38 @@ def test_a_written_file_has_the_rights_any_new_file_has(tmp_path: Path) -> None:
     chakra.write_bytes(tmp_path / "a", b"")
     (tmp_path / "b").touch()
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+def test_a_name_that_ends_in_gz_is_compressed_and_equal_content_gives_equal_files(
+    tmp_path: Path,
+) -> None:
+    nodes = [node(type=4, name="a" * 1000)]
+    for name in ("t.0.et", "a.et.gz", "b.et.gz"):
+        chakra.write(tmp_path / name, schema.GlobalMetadata(version="1"), nodes)
+    packed = (tmp_path / "a.et.gz").read_bytes()
+    assert packed == (tmp_path / "b.et.gz").read_bytes()
+    assert gzip.decompress(packed) == (tmp_path / "t.0.et").read_bytes()
+    assert list(chakra.messages(tmp_path / "a.et.gz"))[1:] == nodes
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("", "'': is no file to write"),
+        ("none/t.0.et", "none/t.0.et: cannot be written: there is no folder"),
+        ("folder", "folder: is a folder"),
+        ("/dev/null", "/dev/null: is no regular file"),
+        ("a" * 300, "a: cannot be written: File name too long"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, complaint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=complaint):
+        chakra.write_bytes(name, b"")
+    assert os.listdir(tmp_path) == ["folder"]
 
 
 def message(trace: chakra.RankTrace, i: int) -> schema.Node:

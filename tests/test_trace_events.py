@@ -197,6 +197,24 @@ def test_a_failure_halfway_leaves_the_old_file_and_nothing_else(prediction, tmp_
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("t.csv", r"t.csv: cannot be written as .csv; use .json, .json.gz"),
+        ("timeline", "cannot be written as a file without an ending; use .json"),
+        ("none/t.json", "none/t.json: cannot be written: there is no folder"),
+        ("", "'': is no file to write"),
+    ],
+)
+def test_a_timeline_that_cannot_be_written_is_named_with_the_reason(
+    prediction, tmp_path, monkeypatch, name, complaint
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(pm.InputError, match=complaint):
+        pm.write_timeline(prediction, name)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_too_many_nodes_for_a_viewer_ask_for_some_ranks(prediction, tmp_path, monkeypatch):
     monkeypatch.setattr(trace_events, "MAX_NODES", len(prediction.graph) - 1)
     with pytest.raises(pm.InputError, match=r"choose some ranks, for example ranks=\[0\]"):

@@ -4,10 +4,8 @@ What `messages` yields, `write` writes: fields that the schema does not know sta
 are the same where the producer wrote them in protobuf's usual order.
 """
 
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -17,6 +15,7 @@ from perfmodel.chakra.inflate import LIMIT, inflate
 from perfmodel.chakra.reader import content, decode, first_record
 from perfmodel.chakra.wire import MAX_RECORD, address, varint
 from perfmodel.errors import TraceError
+from perfmodel.whole_file import whole_file
 
 
 def messages(path: str | Path, *, limit: int = LIMIT) -> Iterator[Any]:
@@ -48,7 +47,7 @@ def messages(path: str | Path, *, limit: int = LIMIT) -> Iterator[Any]:
 
 
 def write(path: str | Path, metadata: Any | None, nodes: Iterable[Any]) -> None:
-    """Write a trace file from protobuf messages, at once or not at all.
+    """Write a trace file from protobuf messages, at once or not at all; a name in ".gz" compresses.
 
     metadata: GlobalMetadata, or None for a file without; nodes: Node messages.
     """
@@ -58,17 +57,9 @@ def write(path: str | Path, metadata: Any | None, nodes: Iterable[Any]) -> None:
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Put `data` at `path` by way of a temporary file beside it: all of it or nothing."""
-    path = Path(path)
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(data)
-            file.close()
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    """Put `data` at `path`, all of it or nothing; compressed where the name ends in ".gz"."""
+    with whole_file(path) as file:
+        file.write(data)
 
 
 def length_prefix(size: int) -> bytes:
@@ -98,9 +89,3 @@ def _parse(kind: Any, payload: bytes, source: str, pos: int, number: int) -> Any
             f"{source}: byte {pos}, record {number}: is no {kind.DESCRIPTOR.name} message"
             f" ({error}). The file is damaged or no Chakra trace: write or copy it again."
         ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
