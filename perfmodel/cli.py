@@ -29,7 +29,7 @@ COMMANDS = {
     "compare": ("analysis", "Two traces or two systems side by side."),
     "astra-sim": ("astra", "In the place of ASTRA-sim's binaries: same flags, same result lines."),
     "synth": ("synth", "Write a synthetic workload (GPT, FSDP, MoE, one collective, ...)."),
-    "systems": ("run", "The systems in hwdb, with their figures."),
+    "systems": ("systems", "The systems in hwdb, their figures and where these come from."),
     "convert": ("run", "Write a rank's trace file anew."),
 }
 """Command -> module in `perfmodel.commands`, and what it does."""

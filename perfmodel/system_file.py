@@ -96,6 +96,16 @@ def accelerators() -> list[str]:
     return [p.stem for p in _files() if "network" not in _toml(p)]
 
 
+def holders(accelerator: str) -> list[str]:
+    """Names of the systems in hwdb that are made of that accelerator."""
+    made_of = {name: _toml(locate(name)).get("npu") for name in systems()}
+    return [
+        name
+        for name, npu in made_of.items()
+        if accelerator == (npu.get("accelerator") if isinstance(npu, dict) else npu)
+    ]
+
+
 def read(name_or_path: str | Path, *, dtype: str) -> Description:
     """Read and check a system file, and the accelerator's that it names.
 
@@ -135,12 +145,13 @@ def locate(name_or_path: str | Path, beside: Path | None = None) -> Path:
     for path in candidates:
         if path.is_file():
             return path
+    word, names = ("system", systems()) if beside is None else ("accelerator", accelerators())
     if looks_like_path:
-        raise SystemFileError(f"{text}: no such system file; names in hwdb: {', '.join(known)}")
-    near = difflib.get_close_matches(text, list(known), n=3, cutoff=0.4)
-    offer = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+        raise SystemFileError(f"{text}: no such {word} file; names in hwdb: {', '.join(names)}.")
+    near = difflib.get_close_matches(text, names, n=3, cutoff=0.4)
+    offer = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}."
     raise SystemFileError(
-        f"system {text!r}: no such name in hwdb; {offer} A file of your own is named by its path"
+        f"{word} {text!r}: no such name in hwdb; {offer} A file of your own is named by its path."
     )
 
 

@@ -54,7 +54,7 @@ def whole_file(path: str | Path) -> Iterator[Any]:
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
         try:
             with os.fdopen(handle, "wb") as raw:
-                if target.suffix == ".gz":
+                if target.suffix.lower() == ".gz":
                     with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
                         yield packed
                 else:

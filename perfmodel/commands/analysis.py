@@ -12,13 +12,21 @@ from perfmodel.commands.options import (
     SYSTEM_KEYS,
     TRACE_KEYS,
     number,
-    output_options,
-    show,
     system_options,
-    text_of,
     the_graph,
     the_system,
     trace_options,
+)
+from perfmodel.commands.output import (
+    PICTURES,
+    Source,
+    Target,
+    counted,
+    json_text,
+    output_options,
+    save_plot,
+    show,
+    text_of,
     write_table,
 )
 from perfmodel.errors import InputError
@@ -39,7 +47,9 @@ from perfmodel.errors import InputError
     is_flag=True,
     help="Also how far each parameter can move before the critical path changes.",
 )
-@click.option("--plot", type=click.Path(), help="Write a tornado plot (PNG, SVG or PDF).")
+@click.option(
+    "--plot", type=Target(*PICTURES), help="Write a tornado plot: FILE.png, .svg or .pdf."
+)
 @output_options
 def sensitivity(trace, of, second, moves, plot, as_json, output, **options) -> None:
     """What the step time of TRACE depends on, parameter by parameter.
@@ -55,17 +65,6 @@ def sensitivity(trace, of, second, moves, plot, as_json, output, **options) -> N
     if plot:
         save_plot("tornado", table, plot)
     show(table, as_json, output)
-
-
-def save_plot(name: str, table: Any, path: str) -> None:
-    """Draw a table with one of the plot functions into a file."""
-    from perfmodel import plot
-
-    axes = getattr(plot, name)(table)
-    try:
-        axes.figure.savefig(path, dpi=150, bbox_inches="tight")
-    except ValueError as error:
-        raise InputError(f"{path}: {error}") from None
 
 
 @click.command()
@@ -113,7 +112,13 @@ def save_plot(name: str, table: Any, path: str) -> None:
     metavar="PATH",
     help="A bounded parameter that must be whole; repeatable.",
 )
-@click.option("--starts", default=8, show_default=True, help="Designs to start from.")
+@click.option(
+    "--starts",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Designs to start from.",
+)
 @output_options
 def optimize(
     trace,
@@ -133,8 +138,6 @@ def optimize(
     Prints the optimum, the constraints with their multipliers (what one more unit of the limit buys) and how it was
     found. -o writes the path of the search.
     """
-    import json
-
     from perfmodel.optimize import optimize as solve
     from perfmodel.parameters import parameters
 
@@ -173,7 +176,7 @@ def optimize(
         starts=starts,
     )
     if output:
-        write_table(found.path, Path(output))
+        write_table(found.path, output)
     if as_json:
         result = {
             "parameters": found.parameters,
@@ -182,18 +185,19 @@ def optimize(
             "evaluations": found.evaluations,
             "multipliers": found.multipliers.to_dict(orient="records"),
         }
-        click.echo(json.dumps(result, indent=1, default=str))
+        click.echo(json_text(result))
         return
     click.echo(text_of(found.table()) + "\n")
     click.echo(
-        f"step time {found.makespan:.9g} s, objective {found.objective:.9g}, {found.evaluations} model evaluations\n"
+        f"step time {found.makespan:.9g} s, objective {found.objective:.9g}, "
+        f"{counted(found.evaluations, 'model evaluation')}\n"
     )
     if len(found.multipliers):
         click.echo(text_of(found.multipliers))
 
 
 @click.command()
-@click.argument("measurements", type=click.Path())
+@click.argument("measurements", type=Source())
 @click.option(
     "--fit",
     "paths",
@@ -202,7 +206,9 @@ def optimize(
     metavar="PATH",
     help="A parameter to fit, such as compute.efficiency; repeatable.",
 )
-@click.option("--plot", type=click.Path(), help="Write a plot of the residuals.")
+@click.option(
+    "--plot", type=Target(*PICTURES), help="Write a plot of the residuals: FILE.png, .svg or .pdf."
+)
 @click.option("--confidence", default=0.95, show_default=True, help="Of the intervals.")
 @click.option(
     "--system",
@@ -276,6 +282,7 @@ def read_table(path: Path) -> Any:
     "--with",
     "other",
     required=True,
+    type=Source(),
     metavar="TRACE|SYSTEM",
     help="What to compare with: another trace, or another system (name or TOML file).",
 )
@@ -283,12 +290,12 @@ def read_table(path: Path) -> Any:
 def compare(trace, other, as_json, output, **options) -> None:
     """TRACE on --system beside another trace on the same system, or the same trace on another system."""
     from perfmodel.compare import compare as side_by_side
-    from perfmodel.hardware import systems
+    from perfmodel.hardware import accelerators, systems
     from perfmodel.predict import predict
 
     graph = the_graph(trace, options)
     one = predict(graph, *the_system(graph, options))
-    if other in systems() or other.endswith(".toml"):
+    if other in (*systems(), *accelerators()) or other.endswith(".toml"):
         two = predict(graph, *the_system(graph, {**options, "system": other}))
     else:
         second = the_graph(other, {k: options[k] for k in TRACE_KEYS})

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import warnings
-from pathlib import Path
 
 import click
 
+from perfmodel.commands.output import Source, Timeline, json_text
 from perfmodel.errors import SystemFileError
 
 
@@ -25,7 +24,7 @@ def _unmodelled(ctx, parameter, value):
     "--workload-configuration",
     "prefix",
     required=True,
-    type=click.Path(),
+    type=Source(),
     help="Prefix of the traces: PREFIX.<rank>.et.",
 )
 @click.option(
@@ -70,8 +69,8 @@ def _unmodelled(ctx, parameter, value):
 @click.option(
     "--timeline",
     "timeline_file",
-    type=click.Path(),
-    help="Also write a Perfetto / Chrome timeline (JSON).",
+    type=Timeline(),
+    help="Also write a Perfetto / Chrome timeline: FILE.json or FILE.json.gz.",
 )
 def astra_sim(
     prefix, system, network, memory, groups, backend, queues, as_json, timeline_file, **ignored
@@ -99,17 +98,16 @@ def astra_sim(
         inputs = astra.load(
             prefix, system, network, memory, groups, backend=backend, queues=queues, truncate=True
         )
-        write_timeline(predict(*inputs), Path(timeline_file))
+        write_timeline(predict(*inputs), timeline_file)
     if as_json:
         click.echo(
-            json.dumps(
+            json_text(
                 {
                     "max_cycles": max(result.cycles),
                     "cycles": result.cycles,
                     "exposed": result.exposed,
                     "backend": backend,
-                },
-                indent=1,
+                }
             )
         )
         return

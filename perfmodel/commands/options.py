@@ -1,16 +1,17 @@
-"""Options that several commands share, and what they mean; tables in and out."""
+"""Options that several commands share, and what they mean."""
 
 from __future__ import annotations
 
 import functools
-import os
+import math
+from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
-from perfmodel.errors import InputError
+from perfmodel.commands.output import Source
+from perfmodel.errors import InputError, SystemFileError
 
 DEFAULT_SYSTEM = "dgx-h100"
 
@@ -25,18 +26,27 @@ def stacked(*options: Callable) -> Callable:
 
 
 def _group(ctx, parameter, values) -> dict[str, list[int]]:
-    groups = {}
+    groups: dict[str, list[int]] = {}
     for text in values:
         name, _, ranks = text.partition("=")
+        name = name.strip()
         try:
-            groups[name] = [int(r) for r in ranks.split(",")]
+            members = [int(r) for r in ranks.split(",")]
         except ValueError:
             raise click.BadParameter(f"{text!r} is not NAME=RANK,RANK,...") from None
+        if not name:
+            raise click.BadParameter(f"{text!r} has no name; expected NAME=RANK,RANK,...")
+        if name in groups:
+            raise click.BadParameter(f"group {name!r} is defined twice")
+        repeated = [rank for rank, times in Counter(members).items() if times > 1]
+        if repeated:
+            raise click.BadParameter(f"{text!r} has rank {repeated[0]} twice")
+        groups[name] = members
     return groups
 
 
 trace_options = stacked(
-    click.argument("trace", type=click.Path()),
+    click.argument("trace", type=Source()),
     click.option(
         "--groups",
         type=click.Path(),
@@ -122,13 +132,6 @@ system_options = stacked(
 )
 SYSTEM_KEYS = ("system", "dtype", "assignments", "algorithm", "prefer")
 
-output_options = stacked(
-    click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for programs."),
-    click.option(
-        "-o", "--output", type=click.Path(), help="Write the table to FILE.csv, .parquet or .json."
-    ),
-)
-
 
 def the_graph(trace: str, options: dict) -> Any:
     """The graph that the trace options mean; prints its warnings."""
@@ -149,7 +152,10 @@ def the_system(graph: Any, options: dict) -> tuple[Any, Any]:
     from perfmodel.network import AlphaBeta
     from perfmodel.parameters import with_parameters
 
-    system = hardware(options["system"], ranks=graph.ranks, dtype=options["dtype"])
+    system = hardware(options["system"], dtype=options["dtype"])
+    if not system.network and graph.ranks > 1:
+        raise SystemFileError(_no_network(system.name))
+    system = system.resized(graph.ranks)
     models = Models(prefer=options["prefer"])
     if options["algorithm"]:
         words = options["algorithm"].split(",")
@@ -162,51 +168,32 @@ def the_system(graph: Any, options: dict) -> tuple[Any, Any]:
     return with_parameters(system, models, values)
 
 
+def _no_network(accelerator: str) -> str:
+    from perfmodel.system_file import holders, systems
+
+    held = holders(accelerator)
+    offer = f"systems made of it: {', '.join(held)}" if held else f"systems: {', '.join(systems())}"
+    return f"system {accelerator!r}: is an accelerator without a network, for one rank; {offer}."
+
+
 def number(path: str, text: str, system: Any, models: Any) -> float:
-    """A plain SI number, or one with a unit that fits the parameter."""
+    """A plain SI number, or one with a unit that fits the parameter.
+
+    Raises:
+        InputError: no such parameter, or a number that it cannot have.
+    """
     from perfmodel import units
     from perfmodel.parameters import check_path, parameter_units
 
     known = parameter_units(system, models)
     check_path(path, known)
+    rate = known[path].endswith("/s")
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
-        return units.parse(text, known[path], where=path)
-
-
-def show(table: Any, as_json: bool, output: str | None) -> None:
-    """Print a table for people or programs, or write it to a file whole or not at all."""
-    if output:
-        write_table(table, Path(output))
-    elif as_json:
-        click.echo(table.to_json(orient="records", indent=1, double_precision=15))
-    else:
-        click.echo(text_of(table))
-
-
-def text_of(table: Any) -> str:
-    """A table for people: six significant digits, no index."""
-    import pandas as pd
-
-    with pd.option_context(
-        "display.width", 200, "display.max_columns", 30, "display.max_colwidth", 60
-    ):
-        return table.to_string(index=False, float_format=lambda x: f"{x:.6g}")
-
-
-def write_table(table: Any, path: Path) -> None:
-    """Write by the name's ending: .csv, .parquet or .json (records)."""
-    writers = {
-        ".csv": lambda p: table.to_csv(p, index=False),
-        ".parquet": lambda p: table.to_parquet(p, index=False),
-        ".json": lambda p: table.to_json(p, orient="records", indent=1, double_precision=15),
-    }
-    if path.suffix not in writers:
-        raise InputError(f"{path}: unknown table format {path.suffix!r}; use {', '.join(writers)}")
-    partial = path.with_name(path.name + ".tmp")
-    try:
-        writers[path.suffix](partial)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+        return units.parse(text, known[path], where=path, zero=not rate)
+    endless = value == math.inf and path == "npu.memory_capacity"
+    if not (math.isfinite(value) or endless) or value < 0 or (rate and not value):
+        wanted = "more than 0" if rate else "0 or more"
+        raise InputError(f"{path}: got {text}; expected a finite number, {wanted}")
+    return value

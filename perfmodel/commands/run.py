@@ -1,22 +1,29 @@
-"""The commands that read one trace: run, inspect, timeline; and the small ones: systems, convert."""
+"""The commands that read one trace: run, inspect, timeline, convert."""
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
+from typing import Any
 
 import click
 
 from perfmodel.commands.options import (
     TRACE_KEYS,
-    output_options,
-    show,
     system_options,
-    text_of,
     the_graph,
     the_system,
     trace_options,
+)
+from perfmodel.commands.output import (
+    Source,
+    Target,
+    Timeline,
+    check_different,
+    counted,
+    json_text,
+    output_options,
+    show,
+    text_of,
     write_table,
 )
 
@@ -27,12 +34,13 @@ from perfmodel.commands.options import (
 @click.option(
     "--timeline",
     "timeline_file",
-    type=click.Path(),
-    help="Also write a Perfetto / Chrome timeline (JSON).",
+    type=Timeline(),
+    help="Also write a Perfetto / Chrome timeline: FILE.json or FILE.json.gz.",
 )
 @click.option(
     "--nodes",
     "node_count",
+    type=click.IntRange(min=0),
     default=12,
     show_default=True,
     help="Rows of the critical path to print.",
@@ -44,10 +52,10 @@ def run(trace, timeline_file, node_count, as_json, output, **options) -> None:
     Prints the makespan, each rank's breakdown (compute + exposed memory + exposed communication + idle), and the
     longest parts of the critical path. -o writes the timeline table of every node.
     """
-    from perfmodel import units
     from perfmodel.predict import predict
     from perfmodel.table import breakdown, critical_path, timeline
 
+    check_different(timeline_file, output)
     graph = the_graph(trace, options)
     system, models = the_system(graph, options)
     prediction = predict(graph, system, models)
@@ -58,7 +66,7 @@ def run(trace, timeline_file, node_count, as_json, output, **options) -> None:
 
         write_timeline(prediction, timeline_file)
     if output:
-        write_table(timeline(prediction), Path(output))
+        write_table(timeline(prediction), output)
     if as_json:
         result = {
             "makespan_s": prediction.makespan,
@@ -69,9 +77,20 @@ def run(trace, timeline_file, node_count, as_json, output, **options) -> None:
             "critical_path_breakdown": on_path.to_dict(orient="records")[0],
             "critical_path": path.to_dict(orient="records"),
         }
-        click.echo(json.dumps(result, indent=1))
+        click.echo(json_text(result))
         return
-    click.echo(f"{graph.source}: {graph.ranks} ranks, {len(graph):,} nodes on {system.name}")
+    _print_prediction(prediction, per_rank, on_path)
+    if node_count:
+        _print_longest(path, node_count)
+
+
+def _print_prediction(prediction: Any, per_rank: Any, on_path: Any) -> None:
+    """The step time and its breakdowns for people; of ranks that are alike the first."""
+    from perfmodel import units
+
+    graph, system = prediction.graph, prediction.compiled.system
+    size = f"{counted(graph.ranks, 'rank')}, {counted(len(graph), 'node')}"
+    click.echo(f"{graph.source}: {size} on {system.name}")
     click.echo(
         f"step time  {units.format(prediction.makespan, 's')}  ({prediction.makespan:.9g} s)\n"
     )
@@ -80,12 +99,16 @@ def run(trace, timeline_file, node_count, as_json, output, **options) -> None:
     click.echo("per rank [s]")
     same = per_rank.drop(columns="rank").drop_duplicates()
     click.echo(text_of(per_rank.loc[same.index]))
-    if len(same) < len(per_rank):
-        click.echo(
-            f"({len(per_rank) - len(same)} more ranks are equal to one of these; --json has all)"
-        )
-    click.echo(f"\nlongest of the {len(path)} nodes on the critical path")
+    more = len(per_rank) - len(same)
+    if more:
+        verb = "is" if more == 1 else "are"
+        click.echo(f"({counted(more, 'more rank')} {verb} equal to one of these; --json has all)")
+
+
+def _print_longest(path: Any, node_count: int) -> None:
+    """The nodes that take up most of the critical path."""
     longest = path.sort_values("on_path_s", ascending=False).head(node_count)
+    click.echo(f"\nlongest on the critical path, {len(longest)} of {counted(len(path), 'node')}")
     click.echo(
         text_of(longest[["rank", "node_id", "name", "type", "start_s", "on_path_s", "share"]])
     )
@@ -104,7 +127,7 @@ def inspect(trace, as_json, **options) -> None:
     chosen = {k: options[k] for k in TRACE_KEYS if k != "strict"}
     chosen["zero_duration"] = chosen["zero_duration"] * 1e-6
     report = inspect_trace(trace, strict=options["strict"], **chosen)
-    click.echo(json.dumps(report.as_dict(), indent=1) if as_json else report.text())
+    click.echo(json_text(report.as_dict()) if as_json else report.text())
     if not report.good:
         sys.exit(1)
 
@@ -112,53 +135,36 @@ def inspect(trace, as_json, **options) -> None:
 @click.command()
 @trace_options
 @system_options
+@click.option("--rank", "ranks", multiple=True, type=int, help="Only this rank; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="The table as JSON on standard output.")
 @click.option(
     "-o",
     "--output",
-    required=True,
-    type=click.Path(),
-    help="FILE.json or FILE.json.gz for Perfetto; or a table: FILE.csv, FILE.parquet.",
+    type=Timeline(".csv", ".parquet"),
+    help="FILE.json or FILE.json.gz for Perfetto; or the table: FILE.csv, FILE.parquet.",
 )
-@click.option("--rank", "ranks", multiple=True, type=int, help="Only this rank; repeatable.")
-def timeline(trace, output, ranks, **options) -> None:
-    """Write when every node of TRACE runs: a Perfetto / Chrome timeline, or a table."""
+def timeline(trace, ranks, as_json, output, **options) -> None:
+    """When every node of TRACE runs: a Perfetto / Chrome timeline, or a table.
+
+    Prints the table of all nodes; -o writes a timeline for ui.perfetto.dev, or the table.
+    """
     from perfmodel.predict import predict
     from perfmodel.table import timeline as table
-    from perfmodel.trace_events import write_timeline
+    from perfmodel.trace_events import ENDINGS, write_timeline
 
     graph = the_graph(trace, options)
     prediction = predict(graph, *the_system(graph, options))
-    if output.endswith((".json", ".json.gz")):
+    if output and output.lower().endswith(ENDINGS):
         write_timeline(prediction, output, ranks=list(ranks) or None)
     else:
-        write_table(table(prediction, list(ranks) or None), Path(output))
-    click.echo(f"{output}: written", err=True)
+        show(table(prediction, list(ranks) or None), as_json, output)
+    if output:
+        click.echo(f"{output}: written", err=True)
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for programs.")
-def systems(as_json) -> None:
-    """The systems in hwdb, with their figures."""
-    import pandas as pd
-
-    from perfmodel.hardware import hardware
-    from perfmodel.hardware import systems as names
-    from perfmodel.parameters import parameters
-
-    rows = []
-    for name in names():
-        system = hardware(name)
-        shape = " x ".join(
-            f"{d.topology} {d.size}{'+' if system.grows and k == len(system.network) - 1 else ''}"
-            for k, d in enumerate(system.network)
-        )
-        rows.append({"system": name, "network": shape, **parameters(system)})
-    show(pd.DataFrame(rows), as_json, None)
-
-
-@click.command()
-@click.argument("source", type=click.Path())
-@click.argument("target", type=click.Path())
+@click.argument("source", type=Source())
+@click.argument("target", type=Target())
 def convert(source, target) -> None:
     """Write the trace SOURCE (one rank's file) anew as TARGET, in the current wire format.
 

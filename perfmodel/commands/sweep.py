@@ -9,13 +9,12 @@ import click
 from perfmodel.commands.options import (
     assignments,
     number,
-    output_options,
-    show,
     system_options,
     the_graph,
     the_system,
     trace_options,
 )
+from perfmodel.commands.output import Folder, output_options, show
 from perfmodel.errors import InputError
 
 
@@ -33,7 +32,7 @@ from perfmodel.errors import InputError
 @click.option(
     "--sample",
     "count",
-    type=int,
+    type=click.IntRange(min=1),
     default=None,
     metavar="N",
     help="Draw N Sobol points from the ranges instead of their product.",
@@ -51,7 +50,7 @@ from perfmodel.errors import InputError
 @click.option("--economics", is_flag=True, help="Add cost, power, energy and area of each design.")
 @click.option(
     "--folder",
-    type=click.Path(),
+    type=Folder(),
     help="Stream Parquet parts into this folder; an interrupted sweep goes on there.",
 )
 @click.option(

@@ -6,12 +6,14 @@ Options and their defaults are the parameters of the generators in `perfmodel.sy
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
 import click
 
 from perfmodel import units
+from perfmodel.commands.output import Folder, counted
 from perfmodel.errors import InputError
 from perfmodel.kinds import COLLECTIVES
 from perfmodel.synth import collective, data_parallel, fsdp, gpt, moe
@@ -23,7 +25,7 @@ HELP = {
     "hidden": "Hidden size.",
     "heads": "Attention heads; they divide the hidden size.",
     "sequence": "Tokens per sequence.",
-    "vocabulary": "Tokens in the vocabulary; a multiple of --tensor.",
+    "vocabulary": "Tokens in the vocabulary.",
     "feed_forward": "Inner size of the mlp (and of each expert)  [default: 4 x hidden]",
     "batch": "Sequences per rank and step.",
     "micro_batch": "Sequences per micro-batch and replica.",
@@ -42,7 +44,8 @@ HELP = {
     "capacity_factor": "Room for uneven routing, 1 for none.",
     "moe_every": "Every so many layers the mlp is experts.",
     "kind": "Which collective.",
-    "size": "Bytes that one rank hands in (of an all-gather: the shard); a number or 64MiB, 1GB, ...",
+    "size": "Bytes that one rank hands in (of an all-gather: the shard); a number or 64MiB, 1GB, ..."
+    " Not needed for a barrier.",
     "repeat": "So many, one after the other.",
     "nodes_per_rank": "Exactly so many nodes on each rank.",
     "flops": "Operations of a layer's forward pass.",
@@ -61,18 +64,30 @@ class Bytes(click.ParamType):
     name = "bytes"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int) or value.strip().isdecimal():
+        if isinstance(value, int) or re.fullmatch(r"\s*[-+]?\d+\s*", value):
+            if int(value) < 0:
+                self.fail(f"got {value}, expected a whole number of bytes, 0 or more", param, ctx)
             return int(value)
         try:
             size = units.parse(value, "B")
         except InputError as error:
-            self.fail(str(error), param, ctx)
+            self.fail(str(error).removeprefix("figure: "), param, ctx)
         if not size.is_integer():
             self.fail(f"{value!r} is {size} B, expected a whole number of bytes", param, ctx)
         return int(size)
 
 
 SIZES = ("size", "bytes", "bucket_bytes")
+
+
+class Option(click.Option):
+    """An option of a generator; a barrier has no size, so that nobody has to say it."""
+
+    def process_value(self, ctx: click.Context, value: Any) -> Any:
+        barrier = self.name == "size" and ctx.params.get("kind") == "barrier"
+        if barrier and self.value_is_missing(value):
+            return 0
+        return super().process_value(ctx, value)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -97,14 +112,15 @@ def _option(parameter: inspect.Parameter) -> click.Option:
     elif isinstance(default, float):
         kind = click.FLOAT
     flag = default is False
-    return click.Option(
+    given: dict[str, Any] = {"is_flag": True} if flag else {"type": kind}
+    if not required:  # even a default of None would count as one
+        given |= {"default": default, "show_default": not flag and default is not None}
+    return Option(
         [f"--{name.replace('_', '-')}"],
-        type=None if flag else kind,
-        is_flag=flag,
         required=required,
-        default=None if required else default,
-        show_default=not (required or flag or default is None),
+        is_eager=name == "kind",
         help=HELP[name],
+        **given,
     )
 
 
@@ -114,10 +130,10 @@ def _add(generator: Callable[..., Workload], summary: str, more: str = "") -> No
     def write(output: str, prefix: str, overwrite: bool, **parameters: Any) -> None:
         workload = generator(**parameters)
         path = workload.write(output, prefix=prefix, overwrite=overwrite)
-        click.echo(f"{path}: {workload.name}; {workload.nodes:,} nodes", err=True)
+        click.echo(f"{path}: {workload.name}; {counted(workload.nodes, 'node')}", err=True)
 
     files: list[click.Parameter] = [
-        click.Option(["-o", "--output"], required=True, type=click.Path(), help="Folder to write."),
+        click.Option(["-o", "--output"], required=True, type=Folder(), help="Folder to write."),
         click.Option(
             ["--prefix"], default="t", show_default=True, help="Files are PREFIX.<rank>.et."
         ),
