@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
 from perfmodel.graph import Graph
-from perfmodel.kinds import COLLECTIVES, TYPE_NAMES
+from perfmodel.kinds import COLLECTIVES, TYPE_NAMES, NodeType
 from perfmodel.load import examine
 from perfmodel.problems import Problem
 
@@ -56,7 +57,8 @@ class Report:
                     lines.append(f"  {word:<18} {key}: {value}")
             for key in ("flops", "compute_bytes_B", "communication_B", "recorded_s"):
                 lines.append(f"  {key:<18} {facts[key]:.6g}")
-        lines.append(f"{len(self.findings)} findings" if self.findings else "nothing wrong with it")
+        found = f"{len(self.findings)} finding{'s' * (len(self.findings) != 1)}"
+        lines.append(found if self.findings else "nothing wrong with it")
         lines += [f"  {p}" for p in self.findings]
         return "\n".join(lines)
 
@@ -96,7 +98,7 @@ def _deadlock(graph: Graph) -> list[Problem]:
 
 
 def contents(graph: Graph) -> dict[str, Any]:
-    """Counts and totals over all ranks."""
+    """Counts and totals over all ranks; a message counts once, where it is sent."""
     types: dict[str, int] = {}
     collectives: dict[str, int] = {}
     groups: dict[str, int] = {}
@@ -112,13 +114,14 @@ def contents(graph: Graph) -> dict[str, Any]:
             collectives[name] = collectives.get(name, 0) + int(count) * times
         for word in p.resources:
             resources[word] = resources.get(word, 0) + times
-        totals["flops"] += float(np.maximum(p.flops, 0).sum()) * times
-        totals["compute_bytes_B"] += float(np.maximum(p.bytes, 0).sum()) * times
-        totals["communication_B"] += float(np.maximum(p.size, 0).sum()) * times
+        totals["flops"] += _sum(p.flops) * times
+        totals["compute_bytes_B"] += _sum(p.bytes[p.type == NodeType.COMP]) * times
+        totals["communication_B"] += _sum(p.size[p.type != NodeType.COMM_RECV]) * times
         totals["recorded_s"] += float(np.nansum(p.duration)) * times
     used = np.unique(np.concatenate([p.groups.ravel() for p in graph.programs]))
     for g in used:
-        key = f"of {len(graph.groups[g])} ranks"
+        size = len(graph.groups[g])
+        key = f"of {size} rank{'s' * (size != 1)}"
         groups[key] = groups.get(key, 0) + 1
     return {
         "ranks": graph.ranks,
@@ -130,3 +133,8 @@ def contents(graph: Graph) -> dict[str, Any]:
         "resources": {k: f"{v} (over all ranks)" for k, v in resources.items()},
         **totals,
     }
+
+
+def _sum(values: NDArray[np.int64]) -> float:
+    """The sum of those present (-1 marks absent ones), in floats: integers would overflow."""
+    return float(np.maximum(values, 0).sum(dtype=float))

@@ -1,5 +1,6 @@
 """The command line as a stranger meets it: exit status, messages, outputs."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -11,7 +12,10 @@ import pytest
 
 import perfmodel as pm
 from perfmodel.cli import main
-from tests.handmade import coll, comp, send, write
+from perfmodel.commands.output import json_text
+from perfmodel.hardware import systems
+from perfmodel.kinds import NodeType
+from tests.handmade import coll, comp, recv, send, write
 
 ROOT = Path(__file__).resolve().parents[1]
 GPT = str(ROOT / "traces" / "gpt_dp2_tp2_pp2")
@@ -104,7 +108,7 @@ def test_sweep_takes_ranges_lists_units_and_choices(capsys):
         (["sweep", GPT, "--vary", "npu.peak_flops=5:1:3"], ["LOW <= HIGH"]),
         (["sweep", GPT, "--vary", "npu.peak_flops=1:5"], ["LOW:HIGH:COUNT"]),
         (["sweep", GPT, "--vary", "npu.peak_flops=nan"], ["npu.peak_flops", "nan"]),
-        (["sweep", GPT, "--vary", "network.0.bandwidth=0"], ["network.0.bandwidth", "row 0"]),
+        (["sweep", GPT, "--vary", "network.0.bandwidth=0"], ["network.0.bandwidth", "got 0"]),
         (["run", GPT, "--algorithm", "magic"], ["magic"]),
         (["optimize", GPT, "--bound", "npu.peak_flops=3"], ["PATH=LOW:HIGH"]),
         (["calibrate", "none.csv", "--fit", "compute.efficiency"], ["none.csv"]),
@@ -188,3 +192,254 @@ def test_the_module_runs_as_a_process_without_progress_in_a_pipe():
     )
     assert np.isfinite(json.loads(done.stdout)["makespan_s"])
     assert done.stderr == ""
+
+
+def test_a_printed_table_shortens_long_texts(capsys, tmp_path):
+    name = "begin" + "x" * 400 + "end"
+    folder = write(tmp_path, [[comp(name=name)]])
+    _, out, _ = call(capsys, "run", str(folder))
+    assert max(len(line) for line in out.splitlines()) < 200
+    (row,) = [line for line in out.splitlines() if "beginx" in line]
+    assert "x...x" in row
+    assert "xend" in row
+    assert name in call(capsys, "run", str(folder), "--json")[1]
+
+
+def test_convert_compresses_where_the_name_ends_in_gz(capsys, tmp_path):
+    source = Path(GPT) / "t.0.et"
+    for name in ("a.et.gz", "b.et.gz"):
+        assert call(capsys, "convert", str(source), str(tmp_path / name))[0] == 0
+    packed = (tmp_path / "a.et.gz").read_bytes()
+    assert packed == (tmp_path / "b.et.gz").read_bytes()
+    assert gzip.decompress(packed) == source.read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["gpt", "fsdp", "moe", "collective", "data-parallel"])
+def test_synth_names_a_missing_option_and_ends_with_status_2(capsys, tmp_path, kind):
+    status, _, err = call(capsys, "synth", kind, "-o", str(tmp_path / "x"))
+    assert status == 2
+    assert "Missing option" in err
+    assert "None" not in err
+
+
+def test_synth_needs_a_size_unless_for_a_barrier(capsys, tmp_path):
+    words = ["synth", "collective", "--ranks", "2", "-o", str(tmp_path / "x"), "--kind"]
+    status, _, err = call(capsys, *words, "all_reduce")
+    assert status == 2
+    assert "Missing option '--size'" in err
+    status, _, err = call(capsys, *words, "all_reduce", "--size", "-1")
+    assert status == 2
+    assert "'--size': got -1, expected a whole number of bytes" in err
+    assert call(capsys, *words, "barrier")[0] == 0
+    assert pm.load(tmp_path / "x").nodes["size_B"].tolist() == [0, 0]
+
+
+def test_synth_help_speaks_only_of_options_that_are_there(capsys):
+    for kind in ("fsdp", "moe"):
+        assert "--tensor" not in call(capsys, "synth", kind, "--help")[1]
+
+
+def test_inspect_counts_a_message_once_and_bytes_of_compute_nodes_only(capsys, tmp_path):
+    memory = {"type": NodeType.MEM_LOAD, "tensor_size": 7}
+    one = [comp(flops=2**62, size=5), comp(flops=2**62), send(1, size=100), memory]
+    two = [comp(flops=2**62, size=-1), recv(0, size=100), coll(size=10)]
+    folder = write(tmp_path, [[*one, coll(size=10)], two])
+    found = json.loads(call(capsys, "inspect", str(folder), "--json")[1])
+    assert found["flops"] == 3 * 2.0**62
+    assert found["compute_bytes_B"] == 5 + 10**6
+    assert found["communication_B"] == 100 + 2 * 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "T", "--timeline", "t.json", "-o", "bad.foo"], "bad.foo: cannot be written as"),
+        (["run", "T", "--timeline", "t.csv"], "t.csv: cannot be written as .csv; use .json"),
+        (["run", "T", "--timeline", "tl9", "-o", "t.csv"], "tl9: cannot be written as a file"),
+        (["run", "T", "--timeline", "x.json", "-o", "./x.json"], "is to be written twice"),
+        (["run", "T", "-o", "none/t.csv"], "none/t.csv: cannot be written: there is no folder"),
+        (["run", "T", "-o", "folder"], "cannot be written as a file without an ending"),
+        (["run", "T", "-o", ""], "'': is no file to write"),
+        (["timeline", "T", "-o", "t.xlsx"], "use .json, .json.gz, .csv, .parquet"),
+        (["convert", "T/t.0.et", "folder"], "folder: is a folder"),
+        (["convert", "T/t.0.et", "none/a.et"], "none/a.et: cannot be written: there is no"),
+        (["convert", "T/t.0.et", ""], "'': is no file to write"),
+        (["sensitivity", "T", "--plot", "p.xls", "-o", "s.csv"], "p.xls: cannot be written"),
+        (["optimize", "T", "--bound", "npu.peak_flops=1e15:2e15", "-o", "o.xls"], "o.xls: cannot"),
+        (["sweep", "T", "--vary", "npu.peak_flops=1e15", "--folder", ""], "is no folder"),
+        (["systems", "-o", "s.txt"], "s.txt: cannot be written as .txt"),
+        (["synth", "collective", "--kind", "barrier", "--ranks", "2", "-o", ""], "is no folder"),
+    ],
+)
+def test_outputs_that_cannot_be_written_are_named_before_any_work(
+    capsys, tmp_path, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    status, out, err = call(capsys, *[word.replace("T", GPT, 1) for word in arguments])
+    assert status == 1
+    assert out == ""
+    assert message in err
+    assert len(err.splitlines()) == 1
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+
+
+def test_timeline_prints_its_table_for_people_and_programs(capsys, tmp_path):
+    folder = str(write(tmp_path / "t", [[comp(name="first"), comp(name="second")], [comp()]]))
+    status, out, _ = call(capsys, "timeline", folder)
+    assert status == 0
+    assert "start_s" in out
+    assert len(out.splitlines()) == 4
+    rows = json.loads(call(capsys, "timeline", folder, "--rank", "0", "--json")[1])
+    assert [row["name"] for row in rows] == ["first", "second"]
+    assert call(capsys, "timeline", folder, "-o", str(tmp_path / "t.csv"))[0] == 0
+    assert len(pd.read_csv(tmp_path / "t.csv")) == 3
+    assert call(capsys, "timeline", folder, "-o", str(tmp_path / "t.json.gz"))[0] == 0
+    assert json.loads(gzip.decompress((tmp_path / "t.json.gz").read_bytes()))["traceEvents"]
+
+
+def test_the_number_of_printed_nodes_is_zero_or_more(capsys):
+    status, out, _ = call(capsys, "run", GPT, "--nodes", "0")
+    assert status == 0
+    assert "longest" not in out
+    assert "Empty" not in out
+    assert "2 of 250 nodes" in call(capsys, "run", GPT, "--nodes", "2")[1]
+    status, _, err = call(capsys, "run", GPT, "--nodes", "-1")
+    assert status == 2
+    assert "--nodes" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["run", ""], ["inspect", " "], ["convert", "", "x"], ["compare", GPT, "--with="]]
+)
+def test_an_empty_name_of_a_trace_is_wrong_usage(capsys, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(write(tmp_path, [[comp()]]))
+    status, out, err = call(capsys, *arguments)
+    assert status == 2
+    assert out == ""
+    assert "is empty" in err
+
+
+def test_an_accelerator_in_the_place_of_a_system_is_answered_with_systems_that_hold_it(capsys):
+    status, _, err = call(capsys, "run", GPT, "--system", "h100-sxm")
+    assert status == 1
+    assert err == (
+        "perfmodel: system 'h100-sxm': is an accelerator without a network, for one rank; "
+        "systems made of it: dgx-h100.\n"
+    )
+    _, _, err = call(capsys, "run", GPT, "--system", "qqqq")
+    assert "there are: dgx-a100, " in err
+    assert "tpu-v5p-slice. A file" in err
+    assert "h100-sxm" not in err
+
+
+def test_an_accelerator_is_a_system_for_one_rank(capsys, tmp_path):
+    folder = str(write(tmp_path, [[comp(name="one")]]))
+    status, out, _ = call(capsys, "run", folder, "--system", "h100-sxm")
+    assert status == 0
+    assert ": 1 rank, 1 node on h100-sxm" in out
+    assert "1 of 1 node\n" in out
+
+
+def test_one_of_a_thing_is_singular(capsys, tmp_path):
+    pair = [[comp(), coll()], [comp(), coll()]]
+    _, out, _ = call(capsys, "run", str(write(tmp_path / "a", pair)))
+    assert "(1 more rank is equal" in out
+    _, out, _ = call(capsys, "inspect", str(write(tmp_path / "b", [[comp(size=-1)]])))
+    assert "\n1 finding\n" in out
+
+
+def test_systems_shows_units_and_no_nan_and_numbers_for_programs(capsys):
+    status, out, _ = call(capsys, "systems")
+    assert status == 0
+    assert "989 TFLOP/s" in out
+    assert "NaN" not in out
+    rows = {row["system"]: row for row in json.loads(call(capsys, "systems", "--json")[1])}
+    assert list(rows) == systems()
+    assert rows["dgx-h100"]["npu.peak_flops"] == 989e12
+    assert rows["dgx-h100"]["network.2.latency"] is None
+
+
+def test_systems_of_a_name_lists_every_figure_with_unit_and_source(capsys):
+    _, out, _ = call(capsys, "systems", "dgx-h100")
+    assert "npu.peak_flops.fp8 1.98 PFLOP/s" in out
+    assert "system.power" in out
+    assert "] weak: base price of a node of 8" in out
+    rows = json.loads(call(capsys, "systems", "dgx-h100", "--json")[1])
+    figures = {row["figure"]: row for row in rows}
+    assert figures["network.1.bandwidth"]["value"] == 50e9
+    assert figures["network.1.bandwidth"]["unit"] == "B/s"
+    assert {f.path for f in pm.hardware("dgx-h100").facts} <= {
+        name.removesuffix(".bf16") for name in figures
+    }
+    assert all(row["source"] for row in rows)
+    assert "one accelerator" in call(capsys, "systems", "h100-sxm")[1]
+    status, _, err = call(capsys, "systems", "qqqq")
+    assert status == 1
+    assert "there are: " in err
+
+
+def test_systems_knows_files_with_one_peak_rate_for_all_dtypes(capsys, tmp_path):
+    (tmp_path / "mine.toml").write_text(
+        '[npu]\npeak_flops = "1 TFLOP/s"\nmemory_bandwidth = "1 TB/s"\nmemory_capacity = "1 GB"\n'
+    )
+    rows = json.loads(call(capsys, "systems", str(tmp_path / "mine.toml"), "--json")[1])
+    assert [row["figure"] for row in rows] == [
+        "npu.peak_flops",
+        "npu.memory_bandwidth",
+        "npu.memory_capacity",
+    ]
+
+
+def test_json_has_null_for_what_is_no_finite_number():
+    table = {"a": [np.float64("nan"), np.inf, 1.5, np.int64(2)], "b": np.array([1.0, -np.inf])}
+    text = json_text({**table, "c": (True, None, "NaN")})
+    assert json.loads(text) == {
+        "a": [None, None, 1.5, 2],
+        "b": [1.0, None],
+        "c": [True, None, "NaN"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("assignment", "wanted"),
+    [
+        ("npu.peak_flops=nan", "more than 0"),
+        ("npu.peak_flops=inf", "more than 0"),
+        ("network.0.bandwidth=0", "more than 0"),
+        ("network.0.bandwidth=0 GB/s", "more than 0"),
+        ("network.0.latency=-1e-6", "0 or more"),
+        ("network.0.latency=-1 us", "0 or more"),
+        ("npu.memory_capacity=nan", "0 or more"),
+    ],
+)
+def test_a_parameter_that_no_hardware_has_is_refused_by_its_path(capsys, assignment, wanted):
+    status, _, err = call(capsys, "run", GPT, "--set", assignment)
+    assert status == 1
+    assert assignment.partition("=")[0] in err
+    assert wanted in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    ["network.0.latency=0", "network.0.latency=0 us", "npu.memory_capacity=inf"],
+)
+def test_no_latency_and_endless_memory_are_fine(capsys, assignment):
+    assert call(capsys, "run", GPT, "--json", "--set", assignment)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        (["=0,1"], "has no name"),
+        (["a=0,1,0"], "rank 0 twice"),
+        (["a=0,1", "a=2,3"], "'a' is defined twice"),
+        (["a=0,x"], "is not NAME=RANK"),
+    ],
+)
+def test_wrong_groups_are_wrong_usage(capsys, groups, message):
+    status, _, err = call(capsys, "run", GPT, *(f"--group={text}" for text in groups))
+    assert status == 2
+    assert "--group" in err
+    assert message in err
