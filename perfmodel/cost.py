@@ -18,9 +18,12 @@ from dataclasses import field, replace
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from numpy.typing import NDArray
 
 from perfmodel.compute import Roofline
+from perfmodel.errors import InputError
 from perfmodel.hardware import System
 from perfmodel.memory import Bandwidth
 from perfmodel.network import AlphaBeta
@@ -64,6 +67,25 @@ def block_time(block: Block, system: System, models: Models) -> Array:
     if kind == "point_to_point":
         return models.network.point_to_point(rows[:, 0], detail[0], system.network)
     raise AssertionError(f"no such kind of cost: {kind}")
+
+
+def check_costs(costs: NDArray[np.floating], work: Work | None = None) -> None:
+    """Raise InputError unless every duration [S] or [S, D] is a finite time >= 0.
+
+    Args:
+        costs: the table of distinct costs. work: what they are of, for the message.
+    """
+    if not costs.size or (costs.min() >= 0 and costs.max() < np.inf):
+        return
+    rows = costs.reshape(len(costs), -1)
+    row = int(np.flatnonzero(~((rows >= 0) & (rows < np.inf)).all(axis=1))[0])
+    value = rows[row][~((rows[row] >= 0) & (rows[row] < np.inf))][0]
+    names = [" ".join(map(str, b.key)) for b in work.blocks for _ in b.rows] if work else []
+    what = f"of {names[row]} " if names else ""
+    raise InputError(
+        f"the model gives a duration {what}of {value:g} s; expected a finite time >= 0. Check the parameters and the "
+        "formulas"
+    )
 
 
 def durations(work: Work, system: System, models: Models) -> Array:

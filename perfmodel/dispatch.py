@@ -107,6 +107,7 @@ def simulate(cost, program, state, expected, sequence):
     join_last[:] = -1
     join_row[:] = -1
     join_first = np.full(instances, -1, np.int64)
+    join_recorded = np.zeros(instances, np.bool_)
     next_member = np.full(n if instances else 0, -1, np.int64)
     calls = np.zeros(callers, np.int64)
     joining = np.empty(resources + 1, np.int64)  # collectives issued at this moment
@@ -236,9 +237,16 @@ def simulate(cost, program, state, expected, sequence):
             c = row[v]
             if c >= 0:
                 o = join_row[j]
-                # a replayed collective lasts what its quickest member recorded
-                if o < 0 or ((cost[c] < cost[o]) == recorded[v] and cost[c] != cost[o]):
+                # a replayed collective lasts what its quickest member recorded; a record beats a model
+                replayed = join_recorded[j]
+                if (
+                    o < 0
+                    or (recorded[v] and not replayed)
+                    or (recorded[v] and cost[c] < cost[o])
+                    or (not replayed and cost[c] > cost[o])
+                ):
                     join_row[j] = c
+                    join_recorded[j] = recorded[v]
             if joined[j] == members[j]:
                 c = join_row[j]
                 end = join_time[j] + (cost[c] if c >= 0 else 0.0)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel import engine, window
+from perfmodel.cost import check_costs
 from perfmodel.economics import columns as columns_of
 from perfmodel.parameters import parameters, with_parameters
 from perfmodel.predict import Compiled
@@ -132,6 +133,7 @@ class Evaluator:
         """
         c, designs = self.compiled, values.shape[1]
         costs = self.costs(paths, values) if paths else self._same(designs)
+        check_costs(costs)
         makespan, differs, counts = self.makespans(costs, options, paths=options.breakdown)
         seconds = makespan.astype(float) * c.unit
         figures: dict[str, NDArray] = {"makespan_s": seconds}

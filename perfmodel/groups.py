@@ -13,6 +13,7 @@ class Groups:
         self.members: list[tuple[int, ...]] = [tuple(range(ranks))]
         self.names: list[str] = [""]
         self.index: dict[tuple, int] = {}
+        self.undefined: set[int] = set()
         self.missing: dict[str, list[tuple[int, list[int]]]] = {}
 
     def check_members(self, name: str, members: tuple[int, ...]) -> None:
@@ -35,7 +36,10 @@ class Groups:
             self.check_members(name, members)
         if members is None:
             self.missing.setdefault(name, []).append((rank, nodes))
-            return 0
+            if self.unknown == "world":
+                return 0
+            members = self.members[0]
+            self.undefined.add(self._number(name, members))
         if rank not in members:
             self.problems.add(
                 "error",
@@ -45,6 +49,9 @@ class Groups:
                 nodes=nodes,
                 remedy="Correct the group file",
             )
+        return self._number(name, members)
+
+    def _number(self, name: str, members: tuple[int, ...]) -> int:
         key = (name, members)
         if key not in self.index:
             self.index[key] = len(self.members)

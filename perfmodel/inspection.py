@@ -75,26 +75,27 @@ def inspect_trace(trace: Any, *, strict: bool = False, **options: Any) -> Report
     """
     graph, problems = examine(trace, **options)
     findings = list(problems.found)
-    if graph is not None:
+    if not problems.errors():
         findings += _deadlock(graph)
     bad = any(strict or p.level == "error" for p in findings)
     return Report(problems.source, graph, tuple(findings), not bad)
 
 
 def _deadlock(graph: Graph) -> list[Problem]:
-    """The schedule of equal durations on a flat network, for its deadlocks."""
+    """The schedule of equal durations on a flat network, for its deadlocks and for collectives that do not fit."""
     from perfmodel.hardware import NPU, Dimension, System
-    from perfmodel.schedule import list_schedule
+    from perfmodel.schedule import different_calls, list_schedule
     from perfmodel.tasks import build
 
     flat = System(NPU(1.0, 1.0), (Dimension(1.0, 1.0, "switch", graph.ranks),), name="flat")
     try:
         tasks = build(graph, flat)
-        list_schedule(graph, tasks, np.ones(len(tasks.work)))
+        schedule = list_schedule(graph, tasks, np.ones(len(tasks.work)))
     except InputError as error:
         text = str(error).removeprefix(f"{graph.source}: ")
         return [Problem("error", "deadlock", None, (), text)]
-    return []
+    text = different_calls(graph, tasks, schedule).removeprefix(f"{graph.source}: ")
+    return [Problem("warning", "different-calls", None, (), text)] if text else []
 
 
 def contents(graph: Graph) -> dict[str, Any]:

@@ -76,7 +76,6 @@ def load(
         return restore(Path(str(trace)), lambda source, kept: load(source, **kept, strict=strict))
     graph, problems = examine(trace, **options)
     problems.check(strict=strict)
-    assert graph is not None
     return graph
 
 
@@ -89,8 +88,8 @@ def examine(
     dependencies: str = "both",
     zero_duration: float = SUB_MICROSECOND,
     lenient: frozenset[str] = frozenset(),
-) -> tuple[Graph | None, Problems]:
-    """As `load`, but give back what was found instead of raising; the graph is None where there are errors.
+) -> tuple[Graph, Problems]:
+    """As `load`, but give back what was found instead of raising; where there are errors the graph is to look at only.
 
     Errors whose code is in `lenient` are taken as warnings, for callers who have their own rules.
     """
@@ -101,6 +100,7 @@ def examine(
     if not (np.isfinite(zero_duration) and zero_duration > 0):
         raise InputError(f"zero_duration: got {zero_duration!r}, expected a positive time [s]")
     files, beside = chakra.find(trace)
+    others = chakra.siblings(files)
     source = str(trace) if isinstance(trace, str | Path) else f"{trace[0]} and others"
     traces = _read(files)
     if isinstance(groups, Mapping):
@@ -110,6 +110,15 @@ def examine(
         named = chakra.read_groups(chosen) if chosen is not None else {}
     named |= {str(k): tuple(v) for k, v in (group or {}).items()}
     problems = Problems(source, lenient)
+    if others:
+        problems.add(
+            "error",
+            "missing-rank",
+            f"{files[0][1]} is one of several ranks; {others[0].name}"
+            + (f" and {len(others) - 1} more files are" if len(others) > 1 else " is")
+            + " left out",
+            remedy=f"Give the prefix {str(others[0]).rsplit('.', 2)[0]}, or a copy of the file in a folder of its own",
+        )
     registry = Groups(named, len(traces), unknown_group, problems)
     for name, members in named.items():
         registry.check_members(name, members)
@@ -127,11 +136,7 @@ def examine(
         for r, t in enumerate(traces)
     ]
     registry.report()
-    if problems.errors():
-        return None, problems
     partner = pair_messages(ranks, problems)
-    if problems.errors():
-        return None, problems
     digest = hashlib.sha256()
     for t in traces:
         digest.update(t.digest.encode())
@@ -147,8 +152,7 @@ def examine(
             "zero_duration": zero_duration,
         },
     )
-    graph = replace(graph, origin=origin)
-    return (None if problems.errors() else graph), problems
+    return replace(graph, origin=origin), problems
 
 
 def _read(files: Sequence[tuple[int, Path]]) -> list:

@@ -25,7 +25,8 @@ def pair_messages(ranks: list[Rank], problems: Problems) -> list[np.ndarray]:
         table[:, 5] = r.rank
         table[:, 6] = np.arange(len(p2p))
         table[:, 7] = r.p2p_size
-        rows.append(table)
+        # what names no other rank of the trace is an error already
+        rows.append(table[(r.peer >= 0) & (r.peer < len(ranks)) & (r.peer != r.rank)])
     table = np.concatenate(rows) if rows else np.zeros((0, 8), np.int64)
     partner = [np.full(len(r.structure["p2p"]), -1, np.int32) for r in ranks]
     send, recv = table[table[:, 4] == 1], table[table[:, 4] == 0]
@@ -93,6 +94,8 @@ def check_groups(ranks: list[Rank], registry: Groups, problems: Problems) -> np.
         for slot, group in enumerate(r.group_of_slot):
             users.setdefault(group, []).append((r.rank, slot))
     for group, used in users.items():
+        if group in registry.undefined:
+            continue
         members, name = registry.members[group], registry.names[group] or "0"
         present = {rank for rank, _ in used}
         absent = [m for m in members if m not in present]
@@ -116,7 +119,7 @@ def check_groups(ranks: list[Rank], registry: Groups, problems: Problems) -> np.
 
 
 def _compare_members(ranks, used, name, by_name, problems) -> None:
-    """Members must agree in number, and where they pair up by name in type and size."""
+    """Members must agree in number, and in type and size: of each by name, or of all that there are."""
 
     def calls(rank, slot):
         s = ranks[rank].structure
@@ -142,8 +145,19 @@ def _compare_members(ranks, used, name, by_name, problems) -> None:
                 nodes=ranks[rank].labels.node_id[here],
                 remedy="Every member must issue every collective of the group",
             )
-        elif by_name:
-            for word, wrong in (("type", kind != type0), ("size", size != size0)):
+        else:
+            if (
+                not by_name
+            ):  # the schedule pairs them up: what there is of each type and size must agree
+                mine, theirs = np.lexsort((size, kind)), np.lexsort((size0, type0))
+                here, kind, size = here[mine], kind[mine], size[mine]
+            else:
+                theirs = np.arange(len(here0))
+            wrong_type = kind != type0[theirs]
+            for word, wrong in (
+                ("type", wrong_type),
+                ("size", ~wrong_type & (size != size0[theirs])),
+            ):
                 if wrong.any():
                     problems.add(
                         "error",

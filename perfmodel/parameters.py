@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.record import children, word
@@ -50,6 +51,20 @@ def with_parameters(system: S, models: M, values: Mapping[str, Any]) -> tuple[S,
         jax.tree.unflatten(own_structure, list(own.values())),
         jax.tree.unflatten(their_structure, list(theirs.values())),
     )
+
+
+def check_values(system: Any, models: Any = None) -> None:
+    """Raise InputError for a number that no hardware has: not a number, negative, or a rate of 0."""
+    units = parameter_units(system, models)
+    for path, value in parameters(system, models).items():
+        figures = np.asarray(value, float)
+        rate = units[path].endswith("/s")
+        wrong = figures[~(figures > 0 if rate else figures >= 0)]
+        if wrong.size:
+            expected = "a positive rate" if rate else "a number >= 0"
+            raise InputError(
+                f"parameter {path}: is {wrong.flat[0]:g} [{units[path]}], expected {expected}"
+            )
 
 
 def check_path(path: str, known: Mapping[str, Any]) -> None:

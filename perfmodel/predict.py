@@ -6,6 +6,7 @@ design, freeze the order as edges. What depends on rates comes after it and is c
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel import engine, longest_path
-from perfmodel.cost import Models, durations
+from perfmodel.cost import Models, check_costs, durations
 from perfmodel.events import Events, reverse
 from perfmodel.graph import Graph
 from perfmodel.hardware import System
 from perfmodel.kinds import NodeType
 from perfmodel.order import order_is_forced
+from perfmodel.parameters import check_values
 from perfmodel.reduce import Reduced, reduce
-from perfmodel.schedule import freeze, list_schedule, makespans
+from perfmodel.schedule import different_calls, freeze, list_schedule, makespans
 from perfmodel.tasks import Tasks, build
 
 Own = Callable[..., tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[Any]]]
@@ -115,16 +117,19 @@ def compile(
         merge_ranks: let one rank stand for all equal ones (exact).
 
     Raises:
-        InputError: the system cannot have the graph's ranks.
+        InputError: the system cannot have the graph's ranks; a parameter or a duration that is negative or no number.
         DeadlockError: ranks wait for each other.
     """
     models = Models() if models is None else models
     system = system.resized(graph.ranks)
+    check_values(system, models)
     if hasattr(models, "lower"):
         return models.lower(graph, system)
     tasks = build(graph, system, prefer=models.prefer, merge_ranks=merge_ranks)
     evaluate = jax.jit(partial(durations, tasks.work))
     schedule = list_schedule(graph, tasks, np.asarray(evaluate(system, models), np.float64))
+    if text := different_calls(graph, tasks, schedule):
+        warnings.warn(text, stacklevel=2)
     events = freeze(tasks, schedule)
     return Compiled(
         graph=graph,
@@ -289,7 +294,9 @@ def evaluate(compiled: Compiled, system: System | None = None, models: Any = Non
     """A compiled graph at its own rates, or at others with the order it was compiled with."""
     system = compiled.system if system is None else system
     models = compiled.models if models is None else models
+    check_values(system, models)
     cost = np.asarray(compiled.evaluate(system, models), np.float64)
+    check_costs(cost)
     start, finish = longest_path.times(compiled.levels, cost)
     unit = compiled.unit
     return Prediction(compiled, cost * unit, start * unit, finish * unit, float(finish[-1]) * unit)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from perfmodel import chakra
 from perfmodel.graph import Labels, resources_of
@@ -91,16 +93,11 @@ def read_rank(
     priority[order] = np.arange(n)
     _check_ids(t, order, note)
     pred_ptr, pred = _dependencies(t, order, dependencies, note)
-    note.error(
-        "cycle",
-        unsorted(pred_ptr, pred),
-        "depend on each other in a cycle",
-        "Leave one kind of edge out with --dependencies data or --dependencies control",
-    )
+    _check_cycles(pred_ptr, pred, note)
     duration = _durations(t, note, recorded=recorded, zero_duration=zero_duration)
     _check_work(t, duration, note)
     _check_collectives(t, duration, note)
-    p2p, peer = _messages(t, rank, groups.ranks, note)
+    p2p, peer = _messages(t, duration, rank=rank, ranks=groups.ranks, note=note)
     slot, group_of_slot = _slots(t, rank, priority, groups)
     names = tuple(t.names())
     match, names_of_slot = _match(slot, priority, names, len(group_of_slot))
@@ -150,12 +147,17 @@ def _durations(t, note: Notes, *, recorded: bool, zero_duration: float) -> NDArr
     """[n] recorded durations [s], nan where there is none."""
     duration = np.where(t.duration_us > 0, t.duration_us * 1e-6, np.nan)
     idle = (t.type == NodeType.COMP) & (t.num_ops < 0) & (t.tensor_size < 0) & np.isnan(duration)
+    communicates = (t.type == NodeType.COMM_SEND) | (
+        (t.type == NodeType.COMM_COLL) & (t.comm_type != BARRIER)
+    )
+    if (communicates & (t.duration_us > 0)).any():  # communication is recorded here, too
+        idle |= communicates & (t.comm_size < 0) & np.isnan(duration)
     if recorded:
         duration[idle] = zero_duration
         note.warning(
             "under-one-microsecond",
             idle,
-            f"{int(idle.sum())} compute nodes record 0 whole microseconds, "
+            f"{int(idle.sum())} nodes record 0 whole microseconds, "
             f"taken as {zero_duration * 1e6:g} us each",
         )
     else:
@@ -189,6 +191,12 @@ def _check_work(t, duration, note: Notes) -> None:
     )
 
 
+def _masked(t) -> NDArray[np.bool_]:
+    """[n] whether a node's involved_dim leaves a network dimension out."""
+    every = np.left_shift(1, np.maximum(t.involved_dims, 0).astype(np.int64)) - 1
+    return (t.involved_dims > 0) & (t.involved_dim != every)
+
+
 def _check_collectives(t, duration, note: Notes) -> None:
     collective = t.type == NodeType.COMM_COLL
     note.error(
@@ -207,6 +215,13 @@ def _check_collectives(t, duration, note: Notes) -> None:
     note.warning(
         "zero-size", sized & (t.comm_size == 0), "collective of 0 bytes costs its latency only"
     )
+    note.warning(
+        "involved-dim",
+        collective & _masked(t),
+        "collective leaves network dimensions out (involved_dim), which is taken into account in ASTRA-sim mode only: "
+        "it counts as one of its whole group here",
+        "Name the ranks that take part as a communicator group",
+    )
     communicates = (NodeType.COMM_COLL, NodeType.COMM_SEND, NodeType.COMM_RECV)
     note.warning(
         "communication-on-cpu",
@@ -215,7 +230,7 @@ def _check_collectives(t, duration, note: Notes) -> None:
     )
 
 
-def _messages(t, rank: int, ranks: int, note: Notes) -> tuple[NDArray, NDArray]:
+def _messages(t, duration, *, rank: int, ranks: int, note: Notes) -> tuple[NDArray, NDArray]:
     """[k] positions of sends and receives, [k] their peers."""
     send = t.type == NodeType.COMM_SEND
     p2p = np.flatnonzero(send | (t.type == NodeType.COMM_RECV)).astype(np.int32)
@@ -239,7 +254,12 @@ def _messages(t, rank: int, ranks: int, note: Notes) -> tuple[NDArray, NDArray]:
         "Add the missing ranks' files",
     )
     note.error("self-message", at(peer == rank), "sends to or receives from its own rank")
-    note.error("no-size", send & (t.comm_size < 0), "send has no comm_size", "Record it [B]")
+    note.error(
+        "no-size",
+        send & (t.comm_size < 0) & np.isnan(duration),
+        "send has no comm_size and no duration",
+        "Record one of them",
+    )
     return p2p, peer.astype(np.int32)
 
 
@@ -249,7 +269,7 @@ def _slots(t, rank: int, priority, groups: Groups) -> tuple[NDArray[np.int32], l
     Slots are in order of first use, so that equal ranks have equal slots whatever their groups are called.
     """
     collective = t.type == NodeType.COMM_COLL
-    own = chakra.process_groups(t)
+    own = chakra.process_groups(t, groups.ranks)
     texts = [*t.group_names, ""]
     text = np.where(t.group < 0, len(texts) - 1, t.group)
     number = np.full(len(t.id), -1, np.int64)
@@ -292,6 +312,28 @@ def _dependencies(t, order, dependencies: str, note: Notes) -> tuple[NDArray, ND
     counts = np.bincount(edges // max(n, 1), minlength=n)
     ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return ptr, (edges % max(n, 1)).astype(np.int32)
+
+
+def _check_cycles(pred_ptr, pred, note: Notes) -> None:
+    """Note the smallest set of nodes that reach each other, if there is any, and how many more there are."""
+    if not unsorted(pred_ptr, pred).any():
+        return
+    n = len(pred_ptr) - 1
+    edges = sparse.csr_array((np.ones(len(pred), np.int8), pred, pred_ptr), shape=(n, n))
+    _, part = csgraph.connected_components(edges, connection="strong")
+    size = np.bincount(part)
+    itself = np.zeros(len(size), bool)
+    target = np.repeat(np.arange(n), np.diff(pred_ptr))
+    itself[part[target[target == pred]]] = True
+    cycles = np.flatnonzero((size > 1) | itself)
+    smallest = cycles[np.argmin(size[cycles])]
+    more = f" (and {len(cycles) - 1} more such cycles)" if len(cycles) > 1 else ""
+    note.error(
+        "cycle",
+        part == smallest,
+        ("depend on each other in a cycle" if size[smallest] > 1 else "depends on itself") + more,
+        "Leave one kind of edge out with --dependencies data or --dependencies control",
+    )
 
 
 @numba.njit(cache=True)

@@ -19,6 +19,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.cost import check_costs
 from perfmodel.dispatch import RECV, new_state, simulate, simulate_many
 from perfmodel.errors import DeadlockError
 from perfmodel.events import Events
@@ -87,6 +88,7 @@ def list_schedule(graph: Graph, tasks: Tasks, cost: NDArray[np.float64]) -> Sche
     Raises:
         DeadlockError: ranks wait for each other; names them and their nodes.
     """
+    check_costs(cost, tasks.work)
     n = len(tasks)
     program = program_of(tasks)
     state = new_state(n, len(tasks.members))
@@ -129,17 +131,43 @@ def _diagnose(
                     f"{list(group)[:8]} and waits for members that have not"
                 )
             elif tasks.type[v] == RECV and v not in known and waiting[v] == 0:
-                peer, back = tasks.place(int(tasks.partner[v]))
-                other = int(tasks.representative[peer])
+                k, row = int(np.flatnonzero(p.p2p == position)[0]), graph.row[rank]
+                other, back = int(p.peer[row, k]), int(p.partner[row, k])
                 stuck.append(
                     f"{graph.name(rank, position)} waits for the message of {graph.name(other, back)}"
                 )
-        lines += stuck[:2]
+        alike = int((tasks.rank_class == c).sum()) - 1
+        like = f" ({alike} more rank{'s' if alike > 1 else ''} like it)" if alike else ""
+        lines += [text + like for text in stuck[:2]]
     shown = "\n  ".join(lines[:12])
     return (
         f"{graph.source}: deadlock, these operations wait for each other:\n  {shown}\n"
         "Ranks issue their collectives in different orders, or a message is sent only after one that waits for "
         "it. Add the missing dependency, or order the nodes the same way on all ranks"
+    )
+
+
+def different_calls(graph: Graph, tasks: Tasks, schedule: Schedule) -> str:
+    """What to say of collectives that order of issue pairs up though type or size differ; empty where none do."""
+    calls = np.flatnonzero((schedule.instance >= 0) & (tasks.match < 0))
+    calls = calls[np.argsort(schedule.instance[calls], kind="stable")]
+    last: tuple[int, tuple[str, int, int]] | None = None
+    found: dict[int, str] = {}
+    for v in calls.tolist():
+        c, position = tasks.place(v)
+        rank, j = int(tasks.representative[c]), int(schedule.instance[v])
+        p = graph.programs[graph.program[rank]]
+        call = (graph.name(rank, position), int(p.comm_type[position]), int(p.size[position]))
+        if last is None or last[0] != j:
+            last = (j, call)
+        elif call[1:] != last[1][1:]:
+            found.setdefault(j, f"{last[1][0]} with {call[0]}")
+    if not found:
+        return ""
+    return (
+        f"{graph.source}: {len(found)} collectives of different type or size meet in the order of issue, the first "
+        f"{next(iter(found.values()))}; they are taken to last as long as the longer one. Give them the same names on "
+        "all ranks, or order them the same way"
     )
 
 
@@ -201,6 +229,7 @@ def makespans(
         [D] makespan [s] (nan: deadlock), [D] whether the order differs from the expected one, [S, D] path counts
         (empty unless asked for).
     """
+    check_costs(costs, tasks.work)
     designs = costs.shape[1]
     program = program_of(tasks)
     makespan, differs = np.zeros(designs), np.zeros(designs, bool)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from perfmodel.errors import InputError
 from perfmodel.graph import check_ranks
 from perfmodel.kinds import NodeType, describe
-from perfmodel.network import span
+from perfmodel.network import coordinates, span
 from perfmodel.predict import Prediction
 from perfmodel.tasks import CATEGORIES, COMMUNICATION, COMPUTE, MEMORY
 
@@ -267,14 +267,23 @@ def _labels(prediction, rank, table, by, depth, numbers) -> list[str]:
 
 
 def span_text(members: tuple[int, ...], system) -> str:
-    """A group for people: how many members along each network dimension.
+    """A group for people: how many members along each network dimension, and how far apart.
 
     >>> import perfmodel as pm
     >>> span_text((0, 8), pm.hardware("dgx-h100", ranks=16))
     '2 ranks: dimension 1 x2'
+    >>> span_text((0, 4, 8, 12), pm.hardware("dgx-h100", ranks=16))
+    '4 ranks: dimension 0 x2 (4 apart), dimension 1 x2'
     """
-    shape = span(members, tuple(d.size for d in system.network))
-    dims = ", ".join(f"dimension {k} x{n}" for k, n in enumerate(shape.members) if n > 1)
+    sizes = tuple(d.size for d in system.network)
+    address = coordinates(members, sizes)
+    places = [np.unique(address[:, k]) for k in range(len(sizes))]
+    apart = [int(np.diff(p).min()) if len(p) > 1 else 1 for p in places]
+    dims = ", ".join(
+        f"dimension {k} x{n}" + (f" ({apart[k]} apart)" if apart[k] > 1 else "")
+        for k, n in enumerate(span(members, sizes).members)
+        if n > 1
+    )
     return f"{len(members)} ranks" + (f": {dims}" if dims else "")
 
 

@@ -22,6 +22,8 @@ DEFAULTS: dict[str, Any] = {
     "stream": -1,
     "tid": -1,
     "is_cpu": -1,
+    "involved_dim": -1,
+    "involved_dims": 0,
 }
 
 

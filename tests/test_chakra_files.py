@@ -144,6 +144,8 @@ def test_groups_keep_the_order_of_their_ranks(tmp_path: Path) -> None:
     file = tmp_path / "g.json"
     file.write_text('{"10": [3, 1], "2": [0]}')
     assert chakra.read_groups(file) == {"10": (3, 1), "2": (0,)}
+    file.write_text('{"mesh_tp": [1, 0]}')
+    assert chakra.read_groups(file) == {"mesh_tp": (1, 0)}
     file.write_text("{}")
     assert chakra.read_groups(file) == {}
 
@@ -158,10 +160,9 @@ def test_groups_keep_the_order_of_their_ranks(tmp_path: Path) -> None:
         ("[[0, 1]]", "holds a JSON list"),
         ("7", "holds a JSON number"),
         ("null", "holds a JSON null"),
-        ('{"traceEvents": []}', "group 'traceEvents': is no positive decimal id"),
-        ('{"0": [0]}', "group '0': is no positive decimal id .0 means all ranks"),
-        ('{"-1": [0]}', "group '-1': is no positive decimal id"),
-        ('{"01": [0]}', "group '01': is no positive decimal id"),
+        ('{"traceEvents": []}', "group 'traceEvents': is empty list, not a list of ranks"),
+        ('{"0": [0]}', "group '0': means all ranks and needs no entry"),
+        ('{"": [0]}', "group '': means all ranks and needs no entry"),
         ('{"1": [0], "1": [1]}', "group '1': stands twice"),
         ('{"1": []}', "group '1': is empty list, not a list of ranks"),
         ('{"1": 5}', "group '1': is number, not a list"),

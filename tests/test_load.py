@@ -92,7 +92,7 @@ def test_zero_whole_microseconds_mean_half_a_microsecond_and_are_counted(tmp_pat
     folder = write(tmp_path, [[{"type": 4, "duration": 7}, {"type": 4}, {"type": 4}]])
     graph = pm.load(folder)
     assert list(graph.programs[0].duration) == [7e-6, 0.5e-6, 0.5e-6]
-    assert "2 compute nodes" in graph.warnings[0]
+    assert "2 nodes record 0 whole" in graph.warnings[0]
     assert pm.load(folder, zero_duration=2e-7).programs[0].duration[1] == 2e-7
     with pytest.raises(pm.TraceError, match="0 whole microseconds"):
         pm.load(folder, strict=True)
@@ -159,3 +159,136 @@ def test_options_with_unknown_values_are_refused(tmp_path):
     for option in ({"dependencies": "x"}, {"unknown_group": "x"}, {"zero_duration": np.nan}):
         with pytest.raises(pm.InputError):
             pm.load(folder, **option)
+
+
+def test_all_kinds_of_problems_are_reported_at_once(tmp_path):
+    first = [comp(deps=[9]), coll(group="7"), coll(size=8), send(1, tag=3), send(1, tag=4, size=5)]
+    second = [comp(), coll(group="7"), coll(kind="all_gather", size=8), recv(0, tag=4, size=9)]
+    folder = write(tmp_path, [first, second])
+    assert codes(folder) == {
+        "missing-dependency",
+        "unknown-group",
+        "type-mismatch",
+        "unmatched",
+        "size-mismatch",
+    }
+
+
+def test_members_whose_names_differ_must_have_the_same_types_and_sizes(tmp_path):
+    def ranks(*second):
+        return [
+            [coll(name="a0", size=8), coll(name="b0", kind="all_gather", size=4, deps=[0])],
+            [coll(name="a1", **second[0]), coll(name="b1", deps=[0], **second[1])],
+        ]
+
+    whole, other = {"size": 8}, {"kind": "all_gather", "size": 4}
+    assert codes(write(tmp_path / "same", ranks(whole, other))) == set()
+    assert codes(write(tmp_path / "turned", ranks(other, whole))) == set()
+    assert codes(write(tmp_path / "size", ranks({"size": 9}, other))) == {"size-mismatch"}
+    assert codes(write(tmp_path / "type", ranks(whole, whole))) == {"type-mismatch"}
+
+
+def test_calls_of_different_type_that_meet_in_the_order_of_issue_are_named(tmp_path):
+    turned = [
+        [coll(name="a0", size=8), coll(name="b0", kind="all_gather", size=4, deps=[0])],
+        [coll(name="b1", kind="all_gather", size=4), coll(name="a1", size=8, deps=[0])],
+    ]
+    graph = pm.load(write(tmp_path, turned))
+    message = (
+        r"2 collectives of different type .* rank 0 node 0 \('a0'\) with rank 1 node 0 \('b1'\)"
+    )
+    with pytest.warns(UserWarning, match=message):
+        pm.predict(graph, pm.hardware("dgx-h100", ranks=2))
+
+
+def test_a_cycle_is_named_without_what_lies_behind_it(tmp_path):
+    nodes = [comp(), comp(deps=[0, 2]), comp(deps=[1]), comp(deps=[2]), comp(deps=[4])]
+    _, problems = examine(write(tmp_path, [nodes]))
+    (found,) = problems.found
+    assert found.nodes == (4,)
+    assert found.message == "depends on itself (and 1 more such cycles)"
+    _, problems = examine(write(tmp_path / "two", [nodes[:4]]))
+    assert problems.found[0].nodes == (1, 2)
+
+
+def test_a_file_whose_other_ranks_are_left_out_is_refused(tmp_path):
+    folder = write(tmp_path, [[coll()], [coll()], [coll()]])
+    with pytest.raises(pm.TraceError, match=r"t\.1\.et and 1 more files are left out.*prefix"):
+        pm.load(folder / "t.0.et")
+    with pytest.raises(pm.TraceError, match=r"t\.2\.et is left out"):
+        pm.load([folder / "t.0.et", folder / "t.1.et"])
+    assert pm.load(sorted(folder.glob("*.et"))).ranks == 3
+
+
+def test_a_recorded_send_needs_no_size_and_a_collective_of_0_us_lasts_half_a_microsecond(tmp_path):
+    message = [[send(1, size=-1) | {"duration": 30}], [recv(0, size=-1)]]
+    system = pm.hardware("dgx-h100", ranks=2)
+    sent = pm.predict(pm.load(write(tmp_path / "a", message)), system)
+    assert sent.makespan == pytest.approx(30e-6, rel=1e-15)
+    calls = [coll(size=-1) | {"duration": 9}, coll(size=-1, deps=[0]) | {"duration": 0}]
+    graph = pm.load(write(tmp_path / "b", [calls, calls]))
+    assert "1 nodes record 0 whole" in graph.warnings[0]
+    assert pm.predict(graph, system).makespan == pytest.approx(9.5e-6)
+
+
+def test_a_recorded_member_counts_whatever_its_rank(tmp_path):
+    recorded, modelled = coll(size=10**9) | {"duration": 3000}, coll(size=10**9)
+    times = []
+    for name, ranks in (("a", [recorded, modelled]), ("b", [modelled, recorded])):
+        graph = pm.load(write(tmp_path / name, [[r] for r in ranks]))
+        models = pm.Models(prefer="recorded")
+        times.append(pm.predict(graph, pm.hardware("dgx-h100", ranks=2), models).makespan)
+    assert times == [3e-3, 3e-3]
+
+
+def test_dimensions_left_out_are_a_warning(tmp_path):
+    graph = pm.load(write(tmp_path, [[coll() | {"involved_dim": 0b01, "involved_dims": 2}]] * 2))
+    assert "involved_dim" in graph.warnings[0]
+
+
+def test_a_cut_group_file_of_the_traces_name_is_an_error(tmp_path):
+    folder = write(tmp_path, [[coll(group="1")], [coll(group="1")]], {"1": [0, 1]})
+    (folder / "comm_groups.json").rename(folder / "t.json")
+    assert pm.load(folder).ranks == 2
+    (folder / "t.json").write_text('{"1": [0,')
+    with pytest.raises(pm.InputError, match=r"t\.json: is no JSON"):
+        pm.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("npu.peak_flops", float("nan"), "a positive rate"),
+        ("npu.peak_flops", 0.0, "a positive rate"),
+        ("network.0.bandwidth", -1e9, "a positive rate"),
+        ("network.1.latency", -1.0, "a number >= 0"),
+        ("compute.overhead", float("nan"), "a number >= 0"),
+    ],
+)
+def test_numbers_that_no_hardware_has_are_refused(tmp_path, path, value, expected):
+    graph = pm.load(write(tmp_path, [[comp(), coll(deps=[0])]] * 16))
+    at = pm.with_parameters(pm.hardware("dgx-h100", ranks=16), pm.Models(), {path: value})
+    with pytest.raises(pm.InputError, match=f"parameter {path}: is .*expected {expected}"):
+        pm.predict(graph, *at)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), -1.0])
+def test_a_model_whose_durations_are_no_times_is_refused(tmp_path, seconds):
+    @pm.record
+    class Wrong:
+        def time(self, flops, bytes, npu):
+            return flops * 0.0 + seconds
+
+    graph = pm.load(write(tmp_path, [[comp()]]))
+    system, models = pm.hardware("dgx-h100", ranks=1), pm.Models(compute=Wrong())
+    with pytest.raises(pm.InputError, match="duration of compute of"):
+        pm.predict(graph, system, models)
+
+
+def test_a_deadlock_between_equal_ranks_names_both(tmp_path):
+    ranks = [[recv(1 - r), send(1 - r, deps=[0])] for r in (0, 1)]
+    graph = pm.load(write(tmp_path, ranks))
+    with pytest.raises(pm.DeadlockError) as error:
+        pm.predict(graph, pm.hardware("dgx-h100", ranks=2))
+    assert "rank 0 node 0 ('node0') waits for the message of rank 1 node 1" in str(error.value)
+    assert "(1 more rank like it)" in str(error.value)

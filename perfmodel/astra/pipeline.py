@@ -210,7 +210,6 @@ def load(
     given: Any = {} if comm_group is None or "empty" in str(comm_group) else comm_group
     graph, problems = examine(prefix, groups=given, lenient=LENIENT)
     problems.check()
-    assert graph is not None
     return (
         graph,
         system_of(config),

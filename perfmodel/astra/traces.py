@@ -79,7 +79,7 @@ def _file_groups(comm_group: str | Path | None) -> Groups:
 def _process_groups(trace: chakra.RankTrace, ranks: int) -> Groups:
     """Groups that PyTorch's metadata node defines; no list of ranks means all."""
     everyone = tuple(range(ranks))
-    return {name: found or everyone for name, found in chakra.process_groups(trace).items()}
+    return {name: found or everyone for name, found in chakra.process_groups(trace, ranks).items()}
 
 
 def _dependencies(trace: chakra.RankTrace, path: Path):

@@ -7,7 +7,7 @@ find: the rank files and the group file that a path means
 read_groups, process_groups: communicator groups, from a file or from the node PyTorch writes
 """
 
-from perfmodel.chakra.files import find
+from perfmodel.chakra.files import find, siblings
 from perfmodel.chakra.groups import process_groups, read_groups
 from perfmodel.chakra.reader import decode, read
 from perfmodel.chakra.records import messages, write, write_bytes
@@ -29,6 +29,7 @@ __all__ = [
     "process_groups",
     "read",
     "read_groups",
+    "siblings",
     "write",
     "write_bytes",
 ]

@@ -1,5 +1,6 @@
 """Which files a path means: one `<prefix>.<rank>.et` per rank, and perhaps a group file."""
 
+import glob
 import re
 from collections.abc import Iterable
 from os import PathLike
@@ -44,6 +45,25 @@ def find(
                 f" {ranks[-1]}). Expected ranks 0..N-1 without a gap: add it."
             )
     return files, _group_file(files[0][1], groups)
+
+
+def siblings(files: list[tuple[int, Path]]) -> list[Path]:
+    """Files of further ranks beside those given, in order of rank: the trace is then not whole."""
+    first = files[0][1]
+    match = _NAME.fullmatch(first.name)
+    if match is None:
+        return []
+    given = {file.name for _, file in files if file.parent == first.parent}
+    found = []
+    for file in first.parent.glob(f"{glob.escape(match['prefix'])}.*"):
+        other = _NAME.fullmatch(file.name)
+        same = other is not None and (other["prefix"], other["kind"]) == (
+            match["prefix"],
+            match["kind"],
+        )
+        if other and same and file.is_file() and file.name not in given:
+            found.append((int(other["rank"]), file))
+    return [file for _, file in sorted(found)]
 
 
 def _from_path(path: Path) -> list[tuple[int, Path]]:
@@ -100,7 +120,7 @@ def _group_file(first: Path, given: Place | None) -> Path | None:
         return Path(given)
     match = _NAME.fullmatch(first.name)
     own = first.parent / f"{match['prefix'] if match else first.stem}.json"
-    if own.is_file() and own.name not in _GROUP_FILES and looks_like_groups(own):
+    if own.is_file() and own.name not in _GROUP_FILES and looks_like_groups(own, named=True):
         return own
     named = [first.parent / name for name in _GROUP_FILES if (first.parent / name).is_file()]
     if len(named) == 1:

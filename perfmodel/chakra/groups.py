@@ -21,7 +21,6 @@ from perfmodel.errors import InputError, TraceError
 
 Groups = dict[str, tuple[int, ...]]
 
-_ID = re.compile(r"[1-9][0-9]{0,17}")
 _LITERAL = re.compile(r"\[\s*('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")\s*\]", re.DOTALL)
 _MARK = b"process_group:init"
 _MOST_RANKS = 2**31
@@ -31,7 +30,7 @@ _LARGEST_GUESS = 64 * 2**20  # B; a larger file is not opened to see whether it 
 def read_groups(path: str | Path) -> Groups:
     """Ranks of each group, in the file's order, by id.
 
-    Raises InputError for what is no JSON object of `"<positive id>": [<distinct ranks>]`.
+    Raises InputError for what is no JSON object of `"<name>": [<distinct ranks>]`.
     """
     try:
         text = Path(path).read_bytes()
@@ -49,9 +48,8 @@ def read_groups(path: str | Path) -> Groups:
     groups: Groups = {}
     for key, value in pairs.items:
         where = f"{path}: group {_short(key)}"
-        if not _ID.fullmatch(key):
-            more = " (0 means all ranks and needs no entry)" if key == "0" else ""
-            raise InputError(f"{where}: is no positive decimal id{more}. {expected}")
+        if key in ("", "0"):
+            raise InputError(f"{where}: means all ranks and needs no entry. {expected}")
         if key in groups:
             raise InputError(f"{where}: stands twice in the file. Keep one of them.")
         if not isinstance(value, list) or not value:
@@ -60,19 +58,27 @@ def read_groups(path: str | Path) -> Groups:
     return groups
 
 
-def looks_like_groups(path: Path) -> bool:
-    """Whether a JSON file is meant as a group file: an object, not empty, with numbers as keys."""
+def looks_like_groups(path: Path, *, named: bool = False) -> bool:
+    """Whether a JSON file is meant as a group file: an object, not empty, of lists of whole numbers.
+
+    named: it has the trace's name, and is meant as one too where it is no JSON (reading it says why).
+    """
     try:
         if path.stat().st_size > _LARGEST_GUESS:
             return False
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
+        return named
+    except OSError:
         return False
-    return isinstance(content, dict) and bool(content) and all(map(str.isdecimal, content))
+    lists = content.values() if isinstance(content, dict) else ()
+    return bool(lists) and all(
+        isinstance(ranks, list) and all(type(r) is int for r in ranks) for ranks in lists
+    )
 
 
-def process_groups(trace: RankTrace) -> dict[str, tuple[int, ...] | None]:
-    """Groups that PyTorch recorded in this rank's trace, by name; None: all ranks.
+def process_groups(trace: RankTrace, world: int | None = None) -> dict[str, tuple[int, ...] | None]:
+    """Groups that PyTorch recorded in this rank's trace, by name; None: all ranks, `world` of them.
 
     The same name may mean other ranks in another rank's file. Names need not be numbers.
     Raises TraceError where the record does not decode, or two records disagree.
@@ -82,7 +88,7 @@ def process_groups(trace: RankTrace) -> dict[str, tuple[int, ...] | None]:
         if not name:
             continue
         where = f"{trace.source}: node {int(trace.id[i])} ({trace.name(i)})"
-        for group, ranks in _process_groups(trace.record(i), where).items():
+        for group, ranks in _process_groups(trace.record(i), where, world).items():
             if groups.setdefault(group, ranks) != ranks:
                 raise TraceError(
                     f"{where}: group {_short(group)} is {ranks or 'all ranks'} here and"
@@ -98,7 +104,9 @@ def _marked(trace: RankTrace) -> list[bool]:
     return [_MARK.decode() in name for name in trace.names()]
 
 
-def _process_groups(record: bytes, where: str) -> dict[str, tuple[int, ...] | None]:
+def _process_groups(
+    record: bytes, where: str, world: int | None
+) -> dict[str, tuple[int, ...] | None]:
     remedy = "Give a group file instead, or correct the trace."
     try:
         text = schema.Node.FromString(record).inputs.values
@@ -124,6 +132,11 @@ def _process_groups(record: bytes, where: str) -> dict[str, tuple[int, ...] | No
         if members and isinstance(size, int) and size != len(members):
             raise TraceError(
                 f"{place}: lists {len(members)} ranks and says group_size {size}. {remedy}"
+            )
+        if not members and world and isinstance(size, int) and size not in (0, world):
+            raise TraceError(
+                f"{place}: is all ranks, {size} of them, but the trace has {world}. Add the missing"
+                " ranks' files, or give a group file."
             )
         groups[str(name)] = members
     return groups
