@@ -12,7 +12,7 @@ from perfmodel.errors import InputError
 from perfmodel.graph import Graph
 from perfmodel.kinds import COLLECTIVES, TYPE_NAMES, NodeType
 from perfmodel.load import examine
-from perfmodel.problems import Problem
+from perfmodel.problems import Problem, texts
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Report:
                 lines.append(f"  {key:<18} {facts[key]:.6g}")
         found = f"{len(self.findings)} finding{'s' * (len(self.findings) != 1)}"
         lines.append(found if self.findings else "nothing wrong with it")
-        lines += [f"  {p}" for p in self.findings]
+        lines += [f"  {text}" for text in texts(self.findings)]
         return "\n".join(lines)
 
 

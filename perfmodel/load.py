@@ -21,7 +21,7 @@ from perfmodel.errors import InputError, TraceError
 from perfmodel.graph import Graph, Labels, Origin, Program
 from perfmodel.groups import Groups
 from perfmodel.pairing import check_groups, pair_messages
-from perfmodel.problems import Problems
+from perfmodel.problems import Problems, texts
 from perfmodel.rank import Rank, digest_of, read_rank
 from perfmodel.store import is_saved, restore
 
@@ -220,6 +220,6 @@ def _assemble(
         labels=tuple(labels),
         label=label,
         source=source,
-        warnings=tuple(str(p) for p in problems.warnings()),
+        warnings=tuple(texts(problems.warnings())),
         digest=digest,
     )

@@ -252,7 +252,8 @@ def _check_feasible(best: Found) -> None:
 def _optimum(best: Found, chosen: dict[str, Any], bounds: Bounds, history: History) -> Optimum:
     problem, point = best.problem, best.point
     design, scale = problem.design, problem.scale
-    values = dict(zip(design.paths, np.asarray(scale.x(point.z), float).tolist()))
+    found = np.clip(np.asarray(scale.x(point.z), float), scale.lower, scale.upper)  # of rounding
+    values = dict(zip(design.paths, found.tolist()))
     values.update((path, float(chosen[path])) for path in design.paths if path not in bounds)
     system, models = with_parameters(design.system, design.models, values)
     value = problem.objective(np.append(point.z, math.log(best.own)))[0]

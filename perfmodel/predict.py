@@ -198,11 +198,15 @@ class Prediction:
 
     @cached_property
     def task_slack(self) -> NDArray[np.float64]:
-        """[n] how much later a task may start without delaying the end [s]."""
+        """[n] how much later a task may start (a receive: its message arrive) without delaying the end [s].
+
+        What rounding leaves, less than 1e-12 of the makespan, counts as none.
+        """
         c = self.compiled
         tail = np.asarray(longest_path.times(c.tails, self.cost / c.unit)[1])[::-1] * c.unit
         slack = self.makespan - (self.vertex_start + tail)
-        return np.maximum(slack, 0.0)[c.events.first]
+        slack = np.where(slack > 1e-12 * self.makespan, slack, 0.0)
+        return slack[np.where(c.partner >= 0, c.events.last, c.events.first)]
 
     def of_nodes(self, values: NDArray, ranks: list[int] | None = None) -> NDArray:
         """Values per task [n] spread to the nodes of some or all ranks, in node order."""
@@ -226,7 +230,7 @@ class Prediction:
 
     @property
     def slack(self) -> NDArray[np.float64]:
-        """[N] how much later a node may start without delaying the end [s]."""
+        """[N] how much later a node may start (a receive: its message arrive) without delaying the end [s]."""
         return self.of_nodes(self.task_slack)
 
     @cached_property

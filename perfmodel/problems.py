@@ -33,6 +33,21 @@ class Problem:
         return text + (f". {self.remedy}" if self.remedy else "")
 
 
+def texts(problems: Iterable[Problem]) -> list[str]:
+    """A line for each finding; the same on several ranks once, under the first of them."""
+    alike: dict[tuple, list[Problem]] = {}
+    for p in problems:
+        alike.setdefault((p.level, p.code, p.message, p.remedy), []).append(p)
+    lines: list[str] = []
+    for (first, *others), ranks in ((same, {p.rank for p in same}) for same in alike.values()):
+        more = f" (the same on {len(ranks) - 1} more rank{'s' if len(ranks) > 2 else ''})"
+        if others and len(ranks) == 1:  # on one rank each of them says something
+            lines += map(str, (first, *others))
+        else:
+            lines.append(str(first) + (more if others else ""))
+    return lines
+
+
 @dataclass
 class Problems:
     """The findings about one input; errors whose code is in `lenient` count as warnings."""
@@ -68,8 +83,9 @@ class Problems:
         """Raise one `TraceError` that holds every error."""
         errors = self.errors(strict=strict)
         if errors:
-            lines = [f"  {p}" for p in errors[:SHOWN_PROBLEMS]]
-            if len(errors) > SHOWN_PROBLEMS:
-                lines.append(f"  and {len(errors) - SHOWN_PROBLEMS} more")
+            found = texts(errors)
+            lines = [f"  {text}" for text in found[:SHOWN_PROBLEMS]]
+            if len(found) > SHOWN_PROBLEMS:
+                lines.append(f"  and {len(found) - SHOWN_PROBLEMS} more")
             count = f"{len(errors)} problem{'s' if len(errors) > 1 else ''}"
             raise TraceError("\n".join([f"{self.source}: {count}", *lines]))

@@ -93,6 +93,12 @@ def read_rank(
     priority[order] = np.arange(n)
     _check_ids(t, order, note)
     pred_ptr, pred = _dependencies(t, order, dependencies, note)
+    note.warning(
+        "no-edges",
+        np.full(n, (dependencies, len(t.data_dep) > 0, len(t.ctrl_dep) > 0) in _ONE_SIDED),
+        f"there are no {dependencies} dependencies, only others, which are left out",
+        "Take them in with --dependencies both",
+    )
     _check_cycles(pred_ptr, pred, note)
     duration = _durations(t, note, recorded=recorded, zero_duration=zero_duration)
     _check_work(t, duration, note)
@@ -126,6 +132,10 @@ def read_rank(
     }
     labels = Labels(t.id, np.maximum(t.comm_tag, 0), names)
     return Rank(rank, structure, labels, group_of_slot, names_of_slot, peer, t.comm_size[p2p])
+
+
+_ONE_SIDED = (("data", False, True), ("control", True, False))
+"""Dependencies asked for, and whether there are data and control ones: none of those, only others."""
 
 
 def _check_ids(t, order, note: Notes) -> None:

@@ -185,9 +185,9 @@ def load(
     network: str | Path | Mapping[str, Any],
     remote_memory: str | Path | Mapping[str, Any] | None = None,
     comm_group: str | Path | None = None,
-    *,
     backend: str = "unaware",
     truncate: bool = False,
+    *,
     queues: int = 1,
 ) -> tuple[Graph, System, AstraModels]:
     """ASTRA-sim's inputs as (graph, system, models) for predict, sweep, sensitivity, optimize.
