@@ -63,7 +63,9 @@ class Report:
         return "\n".join(lines)
 
 
-def inspect_trace(trace: Any, *, strict: bool = False, **options: Any) -> Report:
+def inspect_trace(
+    trace: Any, *, strict: bool = False, astra_sim: bool = False, **options: Any
+) -> Report:
     """Read, join and check a trace without predicting anything.
 
     Beyond `load`'s checks, the schedule is tried with every operation taking equal time, so that ranks that wait
@@ -72,11 +74,16 @@ def inspect_trace(trace: Any, *, strict: bool = False, **options: Any) -> Report
     Args:
         trace, options: as for `load`.
         strict: warnings count as errors.
+        astra_sim: also what ASTRA-sim would stop at or pass over in silence.
     """
     graph, problems = examine(trace, **options)
     findings = list(problems.found)
     if not problems.errors():
         findings += _deadlock(graph)
+        if astra_sim:
+            from perfmodel.astra.findings import findings as of_astra
+
+            findings += of_astra(graph)
     bad = any(strict or p.level == "error" for p in findings)
     return Report(problems.source, graph, tuple(findings), not bad)
 

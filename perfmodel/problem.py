@@ -177,7 +177,8 @@ class Problem:
 
     def _cost(self, z: Array) -> Array:
         """[S] costs [s]."""
-        cost = self.compiled.evaluate(*self.design.at(self.scale.x(z)))
+        evaluate = self.compiled.smooth or self.compiled.evaluate
+        cost = evaluate(*self.design.at(self.scale.x(z)))
         return cost * self.compiled.unit
 
     def _wanted(self, y: Array) -> Array:

@@ -20,7 +20,7 @@ from perfmodel.astra import costs
 from perfmodel.astra.config import Config, read_config, warn_of_ignored
 from perfmodel.astra.deadlock import diagnose
 from perfmodel.astra.lower import Flat, Lowered, lower
-from perfmodel.errors import DeadlockError
+from perfmodel.errors import DeadlockError, InputError
 from perfmodel.events import Events
 from perfmodel.graph import Graph
 from perfmodel.hardware import NPU, Dimension, RemoteMemory, System
@@ -86,6 +86,11 @@ class AstraModels:
             DeadlockError: ranks that wait for each other.
         """
         config = self.setup.config
+        if any((p.scale != 1.0).any() for p in graph.programs):
+            raise InputError(
+                f"{graph.source}: whatif.scale and whatif.straggler are not modelled in ASTRA-sim mode; change the "
+                "work of nodes with whatif.replace, or parameters"
+            )
         lowered = lower(flat_of(graph), config)
         bound = _Bound(lowered, self.truncate)
         cost = np.asarray(bound(system, self), np.float64)

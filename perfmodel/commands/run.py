@@ -116,8 +116,13 @@ def _print_longest(path: Any, node_count: int) -> None:
 
 @click.command()
 @trace_options
+@click.option(
+    "--astra-sim",
+    is_flag=True,
+    help="Also what ASTRA-sim would stop at, hang on or pass over in silence.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for programs.")
-def inspect(trace, as_json, **options) -> None:
+def inspect(trace, as_json, astra_sim, **options) -> None:
     """What is in TRACE, and everything wrong with it.
 
     Exit status 1 where there are errors (with --strict: or warnings), also after the listing.
@@ -126,7 +131,7 @@ def inspect(trace, as_json, **options) -> None:
 
     chosen = {k: options[k] for k in TRACE_KEYS if k != "strict"}
     chosen["zero_duration"] = chosen["zero_duration"] * 1e-6
-    report = inspect_trace(trace, strict=options["strict"], **chosen)
+    report = inspect_trace(trace, strict=options["strict"], astra_sim=astra_sim, **chosen)
     click.echo(json_text(report.as_dict()) if as_json else report.text())
     if not report.good:
         sys.exit(1)
