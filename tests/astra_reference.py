@@ -92,3 +92,19 @@ def longest(cost, pred_ptr, pred, row) -> tuple[np.ndarray, np.ndarray]:
         start.append(begin)
         finish.append(begin + duration[r])
     return np.array(start), np.array(finish)
+
+
+def custom_collective(backend: str) -> list[float]:
+    """Cycles by rank of the custom all-reduce of the facts; skips where its trace is absent."""
+    prefix = SHARED / "chakra" / "custom_collective" / "custom_allreduce"
+    if not prefix.parent.is_dir():
+        pytest.skip(f"there is no {prefix.parent}")
+    system = json.loads((folder() / "system" / "ring_s4_a1.json").read_text())
+    system |= {
+        "preferred-dataset-splits": 1,
+        "local-mem-bw": 50,
+        "all-reduce-implementation-custom": [str(prefix)],
+    }
+    config = read_config(system, folder() / "network" / "ring8.yml", backend=backend)
+    lowered = lower(flat("all_reduce_8_1M", 8), config)
+    return lowered.run(lowered.costs()).rank_end.tolist()
