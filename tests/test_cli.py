@@ -12,7 +12,7 @@ import pytest
 
 import perfmodel as pm
 from perfmodel.cli import main
-from perfmodel.commands.output import json_text
+from perfmodel.commands.output import json_text, write_table
 from perfmodel.hardware import systems
 from perfmodel.kinds import NodeType
 from tests.handmade import coll, comp, recv, send, write
@@ -399,6 +399,28 @@ def test_json_has_null_for_what_is_no_finite_number():
         "b": [1.0, None],
         "c": [True, None, "NaN"],
     }
+
+
+def test_json_keeps_every_digit_of_small_and_large_numbers(capsys, tmp_path):
+    graph = pm.load(GPT)
+    expected = pm.sensitivity(graph, pm.hardware("dgx-h100", ranks=8))["derivative"].tolist()
+    rows = json.loads(call(capsys, "sensitivity", GPT, "--json")[1])
+    assert [row["derivative"] for row in rows] == expected
+    file = tmp_path / "s.json"
+    assert call(capsys, "sensitivity", GPT, "-o", str(file))[0] == 0
+    assert [row["derivative"] for row in json.loads(file.read_text())] == expected
+
+
+def test_records_have_null_for_what_is_missing_or_not_finite(tmp_path):
+    table = pd.DataFrame({"a": [1e-300, np.nan, np.inf], "b": ["x", None, "NaN"], "c": [1, 2, 3]})
+    write_table(table, str(tmp_path / "t.json"))
+    assert json.loads((tmp_path / "t.json").read_text()) == [
+        {"a": 1e-300, "b": "x", "c": 1},
+        {"a": None, "b": None, "c": 2},
+        {"a": None, "b": "NaN", "c": 3},
+    ]
+    write_table(table.head(0), str(tmp_path / "t.json"))
+    assert json.loads((tmp_path / "t.json").read_text()) == []
 
 
 @pytest.mark.parametrize(

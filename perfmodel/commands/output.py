@@ -147,7 +147,14 @@ def _plain(value: Any) -> Any:
 
 
 def _records(table: Any) -> str:
-    return table.to_json(orient="records", indent=1, double_precision=15)
+    """A table as JSON, a row a line; numbers with all their digits, null for what is none or not finite."""
+    columns = [
+        _plain(table[name].astype(object).where(table[name].notna(), None)) for name in table
+    ]
+    names = [str(name) for name in table]
+    rows = (json.dumps(dict(zip(names, row)), default=str) for row in zip(*columns))
+    lines = ",\n ".join(rows)
+    return f"[\n {lines}\n]" if lines else "[]"
 
 
 def write_table(table: Any, path: str) -> None:
