@@ -324,6 +324,21 @@ def test_a_slower_model_puts_the_markers_below_the_roof(graph, system):
     np.testing.assert_allclose(points[:, 1], roof / 2, rtol=1e-5)
 
 
+def test_the_legend_of_the_roofline_counts_the_kernels_that_share_a_marker(prediction, system):
+    costs = compute_costs(prediction)
+    costs = costs[(costs["flops"] > 0) & (costs["bytes_B"] > 0)]
+    first = costs.loc[costs["total_s"].idxmax()]
+    nodes = prediction.graph.nodes.query("type == 'COMP'")
+    alike = nodes[(nodes["flops"] == first["flops"]) & (nodes["bytes_B"] == first["bytes_B"])]
+    distinct = alike["name"].str.replace(r"\d+", "*", regex=True).nunique()
+    assert distinct > 1
+    ax = plot.roofline(prediction)
+    share = first["total_s"] / costs["total_s"].sum()
+    assert legend_texts(ax)[0] == f"1  {first['name']} and {distinct - 1} more: {share:.0%}"
+    assert "share of the time" in ax.get_legend().get_title().get_text()
+    rendered(ax)
+
+
 def test_compute_without_bytes_has_no_place_on_the_roofline_and_the_title_says_so(system):
     graph = synth.collective("all_reduce", 2, 1024).graph()
     with pytest.raises(pm.InputError, match="no compute node"):

@@ -109,7 +109,8 @@ def compute_costs(prediction: Prediction) -> pd.DataFrame:
     """The distinct compute nodes.
 
     Returns:
-        flops, bytes_B, each_s (duration of one), nodes (over all ranks), total_s, name (of the first, numbers as "*").
+        flops, bytes_B, each_s (duration of one), nodes (over all ranks), total_s, name (of the first, numbers as "*"),
+        names (how many different ones).
     """
     c, graph = prediction.compiled, prediction.graph
     count = np.bincount(c.rank_class, minlength=len(c.representative))
@@ -135,7 +136,10 @@ def compute_costs(prediction: Prediction) -> pd.DataFrame:
     nodes["about"] = [f"{value:.6g}" for value in nodes["each_s"]]
     keys = ["flops", "bytes_B", "about"]
     found = nodes.groupby(keys, sort=False).agg(
-        each_s=("each_s", "mean"), nodes=("nodes", "sum"), name=("name", "first")
+        each_s=("each_s", "mean"),
+        nodes=("nodes", "sum"),
+        name=("name", "first"),
+        names=("name", "nunique"),
     )
     found["total_s"] = found["each_s"] * found["nodes"]
     return found.reset_index().drop(columns="about")
@@ -158,11 +162,13 @@ def _name(ax, shown: pd.DataFrame, intensity, rate) -> None:
     handles = []
     whole = shown["total_s"].sum()
     for k, (_, row) in enumerate(shown.head(NAMED).iterrows()):
-        label = f"{k + 1}  {short(row['name'])}: {row['total_s'] / whole:.0%}"
+        others = f" and {row['names'] - 1} more" if row["names"] > 1 else ""
+        label = f"{k + 1}  {short(row['name'])}{others}: {row['total_s'] / whole:.0%}"
         handles.append(Line2D([], [], linestyle="", label=label))
     for word, text in (("memory", "limited by memory"), ("compute", "limited by arithmetic")):
         handles.append(Line2D([], [], linestyle="", marker="o", color=COLOURS[word], label=text))
-    legend_beside(ax, handles=handles, handlelength=1.0, fontsize=8)
+    title = "share of the time of all markers"
+    legend_beside(ax, handles=handles, handlelength=1.0, fontsize=8, title=title)
 
 
 def clusters(x: NDArray, y: NDArray) -> list[tuple[tuple[float, float], list[int]]]:
