@@ -465,3 +465,15 @@ def test_wrong_groups_are_wrong_usage(capsys, groups, message):
     assert status == 2
     assert "--group" in err
     assert message in err
+
+
+def test_optimize_says_what_it_chose_and_how_good_it_can_get(capsys):
+    words = ["optimize", GPT, "--bound", "npu.peak_flops=5e14:1e15", "--starts", "1"]
+    words += ["--choose", "system=dgx-a100, dgx-h100"]
+    found = json.loads(call(capsys, *words, "--json")[1])
+    assert found["choices"] == {"system": "dgx-h100"}
+    assert found["bound"] <= found["objective"] * (1 + 1e-9)
+    assert found["own_makespan_s"] == pytest.approx(found["makespan_s"], rel=1e-6)
+    out = call(capsys, *words)[1]
+    assert "chosen: system = dgx-h100" in out
+    assert "nothing below" in out

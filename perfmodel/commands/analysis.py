@@ -135,7 +135,7 @@ def optimize(
 ) -> None:
     """The hardware within bounds and a budget on which TRACE is fastest (or cheapest, ...).
 
-    Prints the optimum, the constraints with their multipliers (what one more unit of the limit buys) and how it was
+    Prints what was chosen, the optimum, the constraints with their multipliers (what one more unit of the limit buys) and how it was
     found. -o writes the path of the search.
     """
     from perfmodel.optimize import optimize as solve
@@ -162,7 +162,7 @@ def optimize(
         if not equals:
             raise InputError(f"--choose {text}: expected PATH=A,B,...")
         known = parameters(system, models)
-        words = values.split(",")
+        words = [word.strip() for word in values.split(",")]
         tried[path] = [number(path, w, system, models) for w in words] if path in known else words
     found = solve(
         graph,
@@ -180,16 +180,22 @@ def optimize(
     if as_json:
         result = {
             "parameters": found.parameters,
+            "choices": found.choices,
             "objective": found.objective,
+            "bound": found.bound,
             "makespan_s": found.makespan,
+            "own_makespan_s": found.own_makespan,
             "evaluations": found.evaluations,
             "multipliers": found.multipliers.to_dict(orient="records"),
         }
         click.echo(json_text(result))
         return
+    for path, value in found.choices.items():
+        click.echo(f"chosen: {path} = {value if isinstance(value, str) else f'{value:.6g}'}")
     click.echo(text_of(found.table()) + "\n")
     click.echo(
-        f"step time {found.makespan:.9g} s, objective {found.objective:.9g}, "
+        f"step time {found.makespan:.9g} s (in its own order of issue {found.own_makespan:.9g} s)\n"
+        f"objective {found.objective:.9g}, nothing below {found.bound:.9g}, "
         f"{counted(found.evaluations, 'model evaluation')}\n"
     )
     if len(found.multipliers):
