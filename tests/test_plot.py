@@ -404,6 +404,47 @@ def test_the_heat_map_has_a_cell_per_design_and_a_hole_where_there_is_none(swept
     rendered(ax)
 
 
+def test_a_heat_map_of_texts_has_a_colour_for_each_and_a_legend(swept):
+    some = swept.drop(index=swept.index[4])
+    ax = plot.sweep_heatmap(some, "npu.peak_flops", "network.0.bandwidth", z="limited_by")
+    words = legend_texts(ax)
+    assert sorted(words) == sorted(some["limited_by"].unique())
+    mesh = ax.collections[0]
+    cells = mesh.get_array()
+    assert np.ma.getmaskarray(cells).sum() == 1
+    place = swept["npu.peak_flops"].rank(method="dense").astype(int) - 1
+    row = swept["network.0.bandwidth"].rank(method="dense").astype(int) - 1
+    colour = {
+        text: patch.get_facecolor() for text, patch in zip(words, ax.get_legend().get_patches())
+    }
+    assert len(set(colour.values())) == len(words)
+    for k in some.index:
+        cell = mesh.cmap(mesh.norm(cells[row[k], place[k]]))
+        assert cell == pytest.approx(colour[swept["limited_by"][k]])
+    assert len(ax.figure.axes) == 1
+    rendered(ax)
+
+
+def test_a_line_of_texts_is_refused_and_the_heat_map_named(swept):
+    match = (
+        r"limited_by holds texts.*sweep_heatmap\(table, 'npu\.peak_flops', 'network\.0\.bandwidth'"
+    )
+    with pytest.raises(pm.InputError, match=match):
+        plot.sweep_lines(swept, "npu.peak_flops", "limited_by", hue="network.0.bandwidth")
+
+
+def test_many_texts_and_one_and_none_are_coloured_too():
+    table = pd.DataFrame({"a": np.arange(12.0), "b": "only", "z": [f"word {k}" for k in range(12)]})
+    ax = plot.sweep_heatmap(table, "a", "b", z="z")
+    assert len({p.get_facecolor() for p in ax.get_legend().get_patches()}) == 12
+    one = plot.sweep_heatmap(table.assign(z=["same"] * 11 + [None]), "a", "b", z="z")
+    assert legend_texts(one) == ["same"]
+    rendered(ax)
+    rendered(one)
+    with pytest.raises(pm.InputError, match="z holds no value"):
+        plot.sweep_heatmap(table.assign(z=pd.Series([None] * 12, dtype=object)), "a", "b", z="z")
+
+
 def test_a_fine_heat_map_has_few_ticks_and_no_numbers_in_its_cells():
     x, y = np.meshgrid(np.linspace(1e14, 1e15, 30), np.linspace(1e12, 2e12, 25))
     table = pd.DataFrame({"npu.peak_flops": x.ravel(), "npu.memory_bandwidth": y.ravel()})
@@ -434,6 +475,18 @@ def test_the_tornado_reaches_from_the_lower_to_the_higher_makespan_largest_on_to
     np.testing.assert_allclose(absent["low_s"], absent["high_s"], rtol=1e-8)
     assert f"{len(absent)} further parameters" in ax.get_xlabel()
     rendered(ax)
+
+
+def test_the_tornado_says_by_how_much_parameters_were_moved(graph, system):
+    table = pm.sensitivity(graph, system, tornado=0.25)
+    said = plot.tornado(table, fraction=0.25)
+    assert legend_texts(said) == ["-25 %", "+25 %"]
+    assert said.get_title() == "Makespan with each parameter alone 25 % lower or higher"
+    table.attrs["tornado"] = 0.05
+    assert legend_texts(plot.tornado(table)) == ["-5 %", "+5 %"]
+    table.attrs.clear()
+    assert legend_texts(plot.tornado(table)) == ["-10 %", "+10 %"]
+    rendered(said)
 
 
 def test_a_sensitivity_table_without_tornado_is_refused_with_the_option_named(graph, system):

@@ -26,12 +26,14 @@ from perfmodel.plot.canvas import (
 )
 
 
-def tornado(table: pd.DataFrame, *, top: int = 12, ax: Any = None) -> Any:
+def tornado(table: pd.DataFrame, *, top: int = 12, fraction: float = 0.1, ax: Any = None) -> Any:
     """How the makespan answers to each parameter alone, lower and higher; the largest swing on top.
 
     Args:
         table: from `perfmodel.sensitivity(..., tornado=True)`.
         top: most parameters to show; those without effect are left out and counted below the axis.
+        fraction: by which the table's parameters were moved, where `tornado` of `perfmodel.sensitivity` was not
+            True; a table that says so itself, `table.attrs["tornado"]`, is believed.
         ax: axes to draw into.
 
     Raises:
@@ -39,6 +41,7 @@ def tornado(table: pd.DataFrame, *, top: int = 12, ax: Any = None) -> Any:
     """
     source = "perfmodel.sensitivity(..., tornado=True)"
     check_columns(table, ("parameter", "value", "unit", "low_s", "high_s"), source)
+    percent = f"{100 * float(table.attrs.get('tornado', fraction)):.3g} %"
     swing = (table["high_s"] - table["low_s"]).abs()
     base = _base(table)
     effect = np.maximum((table["low_s"] - base).abs(), (table["high_s"] - base).abs())
@@ -48,8 +51,8 @@ def tornado(table: pd.DataFrame, *, top: int = 12, ax: Any = None) -> Any:
     factor, spelling = scale_of([table["low_s"].max(), table["high_s"].max()], "s")
     place = np.arange(len(chosen))
     for column, colour, label in (
-        ("low_s", SERIES[1], "parameter lower"),
-        ("high_s", SERIES[0], "parameter higher"),
+        ("low_s", SERIES[1], f"-{percent}"),
+        ("high_s", SERIES[0], f"+{percent}"),
     ):
         width = (chosen[column].to_numpy(float) - base) / factor
         ax.barh(place, width, left=base / factor, color=colour, height=0.7, label=label)
@@ -60,9 +63,9 @@ def tornado(table: pd.DataFrame, *, top: int = 12, ax: Any = None) -> Any:
     left_out = len(table) - len(chosen)
     note = f"\n{left_out} further parameters change it less or not at all" if left_out else ""
     ax.set_xlabel(f"makespan [{spelling}]{note}")
-    ax.set_title("Makespan with one parameter changed")
+    ax.set_title(f"Makespan with each parameter alone {percent} lower or higher")
     tidy(ax, grid="x")
-    legend_beside(ax)
+    legend_beside(ax, title="parameter")
     return ax
 
 

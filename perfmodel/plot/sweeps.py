@@ -17,6 +17,7 @@ from perfmodel.plot.canvas import (
     legend_beside,
     scale_of,
     scaled_axis,
+    short,
     text_of,
     tidy,
     unit_of,
@@ -43,9 +44,14 @@ def sweep_lines(
         ax: axes to draw into.
 
     Raises:
-        InputError: missing columns; several values of y for one x and hue.
+        InputError: missing columns; a `y` of texts; several values of y for one x and hue.
     """
     check_columns(table, [c for c in (x, y, hue) if c is not None], "perfmodel.sweep")
+    if not pd.api.types.is_numeric_dtype(table[y]):
+        raise InputError(
+            f"plot: {y} holds texts such as {table[y].iloc[0]!r}, which a line cannot show; colour a heat map "
+            f"by it: sweep_heatmap(table, {x!r}, {hue or 'another parameter'!r}, z={y!r})"
+        )
     _check_single(table, [x, *([hue] if hue else [])], y)
     ax = axes_for(ax, 8, 4.5)
     texts = not pd.api.types.is_numeric_dtype(table[x])
@@ -118,7 +124,7 @@ def sweep_heatmap(
     Args:
         table: from `perfmodel.sweep`.
         x, y: columns across and up, numbers or choices.
-        z: column to colour by.
+        z: column to colour by; one of texts, such as limited_by, has a colour for each and a legend.
         ax: axes to draw into.
 
     Raises:
@@ -128,17 +134,26 @@ def sweep_heatmap(
     _check_single(table, [x, y], z)
     grid = table.pivot(index=y, columns=x, values=z)
     grid = grid.reindex(index=_ordered(table[y]), columns=_ordered(table[x]))
-    values = grid.to_numpy(float)
-    rows, columns = values.shape
     ax = axes_for(ax, 8, 5)
+    if pd.api.types.is_numeric_dtype(table[z]):
+        _colour_numbers(ax, grid.to_numpy(float), z)
+    else:
+        _colour_texts(ax, grid, z)
+    _ticks(ax.xaxis, x, grid.columns)
+    _ticks(ax.yaxis, y, grid.index)
+    ax.set_title(f"{label_of(z, '')} over {label_of(x, '')} and {label_of(y, '')}")
+    return ax
+
+
+def _colour_numbers(ax, values: np.ndarray, z: str) -> None:
+    """Cells from light to dark, with a bar, and their values in them where they are few."""
     log = bool(np.nanmin(values) > 0 and np.nanmax(values) > 20 * np.nanmin(values))
     factor, spelling = scale_of(values, unit_of(z))
     from matplotlib.colors import LogNorm
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     mesh = ax.pcolormesh(
-        np.arange(columns + 1) - 0.5,
-        np.arange(rows + 1) - 0.5,
+        *_edges(values.shape),
         np.ma.masked_invalid(values / factor),
         cmap="viridis_r",
         norm=LogNorm() if log else None,
@@ -150,10 +165,41 @@ def sweep_heatmap(
         bar.ax.yaxis.set_minor_formatter(NullFormatter())
     if values.size <= WRITTEN:
         _write_values(ax, mesh, values / factor)
-    _ticks(ax.xaxis, x, grid.columns)
-    _ticks(ax.yaxis, y, grid.index)
-    ax.set_title(f"{label_of(z, '')} over {label_of(x, '')} and {label_of(y, '')}")
-    return ax
+
+
+def _colour_texts(ax, grid: pd.DataFrame, z: str) -> None:
+    """A colour for each text, in a legend, the most frequent first."""
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+    from matplotlib.patches import Patch
+
+    words = list(grid.stack().value_counts().index)
+    if not words:
+        raise InputError(f"plot: {z} holds no value")
+    colours = _colours(len(words))
+    number = {word: k for k, word in enumerate(words)}
+    values = np.array([[number.get(v, -1) for v in row] for row in grid.to_numpy(object)])
+    ax.pcolormesh(
+        *_edges(values.shape),
+        np.ma.masked_less(values, 0),
+        cmap=ListedColormap(colours),
+        norm=BoundaryNorm(np.arange(len(words) + 1) - 0.5, len(words)),
+    )
+    handles = [Patch(color=colour, label=short(str(word))) for colour, word in zip(colours, words)]
+    legend_beside(ax, handles=handles, title=label_of(z, ""))
+
+
+def _edges(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Where cells end, across and up; they are centred on whole numbers."""
+    return np.arange(shape[1] + 1) - 0.5, np.arange(shape[0] + 1) - 0.5
+
+
+def _colours(count: int) -> list:
+    """So many that can be told apart, or as well as can be."""
+    if count <= len(SERIES):
+        return list(SERIES[:count])
+    import matplotlib
+
+    return list(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, count)))
 
 
 def _ordered(column: pd.Series) -> list:
