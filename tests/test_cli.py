@@ -106,7 +106,9 @@ def test_sweep_takes_ranges_lists_units_and_choices(capsys):
         (["run", GPT, "--set", "network.0.latency=3 GB/s"], ["network.0.latency", "GB/s"]),
         (["run", GPT, "-o", "x.xlsx"], [".xlsx", ".parquet"]),
         (["sweep", GPT, "--vary", "npu.peak_flops=5:1:3"], ["LOW <= HIGH"]),
-        (["sweep", GPT, "--vary", "npu.peak_flops=1:5"], ["LOW:HIGH:COUNT"]),
+        (["sweep", GPT, "--vary", "npu.peak_flops=1:5"], ["LOW:HIGH:COUNT", "needs --sample"]),
+        (["sweep", GPT, "--vary", "npu.peak_flops=1e14:1e15:3:log:x"], ["LOW:HIGH:COUNT:log"]),
+        (["sweep", GPT, "--vary", "system=dgx-h100,,dgx-b200"], ["names is empty"]),
         (["sweep", GPT, "--vary", "npu.peak_flops=nan"], ["npu.peak_flops", "nan"]),
         (["sweep", GPT, "--vary", "network.0.bandwidth=0"], ["network.0.bandwidth", "got 0"]),
         (["run", GPT, "--algorithm", "magic"], ["magic"]),
@@ -477,3 +479,71 @@ def test_optimize_says_what_it_chose_and_how_good_it_can_get(capsys):
     out = call(capsys, *words)[1]
     assert "chosen: system = dgx-h100" in out
     assert "nothing below" in out
+
+
+def rows_of(capsys, *arguments: str) -> pd.DataFrame:
+    status, out, err = call(capsys, *arguments, "--json")
+    assert status == 0, err
+    return pd.DataFrame(json.loads(out))
+
+
+@pytest.mark.parametrize("method", ["sobol", "latin-hypercube"])
+def test_a_sample_is_drawn_from_ranges_as_the_library_draws_it(capsys, method):
+    words = ["--sample", "4", "--sampling", method, "--vary", "npu.peak_flops=1e14:1e15"]
+    table = rows_of(capsys, "sweep", GPT, *words, "--vary", "network.0.bandwidth=1e10:1e12:9:log")
+    bounds = {"npu.peak_flops": (1e14, 1e15), "network.0.bandwidth": (1e10, 1e12)}
+    expected = pm.sample(bounds, 4, method=method)
+    for path in bounds:
+        assert table[path].tolist() == pytest.approx(expected[path].tolist(), rel=1e-12)
+
+
+def test_a_sample_is_combined_with_every_name(capsys):
+    words = ["--vary", "npu.peak_flops=1e14:1e15", "--vary", "network.algorithm=ring, direct"]
+    words += ["--vary", "system=dgx-h100, dgx-b200", "--sample", "2"]
+    table = rows_of(capsys, "sweep", GPT, *words)
+    assert len(table) == 2 * 2 * 2
+    assert set(table["system"]) == {"dgx-h100", "dgx-b200"}
+    assert set(table["network.algorithm"]) == {"ring", "direct"}
+    assert table["npu.peak_flops"].nunique() == 2
+    assert table["makespan_s"].notna().all()
+
+
+def test_a_sample_from_0_on_is_spread_linearly(capsys):
+    words = ["--vary", "network.0.latency=0:1 us", "--sample", "8"]
+    drawn = rows_of(capsys, "sweep", GPT, *words)["network.0.latency"]
+    assert sorted(np.floor(drawn * 8e6)) == list(range(8))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--sample", "4", "--vary", "npu.peak_flops=1e15,2e15,4e15"], "--sample needs LOW:HIGH"),
+        (["--sample", "4", "--vary", "npu.peak_flops=1e14:1e15:3:x"], "--sample needs LOW:HIGH"),
+        (["--sample", "4", "--vary", "system=dgx-h100"], "draws from ranges"),
+        (["--sampling", "sobol", "--vary", "npu.peak_flops=1e15"], "give --sample"),
+        (
+            ["--vary", "npu.peak_flops=1e15", "--vary", "npu.peak_flops=2e15"],
+            "flops is given twice",
+        ),
+        (
+            ["--vary", "npu.peak_flops=1e15", "--set", "compute.half=1", "--set", "compute.half=2"],
+            "compute.half is given twice",
+        ),
+        (
+            ["--vary", "system=dgx-h100,dgx-b200", "--set", "network.0.bandwidth=1e11"],
+            "--set network.0.bandwidth would be lost",
+        ),
+    ],
+)
+def test_options_of_a_sweep_that_do_not_go_together_are_wrong_usage(capsys, arguments, message):
+    status, out, err = call(capsys, "sweep", GPT, *arguments)
+    assert status == 2
+    assert out == ""
+    assert message in err
+
+
+def test_models_may_be_set_where_systems_vary(capsys):
+    words = ["sweep", GPT, "--vary", "system=dgx-h100,dgx-b200"]
+    plain = rows_of(capsys, *words)["makespan_s"]
+    slower = rows_of(capsys, *words, "--set", "compute.efficiency=0.5")["makespan_s"]
+    assert (slower > plain).all()

@@ -87,13 +87,34 @@ TRACE_KEYS = ("groups", "group", "unknown_group", "dependencies", "zero_duration
 
 
 def assignments(ctx, parameter, values) -> dict[str, str]:
-    pairs = {}
+    pairs: dict[str, str] = {}
     for text in values:
         path, equals, value = text.partition("=")
         if not equals or not value:
             raise click.BadParameter(f"{text!r} is not PATH=VALUE")
-        pairs[path.strip()] = value.strip()
+        path = path.strip()
+        if path in pairs:
+            raise click.BadParameter(f"{path} is given twice")
+        pairs[path] = value.strip()
     return pairs
+
+
+def listed(text: str) -> list[str]:
+    """The values between commas.
+
+    >>> listed("dgx-h100, dgx-b200")
+    ['dgx-h100', 'dgx-b200']
+    """
+    return [word.strip() for word in text.split(",")]
+
+
+schedule_option = click.option(
+    "--schedule",
+    type=click.Choice(["own", "frozen"]),
+    default="own",
+    show_default=True,
+    help="Order of issue: every design's own, or the reference design's.",
+)
 
 
 system_options = stacked(
@@ -174,6 +195,19 @@ def _no_network(accelerator: str) -> str:
     held = holders(accelerator)
     offer = f"systems made of it: {', '.join(held)}" if held else f"systems: {', '.join(systems())}"
     return f"system {accelerator!r}: is an accelerator without a network, for one rank; {offer}."
+
+
+def check_kept(option: str, options: dict, system: Any) -> None:
+    """Refuse --set of a system's parameter where `option` replaces the whole system, and it with it."""
+    from perfmodel.parameters import parameters
+
+    known = parameters(system)
+    lost = [path for path in options["assignments"] if path in known]
+    if lost:
+        raise click.UsageError(
+            f"{option} system: replaces the whole system, so that --set {lost[0]} would be lost; "
+            f"leave one of the two out, or give a TOML file with the figure as a system"
+        )
 
 
 def number(path: str, text: str, system: Any, models: Any) -> float:

@@ -8,7 +8,10 @@ import click
 
 from perfmodel.commands.options import (
     assignments,
+    check_kept,
+    listed,
     number,
+    schedule_option,
     system_options,
     the_graph,
     the_system,
@@ -35,15 +38,15 @@ from perfmodel.errors import InputError
     type=click.IntRange(min=1),
     default=None,
     metavar="N",
-    help="Draw N Sobol points from the ranges instead of their product.",
+    help="Draw N points from the ranges instead of their product; names are all combined with them.",
 )
 @click.option(
-    "--schedule",
-    type=click.Choice(["own", "frozen"]),
-    default="own",
-    show_default=True,
-    help="Order of issue: every design's own, or the reference design's.",
+    "--sampling",
+    "method",
+    type=click.Choice(["sobol", "latin-hypercube"]),
+    help="How --sample draws  [default: sobol]",
 )
+@schedule_option
 @click.option(
     "--batch-size", type=float, default=None, help="Samples per step: adds throughput_per_s."
 )
@@ -64,6 +67,7 @@ def sweep(
     trace,
     vary,
     count,
+    method,
     schedule,
     batch_size,
     economics,
@@ -80,16 +84,19 @@ def sweep(
       LOW:HIGH:COUNT        evenly spaced values, ends included
       LOW:HIGH:COUNT:log    evenly spaced logarithms
       A,B,C                 these values (or names, for system, trace and network.algorithm)
+      LOW:HIGH              with --sample: logarithms evenly spread; LOW:HIGH:linear, or a LOW of 0: values
     Values are SI numbers or carry a unit: network.0.bandwidth="100 GB/s,400 GB/s".
     """
-    from perfmodel.points import sample as draw
     from perfmodel.sweep import sweep as evaluate
 
+    if method and count is None:
+        raise click.UsageError("--sampling: says how --sample draws; give --sample N, too")
     graph = the_graph(trace, options)
     system, models = the_system(graph, options)
+    if "system" in vary:
+        check_kept("--vary", options, system)
     if count is not None:
-        ranges = {p: spec(p, t, system, models) for p, t in vary.items()}
-        points: Any = draw({p: (min(v), max(v)) for p, v in ranges.items()}, count)
+        points = sampled(vary, count, method or "sobol", system, models)
     else:
         points = {p: spec(p, t, system, models) for p, t in vary.items()}
     client = None
@@ -119,26 +126,78 @@ def sweep(
         show(table, as_json, output)
 
 
+def sampled(vary: dict[str, str], count: int, method: str, system: Any, models: Any) -> Any:
+    """Points drawn from the ranges that --vary options mean, each with every combination of names."""
+    import numpy as np
+    import pandas as pd
+
+    from perfmodel.points import sample, table_of
+
+    lists = {p: names(p, t) for p, t in vary.items() if is_choice(p, models)}
+    ranges = {p: interval(p, t, system, models) for p, t in vary.items() if p not in lists}
+    if not ranges:
+        raise click.UsageError("--sample: draws from ranges, PATH=LOW:HIGH, and --vary has none")
+    drawn = sample(dict.fromkeys(ranges, (0.0, 1.0)), count, method=method, log=False)
+    for path, (low, high, log) in ranges.items():
+        share = drawn[path]
+        inside = np.exp(np.log(low) + share * np.log(high / low)) if log else None
+        drawn[path] = low + share * (high - low) if inside is None else inside
+    if not lists:
+        return drawn
+    combined: pd.DataFrame = table_of(lists).merge(drawn, how="cross")
+    return combined[list(vary)]
+
+
+def interval(path: str, text: str, system: Any, models: Any) -> tuple[float, float, bool]:
+    """Low and high end of a --vary option that is sampled, and whether its logarithms are spread evenly."""
+    parts = [part.strip() for part in text.split(":")]
+    counted = parts[2:3] if len(parts) > 2 and parts[2].isdigit() else []
+    scale = parts[2 + len(counted) :]
+    if len(parts) < 2 or scale not in ([], ["log"], ["linear"]):
+        raise click.UsageError(
+            f"--vary {path}={text}: --sample needs LOW:HIGH (or LOW:HIGH:log, LOW:HIGH:linear)"
+        )
+    low, high = (number(path, part, system, models) for part in parts[:2])
+    if low > high or (scale == ["log"] and low <= 0):
+        above = " and LOW above 0 for log" if scale == ["log"] else ""
+        raise InputError(f"--vary {path}={text}: expected LOW <= HIGH{above}")
+    return low, high, low > 0 and scale != ["linear"]
+
+
+def is_choice(path: str, models: Any) -> bool:
+    """Whether a path takes names rather than numbers."""
+    from perfmodel.sweep import static_paths
+
+    return path in ("system", "trace") or path in set(static_paths(models))
+
+
+def names(path: str, text: str) -> list[str]:
+    """The names of a --vary option."""
+    words = listed(text)
+    if not all(words):
+        raise InputError(f"--vary {path}={text}: one of the names is empty")
+    return words
+
+
 def spec(path: str, text: str, system: Any, models: Any) -> list:
     """The values that a --vary option means."""
     import numpy as np
 
-    from perfmodel.sweep import static_paths
-
-    if path in ("system", "trace") or path in set(static_paths(models)):
-        return text.split(",")
-    parts = text.split(":")
+    if is_choice(path, models):
+        return names(path, text)
+    parts = [part.strip() for part in text.split(":")]
     if len(parts) == 1:
-        return [number(path, part, system, models) for part in text.split(",")]
+        return [number(path, part, system, models) for part in listed(text)]
+    wrong = (
+        f"--vary {path}={text}: expected LOW:HIGH:COUNT, LOW:HIGH:COUNT:log, or values with commas"
+    )
+    if not 3 <= len(parts) <= 4:
+        raise InputError(f"{wrong}; LOW:HIGH alone needs --sample" if len(parts) == 2 else wrong)
+    low, high = (number(path, part, system, models) for part in parts[:2])
     try:
-        low, high = (number(path, part, system, models) for part in parts[:2])
         size, scale = int(parts[2]), parts[3] if len(parts) > 3 else "linear"
-    except (ValueError, IndexError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"--vary {path}={text}: expected LOW:HIGH:COUNT, or values with commas"
-        ) from None
+    except ValueError:
+        raise InputError(wrong) from None
     if size < 1 or low > high or scale not in ("linear", "log") or (scale == "log" and low <= 0):
         raise InputError(
             f"--vary {path}={text}: expected LOW <= HIGH, COUNT of at least 1, and linear or log"
