@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+import glob
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,11 @@ from perfmodel.commands.options import (
     DEFAULT_SYSTEM,
     SYSTEM_KEYS,
     TRACE_KEYS,
+    assignments,
+    check_kept,
+    listed,
     number,
+    schedule_option,
     system_options,
     the_graph,
     the_system,
@@ -19,8 +26,10 @@ from perfmodel.commands.options import (
 )
 from perfmodel.commands.output import (
     PICTURES,
+    TABLES,
     Source,
     Target,
+    check_different,
     counted,
     json_text,
     output_options,
@@ -30,6 +39,9 @@ from perfmodel.commands.output import (
     write_table,
 )
 from perfmodel.errors import InputError
+
+FIGURE_UNITS = {"time": "s", "cost": "$", "power": "W", "energy": "J", "area": "m^2"}
+"""What a budget of a figure is in."""
 
 
 @click.command()
@@ -50,8 +62,9 @@ from perfmodel.errors import InputError
 @click.option(
     "--plot", type=Target(*PICTURES), help="Write a tornado plot: FILE.png, .svg or .pdf."
 )
+@schedule_option
 @output_options
-def sensitivity(trace, of, second, moves, plot, as_json, output, **options) -> None:
+def sensitivity(trace, of, second, moves, plot, schedule, as_json, output, **options) -> None:
     """What the step time of TRACE depends on, parameter by parameter.
 
     derivative is in seconds per SI unit of the parameter; elasticity is the change in per cent for one per cent more of
@@ -61,7 +74,16 @@ def sensitivity(trace, of, second, moves, plot, as_json, output, **options) -> N
 
     graph = the_graph(trace, options)
     system, models = the_system(graph, options)
-    table = evaluate(graph, system, models, of=of, second=second, moves=moves, tornado=bool(plot))
+    table = evaluate(
+        graph,
+        system,
+        models,
+        of=of,
+        schedule=schedule,
+        second=second,
+        moves=moves,
+        tornado=bool(plot),
+    )
     if plot:
         save_plot("tornado", table, plot)
     show(table, as_json, output)
@@ -75,6 +97,7 @@ def sensitivity(trace, of, second, moves, plot, as_json, output, **options) -> N
     "bounds",
     multiple=True,
     required=True,
+    callback=assignments,
     metavar="PATH=LOW:HIGH",
     help="A parameter that may change; repeatable.",
 )
@@ -96,12 +119,13 @@ def sensitivity(trace, of, second, moves, plot, as_json, output, **options) -> N
     "budgets",
     multiple=True,
     metavar="FIGURE=LIMIT",
-    help="At most so much of cost [$], power [W], energy [J], area [m^2]; repeatable.",
+    help='At most so much of cost [$], power [W], energy [J], area [m^2] or a parameter: cost="2 M$"; repeatable.',
 )
 @click.option(
     "--choose",
     "choices",
     multiple=True,
+    callback=assignments,
     metavar="PATH=A,B",
     help="Values to try all, for example system=dgx-h100,dgx-b200; repeatable.",
 )
@@ -119,6 +143,7 @@ def sensitivity(trace, of, second, moves, plot, as_json, output, **options) -> N
     show_default=True,
     help="Designs to start from.",
 )
+@schedule_option
 @output_options
 def optimize(
     trace,
@@ -129,40 +154,39 @@ def optimize(
     choices,
     integers,
     starts,
+    schedule,
     as_json,
     output,
     **options,
 ) -> None:
     """The hardware within bounds and a budget on which TRACE is fastest (or cheapest, ...).
 
-    Prints what was chosen, the optimum, the constraints with their multipliers (what one more unit of the limit buys) and how it was
-    found. -o writes the path of the search.
+    Prints what was chosen, the optimum, the constraints with their multipliers (what one more unit of the limit buys)
+    and how it was found. -o writes the path of the search.
     """
     from perfmodel.optimize import optimize as solve
     from perfmodel.parameters import parameters
 
     graph = the_graph(trace, options)
     system, models = the_system(graph, options)
+    if "system" in choices:
+        check_kept("--choose", options, system)
     limits: dict[str, tuple[float, float]] = {}
-    for text in bounds:
-        path, _, interval = text.partition("=")
+    for path, interval in bounds.items():
         low, colon, high = interval.partition(":")
         if not colon:
-            raise InputError(f"--bound {text}: expected PATH=LOW:HIGH")
+            raise InputError(f"--bound {path}={interval}: expected PATH=LOW:HIGH")
         limits[path] = (number(path, low, system, models), number(path, high, system, models))
     conditions = list(constraints)
     for text in budgets:
         figure, equals, limit = text.partition("=")
         if not equals:
             raise InputError(f"--budget {text}: expected FIGURE=LIMIT, for example cost=2e6")
-        conditions.append(f"{figure} <= {limit}")
+        conditions.append(f"{figure} <= {budget(figure.strip(), limit.strip(), system, models)}")
+    known = parameters(system, models)
     tried: dict[str, list] = {}
-    for text in choices:
-        path, equals, values = text.partition("=")
-        if not equals:
-            raise InputError(f"--choose {text}: expected PATH=A,B,...")
-        known = parameters(system, models)
-        words = [word.strip() for word in values.split(",")]
+    for path, values in choices.items():
+        words = listed(values)
         tried[path] = [number(path, w, system, models) for w in words] if path in known else words
     found = solve(
         graph,
@@ -174,6 +198,7 @@ def optimize(
         choices=tried or None,
         integers=integers,
         starts=starts,
+        schedule=schedule,
     )
     if output:
         write_table(found.path, output)
@@ -202,6 +227,21 @@ def optimize(
         click.echo(text_of(found.multipliers))
 
 
+def budget(figure: str, text: str, system: Any, models: Any) -> str:
+    """The limit of a --budget option: as it stands, or in SI where it carries a unit."""
+    from perfmodel import units
+    from perfmodel.parameters import check_path, parameter_units
+
+    try:
+        if math.isfinite(float(text)):
+            return text
+    except ValueError:
+        known = {**FIGURE_UNITS, **parameter_units(system, models)}
+        check_path(figure, known)
+        return repr(units.parse(text, known[figure], where=f"--budget {figure}", zero=True))
+    raise InputError(f"--budget {figure}={text}: expected a finite number")
+
+
 @click.command()
 @click.argument("measurements", type=Source())
 @click.option(
@@ -214,6 +254,11 @@ def optimize(
 )
 @click.option(
     "--plot", type=Target(*PICTURES), help="Write a plot of the residuals: FILE.png, .svg or .pdf."
+)
+@click.option(
+    "--residuals",
+    type=Target(*TABLES),
+    help="Write measured and predicted durations, row by row: FILE.csv, .parquet or .json.",
 )
 @click.option("--confidence", default=0.95, show_default=True, help="Of the intervals.")
 @click.option(
@@ -230,7 +275,7 @@ def optimize(
 )
 @output_options
 def calibrate(
-    measurements, paths, plot, confidence, system, dtype, saturating, as_json, output
+    measurements, paths, plot, residuals, confidence, system, dtype, saturating, as_json, output
 ) -> None:
     """Fit model coefficients to the measured durations in the CSV or Parquet file MEASUREMENTS.
 
@@ -245,6 +290,7 @@ def calibrate(
     from perfmodel.cost import Models
     from perfmodel.hardware import hardware
 
+    check_different(plot, residuals, output)
     models = Models()
     if saturating:
         from perfmodel.saturation import SaturatingAlphaBeta
@@ -256,15 +302,13 @@ def calibrate(
     )
     if plot:
         save_plot("residuals", result.residuals, plot)
+    if residuals:
+        write_table(result.residuals, residuals)
     if output or as_json:
         show(result.parameters, as_json, output)
         return
-    click.echo(text_of(result.parameters) + "\n")
-    click.echo(
-        text_of(
-            result.error.reset_index() if hasattr(result.error, "reset_index") else result.error
-        )
-    )
+    click.echo(text_of(result.parameters, missing="") + "\n")
+    click.echo(text_of(result.error.reset_index(names=""), missing=""))
 
 
 def read_table(path: Path) -> Any:
@@ -284,26 +328,58 @@ def read_table(path: Path) -> Any:
 @click.command()
 @trace_options
 @system_options
+@click.argument("second", required=False, type=Source(), metavar="[TRACE|SYSTEM]")
 @click.option(
     "--with",
     "other",
-    required=True,
     type=Source(),
     metavar="TRACE|SYSTEM",
-    help="What to compare with: another trace, or another system (name or TOML file).",
+    help="The same as the second argument: another trace, or another system (name or TOML file).",
 )
 @output_options
-def compare(trace, other, as_json, output, **options) -> None:
-    """TRACE on --system beside another trace on the same system, or the same trace on another system."""
+def compare(trace, second, other, as_json, output, **options) -> None:
+    """TRACE on --system beside another trace on the same system, or the same trace on another system.
+
+    \b
+      perfmodel compare TRACE OTHER_TRACE
+      perfmodel compare TRACE dgx-b200 --system dgx-h100
+    A name in hwdb, or one ending in .toml, is a system. Columns a_* are of the first, b_* of the second.
+    """
     from perfmodel.compare import compare as side_by_side
     from perfmodel.hardware import accelerators, systems
     from perfmodel.predict import predict
 
+    if (second is None) == (other is None):
+        given = "is given twice, as an argument and by --with" if second else "is missing"
+        raise click.UsageError(f"what to compare {trace} with {given}; perfmodel compare A B")
+    other = second or other
+    known = (*systems(), *accelerators())
+    if trace in known and not is_there(trace):
+        raise click.UsageError(
+            f"{trace} is a system; two systems are compared by a trace: "
+            f"perfmodel compare TRACE {other} --system {trace}"
+        )
+    if other not in known and not other.endswith(".toml") and not is_there(other):
+        near = difflib.get_close_matches(other, known, n=3, cutoff=0.6)
+        if near:
+            raise InputError(
+                f"{other}: no trace there, and no such system in hwdb; did you mean {' or '.join(near)}?"
+            )
     graph = the_graph(trace, options)
     one = predict(graph, *the_system(graph, options))
-    if other in (*systems(), *accelerators()) or other.endswith(".toml"):
+    if other in known or other.endswith(".toml"):
         two = predict(graph, *the_system(graph, {**options, "system": other}))
     else:
-        second = the_graph(other, {k: options[k] for k in TRACE_KEYS})
-        two = predict(second, *the_system(second, {k: options[k] for k in SYSTEM_KEYS}))
+        another = the_graph(other, {k: options[k] for k in TRACE_KEYS})
+        two = predict(another, *the_system(another, {k: options[k] for k in SYSTEM_KEYS}))
+    if not (output or as_json):
+        for name, case in (("a", one), ("b", two)):
+            click.echo(f"{name}: {case.graph.source} on {case.compiled.system.name}")
+        click.echo()
     show(side_by_side(one, two), as_json, output)
+
+
+def is_there(trace: str) -> bool:
+    """Whether files are there that the name of a trace (a folder, a file or a prefix) may mean."""
+    path = Path(trace)
+    return path.exists() or any(path.parent.glob(f"{glob.escape(path.name)}.*"))

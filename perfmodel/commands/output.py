@@ -98,11 +98,13 @@ def show(table: Any, as_json: bool, output: str | None) -> None:
         click.echo(text_of(table))
 
 
-def text_of(table: Any) -> str:
+def text_of(table: Any, *, missing: str = "NaN") -> str:
     """A table for people: six significant digits, long texts shortened, no index."""
     if not len(table):
         return "(no rows)"
-    return table.map(_short).to_string(index=False, float_format=lambda x: f"{x:.6g}")
+    return table.map(_short).to_string(
+        index=False, float_format=lambda x: f"{x:.6g}", na_rep=missing
+    )
 
 
 def _short(value: Any) -> Any:
