@@ -81,6 +81,7 @@ def test_halving_doubling_finds_no_partner_for_six_ranks():
     ranks = [[collective(0, 0, 60_000)] for _ in range(6)]
     text = message_of(prepare(ranks, **implementation("halvingDoubling")))
     assert "halvingDoubling needs a power of two" in text
+    assert "rank -1" not in text
 
 
 def test_halving_doubling_gathers_over_six_ranks_as_there():
@@ -119,15 +120,29 @@ def test_a_run_that_ends_has_no_diagnosis():
     assert diagnose(lowered, run) == ""
 
 
-def test_a_remote_memory_server_is_lost_by_a_rank_that_ends_with_it():
+def crowd(nodes, ranks=8, per_node=4):
+    """Ranks that end together with a memory node, on memory nodes of so many ranks."""
     memory = {
         "memory-type": "PER_NODE_MEMORY_EXPANSION",
         "remote-mem-latency": 100,
         "remote-mem-bw": 10,
-        "num-nodes": 1,
-        "num-npus-per-node": 2,
+        "num-nodes": ranks // per_node,
+        "num-npus-per-node": per_node,
     }
-    nodes = [{"node_id": 4, "type": 2, "tensor_size": 1000}]
-    text = message_of(prepare([nodes, nodes], memory=memory))
-    assert "rank 1: node 4 (MEM_LOAD) waits for the remote memory of memory node 0" in text
-    assert "after rank 0, node 4 (MEM_LOAD), the last node of its rank" in text
+    work = [compute(k, 1, *range(k)[-1:]) for k in range(nodes - 1)]
+    load = {"node_id": nodes, "type": 2, "tensor_size": 1000, "deps": (nodes - 2,)}
+    return prepare([[*work, load]] * ranks, memory=memory)
+
+
+def test_a_crash_on_freed_memory_is_diagnosed_where_it_is_known():
+    text = message_of(crowd(40))
+    assert "rank 5: node 40 (MEM_LOAD) waits for the remote memory of memory node 1" in text
+    assert "ASTRA-sim crashes when rank 4, node 40 (MEM_LOAD), the last node of its rank" in text
+
+
+@pytest.mark.parametrize("crowded", [crowd(39), crowd(40, 4), crowd(40, 8, 2)])
+def test_ranks_that_end_with_a_memory_node_are_served_in_turn(crowded):
+    run = crowded.run(crowded.costs())
+    per_node = crowded.config.memory.ranks_per_node
+    start = run.issue.max()
+    assert sorted(set(run.rank_end.tolist())) == [start + 200 * (k + 1) for k in range(per_node)]

@@ -9,6 +9,7 @@ import numpy as np
 from perfmodel.astra import state
 from perfmodel.astra.lower import Lowered
 from perfmodel.astra.naming import group_name, name_of
+from perfmodel.astra.plans import KEYS
 from perfmodel.astra.simulate import Run
 from perfmodel.errors import DeadlockError
 from perfmodel.kinds import NodeType
@@ -110,7 +111,7 @@ class _Waits:
         return self._collective_wait(row, node)
 
     def _memory_wait(self, row: int, node: str) -> Wait:
-        """Its server was lost by a rank that ended with a memory node."""
+        """ASTRA-sim crashes on the end of a rank that left all others of its memory node waiting."""
         per_node = self.lowered.config.memory.ranks_per_node
         flat = self.flat
         server = int(flat.rank[row]) // per_node
@@ -123,8 +124,9 @@ class _Waits:
         )
         return Wait(
             row,
-            f"{node} waits for the remote memory of memory node {server}, which ASTRA-sim never gives back "
-            f"after {last}, the last node of its rank; end that rank with another node",
+            f"{node} waits for the remote memory of memory node {server}; ASTRA-sim crashes when {last}, the "
+            "last node of its rank, ends while all other ranks of the memory node wait (it reads memory that it "
+            "has freed); end that rank with another node",
             (),
         )
 
@@ -201,14 +203,31 @@ class _Waits:
     def _inside(self, row: int, members: tuple[int, ...]) -> str:
         """All members are there: what the algorithm itself waits for."""
         rank = int(self.flat.rank[row])
-        sources = sorted(
-            {source for source, target in self._unsent() if target == rank and source != rank}
+        unsent = {source for source, target in self._unsent() if target == rank}
+        sources = sorted(unsent & set(members) - {rank})
+        if sources:
+            what = f"a message from rank {', '.join(map(str, sources[:4]))} that is never sent"
+        elif unsent:
+            what = "a message from a partner that is no other member"
+        else:
+            what = "its own chunks, which never get their turn in a queue or never end"
+        system = self.lowered.config.system
+        key = KEYS[int(self.flat.comm_type[row])]
+        there = f"although all {len(members)} members are there"
+        if key in system.custom:
+            return (
+                f"{what} {there}: the sends and receives in the traces of {system.custom[key]!r} do not "
+                "match in peer, tag and size, or wait for each other"
+            )
+        names = {algorithm.name for algorithm in system.algorithms[key]}
+        partners = (
+            "the algorithm finds no partner for every rank (halvingDoubling needs a power of two), or "
+            if "halvingDoubling" in names and len(members) & (len(members) - 1)
+            else ""
         )
-        names = ", ".join(map(str, sources[:4])) or "its own chunks in a queue"
         return (
-            f"a message from rank {names} that is never sent although all {len(members)} members are there: "
-            "the algorithm finds no partner for every rank (halvingDoubling needs a power of two), or ranks "
-            "serve the chunks of several dimensions in different orders (queues and active chunks)"
+            f"{what} {there}: {partners}ranks serve the chunks of collectives or dimensions in different "
+            "orders (queues and active chunks)"
         )
 
     def _unsent(self) -> list[tuple[int, int]]:

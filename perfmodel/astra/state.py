@@ -78,7 +78,7 @@ MAX_PHASES = 8
     T_CUSTOM_PTR,
     T_CUSTOM_SUCCESSOR,
     T_CUSTOM_PREDECESSOR,
-    T_SERVER_PER_NODE,
+    T_SERVER_RANKS,
     T_HEADER,
 ) = range(29)
 
@@ -228,7 +228,8 @@ DIM_EXTENT, DIM_STRIDE, DIM_RING, DIM_CLASS, DIM_W = range(5)
     VERTEX_PTR,
     EDGE,
     EDGE_END,
-) = range(31)
+    CROWDED,
+) = range(32)
 
 # Pools: head of the list of records given back, next unused record, end, words of a record, a spare record.
 POOL_FREE, POOL_NEXT, POOL_END, POOL_WIDTH, POOL_SPARE, POOL_W = range(6)

@@ -137,7 +137,7 @@ def build_tables(
         (state.T_STATIONS, levels * queues),
         (state.T_CLASSES, message_rows.shape[1]),
         (state.T_DIM_COUNT, levels),
-        (state.T_SERVER_PER_NODE, config.memory.type == "PER_NODE_MEMORY_EXPANSION"),
+        (state.T_SERVER_RANKS, config.memory.ranks_per_node),
     ):
         w.header[field] = value
     tables = Tables(
