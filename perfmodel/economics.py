@@ -262,7 +262,8 @@ class Economics:
 def anchored(system: System, economics: Economics | None = None) -> Economics:
     """The models scaled to what hwdb knows of the system: its NPU's price, power and die area.
 
-    A figure that the system's files do not give leaves its model as it is.
+    A figure that the system's files do not give leaves its model as it is. What they say of a whole node
+    (`system.price`, `system.power`: host, NICs, fans) is not used: the models are of NPUs and the network between them.
 
     >>> from perfmodel.hardware import hardware
     >>> system = hardware("dgx-h100", ranks=8)
@@ -292,10 +293,28 @@ def anchored(system: System, economics: Economics | None = None) -> Economics:
     return replace(economics, cost=cost, power=power, area=area)
 
 
+def models_for(system: System, economics: Any = None) -> Any:
+    """The models for one system: those given, or by default (None, True) the public ones, anchored to the system.
+
+    Raises:
+        InputError: what is no model.
+    """
+    if economics is None or economics is True:
+        return anchored(system)
+    if not callable(getattr(economics, "figure", None)):
+        raise InputError(
+            f"economics: got {economics!r}, expected pm.economics.Economics(...), or True for the default ones"
+        )
+    return economics
+
+
 def figures(
-    system: System, makespan: Any, totals: Totals, *, economics: Economics | None = None
+    system: System, makespan: Any, totals: Totals, *, economics: Any = None
 ) -> dict[str, Any]:
-    """Every figure of one design by its column: makespan_s, cost_usd, power_W, energy_J, area_mm2."""
+    """Every figure of one design by its column: makespan_s, cost_usd, power_W, energy_J, area_mm2.
+
+    By default of the models as they are; `anchored` ones are to be made at the reference design and given.
+    """
     economics = Economics() if economics is None else economics
     return {
         column: economics.figure(name, system, makespan, totals) * factor
@@ -317,12 +336,13 @@ def columns(
         compiled: a compiled graph (`pm.compile`).
         paths: P parameter paths; values: [P, D] their values.
         makespan: [D] s.
-        economics: the models; `Economics()` by default.
+        economics: the models; by default the public ones, anchored to the system.
 
     Returns:
         cost_usd, power_W, energy_J, area_mm2, each [D].
     """
     work = totals(compiled.graph, compiled.system)
+    economics = models_for(compiled.system, economics)
 
     def one(values: jax.Array, makespan: jax.Array) -> dict[str, Any]:
         system, _ = with_parameters(

@@ -51,7 +51,7 @@ class AlphaBeta:
 
     def __post_init__(self):
         chosen = (self.algorithm,) if isinstance(self.algorithm, str) else self.algorithm
-        for name in chosen:
+        for name in chosen if isinstance(chosen, tuple | list) else (chosen,):
             if name != "auto" and name not in ALGORITHMS:
                 raise InputError(
                     f"algorithm {name!r}: expected auto, {', '.join(ALGORITHMS)}, or a tuple"

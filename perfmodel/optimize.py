@@ -89,7 +89,8 @@ def optimize(
         choices: {path: values} to be tried all: "system" (names in hwdb or files), labels of models
             ("network.algorithm"), or parameters that come in discrete parts.
         integers: paths among `bounds` whose values must be whole (branch and bound).
-        economics: models of cost, power, energy and area.
+        economics: models of cost, power, energy and area; by default the public ones, scaled to what hwdb knows of
+            each system.
         schedule: "own" or "frozen", see above.
         method: "SLSQP" or "trust-constr" for the smooth problems, "L-BFGS-B" to descend the makespan itself first.
         starts: designs to start from, evaluated in one batch: the reference, and a Sobol sample.
@@ -125,7 +126,7 @@ def optimize(
     options = Options(
         objective,
         constraints,
-        Economics() if economics is None else economics,
+        economics,
         schedule,
         method,
         starts,

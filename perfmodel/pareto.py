@@ -78,7 +78,7 @@ def pareto(
     options = Options(
         objective=objectives[0],
         constraints=constraints,
-        economics=Economics() if economics is None else economics,
+        economics=economics,
         schedule=schedule,
         method="SLSQP",
         starts=starts,

@@ -32,13 +32,22 @@ def table_of(points: Points) -> pd.DataFrame:
     """
     if isinstance(points, pd.DataFrame):
         table = points.reset_index(drop=True)
+    elif not isinstance(points, Mapping):
+        raise InputError(
+            f"points: got {type(points).__name__}, expected a DataFrame or {{parameter path: list of values}}"
+        )
     else:
         lists = {str(k): _listed(k, v) for k, v in points.items()}
         table = pd.DataFrame(list(product(*lists.values())), columns=list(lists))
     if not len(table.columns) or not len(table):
         raise InputError("points: the space is empty; give at least one column with one value")
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise InputError(f"points: column {twice[0]} stands twice")
     for column in table.columns:
         values = table[column]
+        if pd.api.types.is_bool_dtype(values) or pd.api.types.is_complex_dtype(values):
+            raise InputError(f"points: {column} holds {values.iloc[0]!r}, expected real numbers")
         if pd.api.types.is_numeric_dtype(values):
             wrong = ~np.isfinite(values.to_numpy(float)) | (values.to_numpy(float) < 0)
             if wrong.any():
@@ -80,10 +89,14 @@ def sample(
     """
     if method not in ("sobol", "latin-hypercube"):
         raise InputError(f'method: got {method!r}, expected "sobol" or "latin-hypercube"')
-    if not bounds or count < 1:
+    if not bounds or not isinstance(count, int | np.integer) or count < 1:
         raise InputError("sample: the space is empty; give bounds and a count of at least 1")
-    low = np.array([b[0] for b in bounds.values()], float)
-    high = np.array([b[1] for b in bounds.values()], float)
+    try:
+        low, high = (np.array(ends, float) for ends in zip(*((a, b) for a, b in bounds.values())))
+    except (TypeError, ValueError):
+        raise InputError(
+            "sample: expected bounds {parameter path: (lowest, highest)}, two numbers each"
+        ) from None
     for name, a, b in zip(bounds, low, high):
         if not (np.isfinite(a) and np.isfinite(b) and a <= b and (a > 0 or not log)):
             raise InputError(

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from perfmodel.cost import Models
-from perfmodel.economics import Economics, totals
+from perfmodel.economics import models_for, totals
 from perfmodel.errors import InputError
 from perfmodel.evaluator import SCHEDULES
 from perfmodel.goal import Constraints, Design, Goal, Objective, goal
@@ -40,7 +40,7 @@ class Options:
 
     objective: Objective
     constraints: Constraints | None
-    economics: Economics
+    economics: Any
     schedule: str
     method: str
     starts: int
@@ -151,7 +151,8 @@ def _prepare(
     variables = {**bounds, **{path: (min(values), max(values)) for path, values in numbers.items()}}
     ends = np.array([[float(a), float(b)] for a, b in variables.values()])
     scale = Scale(ends[:, 0], ends[:, 1], options.log)
-    design = Design(tuple(variables), system, models, options.economics, totals(graph, system))
+    economics = models_for(system, options.economics)
+    design = Design(tuple(variables), system, models, economics, totals(graph, system))
     wanted = goal(design, options.objective, options.constraints, jnp.asarray(scale.centre()))
     if options.method == "L-BFGS-B" and wanted.limits:
         raise InputError('method "L-BFGS-B" takes no constraints; use "SLSQP" or "trust-constr"')

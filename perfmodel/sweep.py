@@ -15,6 +15,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from numpy.typing import DTypeLike
 from tqdm import tqdm
 
 from perfmodel.cost import Models
-from perfmodel.economics import anchored
+from perfmodel.economics import models_for
 from perfmodel.errors import InputError
 from perfmodel.evaluator import SCHEDULES, Evaluator, Options
 from perfmodel.graph import Graph
@@ -34,6 +35,9 @@ from perfmodel.parameters import check_path, parameter_units, parameters
 from perfmodel.points import Points, table_of
 from perfmodel.predict import compile
 from perfmodel.record import children
+
+NOTE = "_sweep.json"
+"""Says which sweep a folder of parts holds; readers of Parquet folders pass over names like this."""
 
 PART = 16_384
 """Designs per part of a sweep: one file, one unit of work."""
@@ -69,7 +73,7 @@ def sweep(
         batch_size: samples per step; adds the column throughput_per_s.
         dtype: of the longest path; float32 resolves 1 us at 10 s.
         economics: models of cost, power, energy and area (`pm.economics.Economics`), or True for the default ones
-            scaled to what hwdb knows of the system; adds cost_usd, power_W, energy_J, area_mm2.
+            scaled to what hwdb knows of each system; adds cost_usd, power_W, energy_J, area_mm2.
         output: a folder for Parquet parts. Parts that are there already are kept, so that an interrupted sweep
             goes on where it was.
         client: a `distributed.Client`; parts are then spread over its workers.
@@ -102,9 +106,9 @@ def sweep(
         schedule=schedule,
         breakdown=breakdown,
         batch_size=batch_size,
-        dtype=np.dtype(dtype).name,
+        dtype=_name_of(dtype),
         threads=threads or os.cpu_count() or 1,
-        economics=anchored(system) if economics is True else economics or None,
+        economics=economics or None,
     )
     models = Models() if models is None else models
     table = table_of(points)
@@ -134,10 +138,17 @@ def sweep(
     if not collect and folder is not None:
         return None
     if folder is not None:
-        frames = (pd.read_parquet(_file(folder, k)) for k in range(len(parts)))
+        frames = (_read(_file(folder, k)) for k in range(len(parts)))
     else:
         frames = (done[k] for k in range(len(parts)))
     return pd.concat(frames, ignore_index=False).sort_index()
+
+
+def _name_of(dtype: DTypeLike) -> str:
+    try:
+        return np.dtype(dtype).name
+    except TypeError:
+        return str(dtype)
 
 
 def _graphs(graph: Graph, table: pd.DataFrame) -> dict[str, Graph]:
@@ -156,10 +167,14 @@ def check(
     """Everything that can be wrong with a sweep, before any work starts."""
     if options.schedule not in SCHEDULES:
         raise InputError(f"schedule: got {options.schedule!r}, expected one of {SCHEDULES}")
-    if options.batch_size is not None and not options.batch_size > 0:
+    if options.batch_size is not None and not (
+        isinstance(options.batch_size, Real) and options.batch_size > 0
+    ):
         raise InputError(f"batch_size: got {options.batch_size}, expected a positive number")
     if options.dtype not in ("float64", "float32"):
         raise InputError(f"dtype: got {options.dtype}, expected float64 or float32")
+    if options.economics is not None:
+        models_for(system, options.economics)
     for names, part in _by_choice(table, models):
         here, with_choice = apply_choices(system, models, names)
         here = here.resized(graphs[str(names.get("trace", ""))].ranks)
@@ -269,9 +284,18 @@ def _file(folder: Path, k: int) -> Path:
     return folder / f"part-{k:06d}.parquet"
 
 
+def _read(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: is no whole part of a sweep ({error}); delete it and run the sweep again"
+        ) from None
+
+
 def _write(result: pd.DataFrame, path: Path) -> None:
     """Whole or not at all."""
-    partial_path = path.with_suffix(".tmp")
+    partial_path = path.with_name(f".{path.name}.tmp")
     result.to_parquet(partial_path)
     os.replace(partial_path, path)
 
@@ -289,7 +313,7 @@ def _claim(folder, graphs, system, models, table, options, part) -> None:
         "part": part,
     }
     folder.mkdir(parents=True, exist_ok=True)
-    note = folder / "sweep.json"
+    note = folder / NOTE
     if note.exists():
         try:
             there = json.loads(note.read_text())
@@ -304,6 +328,6 @@ def _claim(folder, graphs, system, models, table, options, part) -> None:
         return
     if any(folder.iterdir()):
         raise InputError(f"{folder}: is not empty and holds no sweep; choose an empty folder")
-    partial_note = note.with_suffix(".tmp")
+    partial_note = folder / f".{NOTE}.tmp"
     partial_note.write_text(json.dumps(described, indent=1))
     os.replace(partial_note, note)

@@ -197,6 +197,67 @@ def test_a_folder_of_parquet_holds_the_sweep(graph, system, tmp_path):
     assert not list(folder.glob("*.tmp"))
 
 
+def test_the_folder_is_a_parquet_data_set_for_other_readers_too(graph, system, tmp_path):
+    table = pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
+    (tmp_path / ".part-000009.parquet.tmp").write_bytes(b"cut off")
+    there = pd.read_parquet(tmp_path)
+    pd.testing.assert_frame_equal(there.sort_index(), table)
+    (tmp_path / "part-000001.parquet").write_bytes(b"damaged")
+    with pytest.raises(pm.InputError, match=r"part-000001\.parquet: is no whole part"):
+        pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
+
+
+def test_every_chosen_system_has_its_own_prices_and_optimize_agrees(graph, system):
+    names = ["dgx-a100", "mi300x-8", "dgx-h100"]
+    table = pm.sweep(graph, system, {"system": names}, economics=True)
+    for k, name in enumerate(names):
+        own = pm.hardware(name, ranks=graph.ranks)
+        alone = pm.sweep(graph, own, {"npu.peak_flops": [own.npu.peak_flops]}, economics=True)
+        for column in ("cost_usd", "power_W", "energy_J", "area_mm2"):
+            assert table[column][k] == pytest.approx(alone[column][0], rel=1e-12)
+    peak = own.npu.peak_flops
+    best = pm.optimize(
+        graph,
+        own,
+        bounds={"npu.peak_flops": (peak / 2, peak)},
+        objective="time",
+        starts=2,
+        constraints={"cost": float(table.cost_usd[2]) * 1.0000001},
+    )
+    assert best.parameters["npu.peak_flops"] == pytest.approx(peak, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (None, "expected a DataFrame"),
+        ([{"npu.peak_flops": 1e15}], "expected a DataFrame"),
+        (pd.DataFrame([[1.0, 2.0]], columns=["npu.peak_flops"] * 2), "stands twice"),
+        ({"npu.peak_flops": [True]}, "real numbers"),
+        ({"npu.peak_flops": [1e15 + 1j]}, "real numbers"),
+        ({"network.algorithm": [1]}, "algorithm 1: expected auto"),
+        ({"compute.efficiency": [0.0]}, "expected a finite time"),
+    ],
+)
+def test_points_of_the_wrong_kind_are_one_clear_error(graph, system, points, message):
+    with pytest.raises(pm.InputError, match=message):
+        pm.sweep(graph, system, points)
+
+
+@pytest.mark.parametrize(
+    "options", [{"batch_size": "a"}, {"dtype": "foo"}, {"economics": 3}], ids=str
+)
+def test_options_of_the_wrong_kind_are_one_clear_error(graph, system, options):
+    with pytest.raises(pm.InputError, match=next(iter(options))):
+        pm.sweep(graph, system, VARIED, **options)
+
+
+@pytest.mark.parametrize("bounds", [{"a": 1.0}, {"a": (1.0,)}, {"a": ("x", 2)}, {"a": (1, 2, 3)}])
+def test_bounds_of_a_sample_are_two_numbers_each(bounds):
+    with pytest.raises(pm.InputError, match="two numbers each"):
+        pm.sample(bounds, 4)
+
+
 def test_parts_that_are_there_are_not_evaluated_again(graph, system, tmp_path, monkeypatch):
     module = sys.modules["perfmodel.sweep"]  # pm.sweep is the function
     expected = pm.sweep(graph, system, VARIED, output=tmp_path, part=2)
@@ -264,7 +325,7 @@ def test_a_sweep_that_was_killed_resumes_without_losing_or_repeating_a_point(
 def test_a_partial_file_of_a_killed_sweep_does_no_harm(graph, system, tmp_path):
     expected = pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
     (tmp_path / "part-000001.parquet").unlink()
-    (tmp_path / "part-000001.tmp").write_bytes(b"half a file")
+    (tmp_path / ".part-000001.parquet.tmp").write_bytes(b"half a file")
     again = pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
     pd.testing.assert_frame_equal(again, expected)
     assert not list(tmp_path.glob("*.tmp"))
@@ -303,10 +364,10 @@ def test_a_folder_with_something_else_in_it_is_refused(graph, system, tmp_path):
     with pytest.raises(pm.InputError, match="is not empty and holds no sweep"):
         pm.sweep(graph, system, VARIED, output=tmp_path)
     (tmp_path / "thesis.tex").unlink()
-    (tmp_path / "sweep.json").write_text("{broken")
+    (tmp_path / "_sweep.json").write_text("{broken")
     with pytest.raises(pm.InputError, match="holds another sweep"):
         pm.sweep(graph, system, VARIED, output=tmp_path)
-    assert (tmp_path / "sweep.json").read_text() == "{broken"
+    assert (tmp_path / "_sweep.json").read_text() == "{broken"
 
 
 @pytest.mark.parametrize(
