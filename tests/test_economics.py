@@ -165,6 +165,7 @@ def test_figures_of_many_designs_equal_those_of_each():
     paths = ("npu.peak_flops", "network.1.bandwidth")
     values = np.array([[1e15, 2e15, 5e14], [5e10, 1e11, 2e11]])
     makespan = np.array([1e-3, 2e-3, 3e-3])
+    at_reference = economics.anchored(compiled.system)
     table = economics.columns(compiled, paths, values, makespan)
     assert list(table) == ["cost_usd", "power_W", "energy_J", "area_mm2"]
     work = economics.totals(graph, compiled.system)
@@ -172,7 +173,7 @@ def test_figures_of_many_designs_equal_those_of_each():
         system, _ = pm.with_parameters(
             compiled.system, compiled.models, dict(zip(paths, values[:, d]))
         )
-        one = economics.figures(system, makespan[d], work)
+        one = economics.figures(system, makespan[d], work, economics=at_reference)
         for name, column in table.items():
             assert column[d] == pytest.approx(float(one[name]), rel=1e-12)
         assert one["makespan_s"] == makespan[d]
