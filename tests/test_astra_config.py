@@ -61,7 +61,11 @@ def test_algorithms_are_read_by_name(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["Ring", "oneDoubleBinaryTree", "direct0", "direct-2", "tree", "", "directX", "one"]
+    "text",
+    [
+        *("Ring", "oneDoubleBinaryTree", "direct0", "direct-2", "tree", "", "directX", "one"),
+        *("onering", "onedirect3", "direct٣"),
+    ],
 )
 def test_unknown_algorithms_are_named(text):
     with pytest.raises(SystemFileError, match=r"all-reduce-implementation: .*expected ring, oneR"):
@@ -76,6 +80,8 @@ def test_unknown_algorithms_are_named(text):
         ("preferred-dataset-splits", None, "is None"),
         ("endpoint-delay", -1, "expected a number, at least 0"),
         ("endpoint-delay", "10", "is '10'; expected a number"),
+        ("endpoint-delay", 10**30, "at most 9.0072e+15"),
+        ("endpoint-delay", 10**400, "expected a number"),
         ("active-chunks-per-dimension", 0, "at least 1"),
         ("scheduling-policy", "SJF", "expected one of"),
         ("collective-optimization", "best", "expected one of"),
@@ -113,6 +119,10 @@ def test_a_missing_number_of_splits_is_refused():
         ("npus_count", [True], "positive whole number"),
         ("bandwidth", [0.0], "expected a number, above 0"),
         ("latency", [-1.0], "at least 0"),
+        ("latency", [1e17], r"at most 9\.0072e\+15"),
+        ("bandwidth", ["50GB"], "expected a number, above 0"),
+        ("bandwidth", ["1_000"], "expected a number, above 0"),
+        ("npus_count", ["4.0"], "positive whole number"),
         ("latency", [1.0, 2.0], "lists of different lengths"),
         ("bandwidth", None, "expected a list"),
     ],
@@ -120,6 +130,25 @@ def test_a_missing_number_of_splits_is_refused():
 def test_a_wrong_value_in_the_network_file_is_named(key, value, why):
     with pytest.raises(SystemFileError, match=why):
         read_network({**NETWORK, key: value})
+
+
+def test_numbers_that_yaml_takes_for_texts_are_numbers(tmp_path):
+    path = tmp_path / "network.yml"
+    path.write_text("topology: [Ring]\nnpus_count: ['4']\nbandwidth: [1e3]\nlatency: [\"500\"]\n")
+    network = read_network(path)
+    assert (network.sizes, network.bandwidth) == ((4,), (1000 * 2.0**30,))
+    assert network.latency == (500e-9,)
+
+
+def test_a_key_given_twice_is_refused(tmp_path):
+    path = tmp_path / "file"
+    path.write_text('{"L": 1, "preferred-dataset-splits": 1, "L": 1}')
+    for read in (read_system, read_memory):
+        with pytest.raises(SystemFileError, match=r"file: the key 'L' is given twice"):
+            read(path)
+    path.write_text("latency: [5]\nbandwidth: [50]\nlatency: [6]\n")
+    with pytest.raises(SystemFileError, match=r"file: the key 'latency' is given twice"):
+        read_network(path)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +194,6 @@ def test_no_memory_file_is_no_remote_memory():
             {},
             "has 2 entries, .* 1 dimensions",
         ),
-        ({**SYSTEM, "roofline-enabled": 1}, NETWORK, {}, "needs peak-perf and local-mem-bw"),
     ],
 )
 def test_files_that_do_not_fit_together_are_refused(system, network, keys, why):

@@ -209,6 +209,25 @@ def test_what_the_simulator_cannot_run_is_refused_with_rank_and_node():
     refused([{"node_id": 3, "type": 11}], r"rank 0, node 3 \(type 11\) has an unknown node type")
 
 
+def test_a_memory_node_without_memory_says_what_is_missing():
+    node = {"node_id": 3, "type": 2, "tensor_size": 8}
+    refused([node], r"is a memory node, but there is no remote-memory file")
+    kind = {"memory-type": "NO_MEMORY_EXPANSION"}
+    refused([node], "the memory-type of <.*> is NO_MEMORY_EXPANSION", memory=kind)
+
+
+def test_only_a_roofline_needs_the_figures_of_the_roofline():
+    needs = r"roofline-enabled needs peak-perf .* got 0 TFLOP/s and 50 GB/s .*rank 0, node 3"
+    refused([compute(3, 1)], needs, SystemFileError, peak_perf=0)
+    found = run(prepare([[collective(0, 2, 4096)]] * 2, peak_perf=0))
+    assert np.isfinite(found.rank_end).all()
+
+
+def test_more_chunks_than_memory_holds_are_refused_at_once():
+    why = r"preferred-dataset-splits 10000000; up to 100000 chunks .*rank 0, node 3"
+    refused([collective(3, 0, 4096)], why, SystemFileError, preferred_dataset_splits=10**7)
+
+
 def test_groups_that_do_not_fit_are_refused():
     node = collective(3, 0, 4096, group=1)
     refused([node], "of communicator group 1, which its rank is not in", groups={"1": (1,)})

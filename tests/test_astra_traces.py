@@ -1,12 +1,14 @@
 """Traces as ASTRA-sim takes them: files by prefix and rank, groups by file, errors that name the place."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 
-from perfmodel import astra, chakra
+from perfmodel import astra, chakra, cli
 from perfmodel.errors import InputError, SystemFileError, TraceError
+from perfmodel.predict import predict
 from tests import astra_reference as reference
 from tests.astra_workload import SYSTEM, network
 
@@ -52,6 +54,34 @@ def test_a_dependency_on_nothing_is_named(tmp_path):
     prefix = write(tmp_path, [reduce(1, (7,))])
     with pytest.raises(TraceError, match=r"node 1 depends on node 7, which is not in the file"):
         astra.read_flat(prefix, 1)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "why"),
+    [
+        ([reduce(1, (2,)), reduce(2, (5,)), reduce(5, (1,)), reduce(7, (5,))], "nodes 1, 2, 5 dep"),
+        ([reduce(1), reduce(4, (1, 4))], r"t\.0\.et: node 4 depends on itself"),
+        ([reduce(k, ((k + 1) % 20,)) for k in range(20)], "6, 7 and 12 more depend on each other"),
+    ],
+)
+def test_a_cycle_is_named(tmp_path, nodes, why):
+    with pytest.raises(TraceError, match=why):
+        astra.read_flat(write(tmp_path, nodes), 1)
+
+
+def test_a_network_of_a_billion_ranks_fails_at_the_first_missing_file(tmp_path):
+    with pytest.raises(TraceError, match=r"t\.1\.et: no such file"):
+        astra.read_flat(write(tmp_path, [reduce(1)]), 10**9)
+
+
+def test_load_takes_the_files_of_the_first_ranks_as_simulate_does(tmp_path):
+    prefix = write(tmp_path, *[[reduce(1)]] * 4)
+    cycles = astra.simulate(prefix, SYSTEM, network(("Ring", 2))).cycles
+    inputs = astra.load(prefix, SYSTEM, network(("Ring", 2)), truncate=True)
+    assert inputs[0].source == str(prefix)
+    assert predict(*inputs).makespan == pytest.approx(max(cycles) / 1e9)
+    with pytest.raises(TraceError, match=r"t\.4\.et: no such file; ranks 0 to 7 need one each"):
+        astra.load(prefix, SYSTEM, network(("Ring", 8)))
 
 
 def test_an_id_given_twice_is_named(tmp_path):
@@ -169,7 +199,7 @@ def test_a_custom_collective_in_a_group_maps_places_to_members(tmp_path):
     ("nodes", "why"),
     [
         ([node(1, 7, comm_type=0, comm_size=8)], "has type 7"),
-        ([node(1, 5, comm_dst=9, comm_size=8, comm_tag=0)], "has peer 9"),
+        ([node(1, 5, comm_dst=9, comm_size=8, comm_tag=0)], "names peer 9"),
         ([node(1, 5, comm_dst=1, comm_size=0, comm_tag=0)], "comm_size 0"),
         ([node(1, 4), node(2, 4, (8,))], "depends on node 8"),
         ([node(1, 4), node(1, 4)], "needs nodes, each with an id of its own"),
@@ -182,6 +212,46 @@ def test_what_a_custom_collective_cannot_hold_is_named(tmp_path, nodes, why):
     config = astra.read_config(system, network(("Ring", 2)))
     with pytest.raises(TraceError, match=why):
         astra.lower(astra.read_flat(prefix, 2), config)
+
+
+def test_a_custom_collective_needs_a_file_for_each_member(tmp_path):
+    system = {
+        **SYSTEM,
+        "all-reduce-implementation-custom": [str(custom_ring(tmp_path, 2, 100))],
+        "all-gather-implementation-custom": [str(custom_ring(tmp_path, 4, 100, "other"))],
+    }
+    prefix = write(tmp_path, *[[reduce(1)]] * 4)
+    config = astra.read_config(system, network(("Ring", 4)))
+    with pytest.raises(TraceError, match=r"rank 0, node 1 .* on 4 members, but .*mine\.2\.et is"):
+        astra.lower(astra.read_flat(prefix, 4), config)
+
+
+def test_a_custom_collective_sends_within_its_group(tmp_path):
+    ring = custom_ring(tmp_path, 4, 100)
+    system = {**SYSTEM, "all-reduce-implementation-custom": [str(ring)]}
+    nodes = [reduce(1, pg_name="1")]
+    other = [node(1, 4, num_ops=10, tensor_size=10)]
+    prefix = write(tmp_path, nodes, nodes, other, other)
+    flat = astra.read_flat(prefix, 4, _file(tmp_path, '{"1": [0, 1]}'))
+    config = astra.read_config(system, network(("Ring", 4)))
+    with pytest.raises(TraceError, match=r"rank 0, node 1 .*mine\.0\.et: node 5 names peer 3"):
+        astra.lower(flat, config)
+
+
+def test_a_custom_collective_whose_messages_do_not_match_is_named(tmp_path):
+    nodes = [
+        [node(0, kind, comm_dst=1 - r, comm_src=1 - r, comm_size=8, comm_tag=0)]
+        for r, kind in enumerate((6, 6))
+    ]
+    ring = write(tmp_path, *nodes, name="mine")
+    system = {**SYSTEM, "all-reduce-implementation-custom": [str(ring)]}
+    config = astra.read_config(system, network(("Ring", 2)))
+    prefix = write(tmp_path, *[[reduce(1)]] * 2)
+    lowered = astra.lower(astra.read_flat(prefix, 2), config)
+    text = astra.diagnose(lowered, lowered.run(lowered.costs()))
+    assert "waits for a message from rank 1 that is never sent although all 2 members" in text
+    assert "do not match in peer, tag and size" in text
+    assert "halvingDoubling" not in text
 
 
 def test_a_custom_collective_without_files_is_named(tmp_path):
@@ -212,3 +282,61 @@ def test_a_custom_prefix_may_stand_relative_to_the_system_file(tmp_path, monkeyp
     prefix = write(tmp_path, *[[reduce(1)]] * 2)
     lowered = astra.lower(astra.read_flat(prefix, 2), config)
     assert np.isfinite(lowered.run(lowered.costs()).rank_end).all()
+
+
+@pytest.fixture
+def flags(tmp_path):
+    """Arguments of `perfmodel astra-sim` for a small run."""
+    prefix = write(tmp_path, *[[reduce(1)]] * 2)
+    for name, data in (("system", SYSTEM), ("network", network(("Ring", 2)))):
+        (tmp_path / name).write_text(json.dumps(data))
+    return [
+        "astra-sim",
+        f"--workload-configuration={prefix}",
+        f"--system-configuration={tmp_path / 'system'}",
+        f"--network-configuration={tmp_path / 'network'}",
+    ]
+
+
+@pytest.mark.parametrize(
+    "off",
+    [
+        "--compute-scale=1",
+        "--comm-scale=1.0",
+        *(f"--rendezvous-protocol={text}" for text in ("false", "False", "0")),
+    ],
+)
+def test_flags_at_their_defaults_are_taken(flags, capsys, off):
+    assert status_of([*flags, off]) == 0
+    assert capsys.readouterr().out.startswith("sys[0] finished, ")
+
+
+@pytest.mark.parametrize(
+    "on",
+    [
+        "--compute-scale=2",
+        *(f"--rendezvous-protocol{text}" for text in ("", "=true", "=1")),
+    ],
+)
+def test_flags_that_ask_for_what_is_not_modelled_are_refused(flags, capsys, on):
+    assert status_of([*flags, on]) != 0
+    error = capsys.readouterr().err
+    assert f"{on.split('=')[0]}=" in error
+    assert "is not modelled; leave it at " in error
+
+
+def test_ignored_keys_are_named_once_with_a_timeline_too(flags, capsys, tmp_path):
+    (tmp_path / "system").write_text(json.dumps({**SYSTEM, "boost-mode": 0}))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert status_of([*flags, f"--timeline={tmp_path / 'run.json'}"]) == 0
+    said = capsys.readouterr().err + "".join(str(found.message) for found in caught)
+    assert said.count("boost-mode") == 1
+
+
+def status_of(arguments):
+    try:
+        cli.main(arguments)
+    except SystemExit as stop:
+        return stop.code or 0
+    return 0

@@ -12,8 +12,9 @@ from __future__ import annotations
 import json
 import math
 import re
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ MEMORY_TYPES = (
     "PER_NODE_MEMORY_EXPANSION",
     "MEMORY_POOL",
 )
+NO_FILE = "no remote-memory file"
+"""Source of a memory configuration that was not given."""
+LONGEST = 2.0**53
+"""Longest latency or delay [ns]: whole nanoseconds are exact up to it."""
 ALGORITHMS = ("ring", "direct", "halvingDoubling", "doubleBinaryTree")
 
 _GIBI = 2.0**30
@@ -212,7 +217,7 @@ def read_system(source: str | Path | Mapping[str, Any], *, queues: int = 1) -> S
         source=name,
         peak_flops=take.number("peak-perf", 0.0, 0.0) * 1e12,
         memory_bandwidth=take.number("local-mem-bw", 0.0, 0.0) * 1e9,
-        endpoint_delay=take.integer("endpoint-delay", 10, 0),
+        endpoint_delay=take.integer("endpoint-delay", 10, 0, LONGEST),
         splits=splits,
         active_chunks=take.integer("active-chunks-per-dimension", 1, 1),
         algorithms=algorithms,
@@ -239,6 +244,8 @@ def read_network(source: str | Path | Mapping[str, Any]) -> NetworkConfig:
         raise SystemFileError(
             f"{name}: lists of different lengths {lengths}; one entry a dimension"
         )
+    for key, convert in (("npus_count", _whole), ("bandwidth", _scalar), ("latency", _scalar)):
+        lists[key] = [convert(value) for value in lists[key]]
     for text in lists["topology"]:
         if text not in TOPOLOGIES:
             raise SystemFileError(f"{name}: topology {text!r}; expected one of {TOPOLOGIES}")
@@ -246,7 +253,7 @@ def read_network(source: str | Path | Mapping[str, Any]) -> NetworkConfig:
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise SystemFileError(f"{name}: npus_count {size!r}; expected a positive whole number")
     bandwidth = [_real(v, f"{name}: bandwidth", above=0.0) for v in lists["bandwidth"]]
-    latency = [_real(v, f"{name}: latency", least=0.0) for v in lists["latency"]]
+    latency = [_real(v, f"{name}: latency", least=0.0, most=LONGEST) for v in lists["latency"]]
     unknown = sorted(set(data) - set(lists))
     return NetworkConfig(
         source=name,
@@ -261,11 +268,11 @@ def read_network(source: str | Path | Mapping[str, Any]) -> NetworkConfig:
 def read_memory(source: str | Path | Mapping[str, Any] | None) -> MemoryConfig:
     """The remote-memory JSON, checked; None is a system without remote memory."""
     if source is None:
-        return MemoryConfig("no remote-memory file")
+        return MemoryConfig(NO_FILE)
     data, name = _mapping(source, _load_json, "remote memory")
     take = _Taker(data, name)
     kind = take.choice("memory-type", MEMORY_TYPES, None)
-    latency = float(int(take.number("remote-mem-latency", 0.0, 0.0)))
+    latency = float(int(take.number("remote-mem-latency", 0.0, 0.0, LONGEST)))
     bandwidth = float(int(take.number("remote-mem-bw", 0.0, 0.0)))
     nodes = ranks_per_node = 0
     if kind == "PER_NODE_MEMORY_EXPANSION":
@@ -299,11 +306,6 @@ def _check_together(config: Config) -> None:
                 f"{memory.source}: {memory.nodes} nodes x {memory.ranks_per_node} NPUs cover {reach} "
                 f"ranks, the network has {network.ranks}"
             )
-    if system.roofline and (system.peak_flops <= 0 or system.memory_bandwidth <= 0):
-        raise SystemFileError(
-            f"{system.source}: roofline-enabled needs peak-perf and local-mem-bw above 0; got "
-            f"{system.peak_flops / 1e12} TFLOP/s and {system.memory_bandwidth / 1e9} GB/s"
-        )
 
 
 def _algorithm(text: str, where: str) -> Algorithm:
@@ -313,8 +315,8 @@ def _algorithm(text: str, where: str) -> Algorithm:
     Algorithm(name='direct', window=3, flat=True)
     """
     flat = text.startswith("one")
-    name = text[3:4].lower() + text[4:] if flat else text
-    match = re.fullmatch(r"direct(\d*)", name)
+    name = text[3:4].lower() + text[4:] if flat and text[3:4].isupper() else text
+    match = re.fullmatch(r"direct([0-9]*)", name)
     if match:
         window = int(match[1]) if match[1] else -1
         if window != 0:
@@ -333,14 +335,20 @@ class _Taker:
     def __init__(self, data: Mapping[str, Any], name: str):
         self.data, self.name, self.known = data, name, set[str]()
 
-    def number(self, key: str, default: float | None, least: float = -math.inf) -> float:
+    def number(
+        self,
+        key: str,
+        default: float | None,
+        least: float = -math.inf,
+        most: float = math.inf,
+    ) -> float:
         self.known.add(key)
         if key not in self.data and default is not None:
             return default
-        return _real(self.data.get(key), f"{self.name}: {key}", least=least)
+        return _real(self.data.get(key), f"{self.name}: {key}", least=least, most=most)
 
-    def integer(self, key: str, default: int | None, least: int) -> int:
-        value = self.number(key, default, least)
+    def integer(self, key: str, default: int | None, least: int, most: float = math.inf) -> int:
+        value = self.number(key, default, least, most)
         if value != int(value):
             raise SystemFileError(f"{self.name}: {key} is {value!r}; expected a whole number")
         return int(value)
@@ -366,11 +374,34 @@ class _Taker:
         return tuple(f"{self.name}: {key}" for key in sorted(unknown))
 
 
-def _real(value: Any, where: str, *, least: float = -math.inf, above: float = -math.inf) -> float:
-    good = isinstance(value, int | float) and math.isfinite(value)
-    if not good or value < least or value <= above:
+def _scalar(value: Any) -> Any:
+    """A number that YAML 1.1 takes for a text (1e3, "50") as ASTRA-sim's reader takes it.
+
+    >>> _scalar("1e3")
+    1000.0
+    """
+    pattern = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
+    return float(value) if isinstance(value, str) and re.fullmatch(pattern, value) else value
+
+
+def _whole(value: Any) -> Any:
+    """The same for a whole number."""
+    return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value) else value
+
+
+def _real(
+    value: Any,
+    where: str,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+) -> float:
+    good = isinstance(value, int | float) and abs(value) < math.inf
+    if not good or value < least or value <= above or value > min(most, sys.float_info.max):
         bound = f", at least {least:g}" if least > -math.inf else ""
         bound = f", above {above:g}" if above > -math.inf else bound
+        bound += f", at most {most:g}" if most < math.inf else ""
         raise SystemFileError(f"{where} is {value!r}; expected a number{bound}")
     return float(value)
 
@@ -389,15 +420,38 @@ def _mapping(source, load, what: str) -> tuple[Mapping[str, Any], str]:
     return data, str(path)
 
 
+def _pairs(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The keys and values of a mapping, each key once: readers differ in which of two they take."""
+    found: dict[Any, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise SystemFileError(f"the key {key!r} is given twice; expected once")
+        found[key] = value
+    return found
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which no key may be given twice."""
+
+    def construct_mapping(self, node, deep=False):
+        made = super().construct_mapping(node, deep=deep)
+        _pairs((self.construct_object(key, deep=True), None) for key, _ in node.value)
+        return made
+
+
 def _load_json(text: str, name: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_pairs)
+    except SystemFileError as error:
+        raise SystemFileError(f"{name}: {error}") from None
     except (ValueError, RecursionError) as error:
         raise SystemFileError(f"{name}: not JSON ({error})") from None
 
 
 def _load_yaml(text: str, name: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
+        return yaml.load(text, Loader=_Loader)
+    except SystemFileError as error:
+        raise SystemFileError(f"{name}: {error}") from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise SystemFileError(f"{name}: not YAML ({error})") from None

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from perfmodel import chakra
 from perfmodel.astra import costs, state
 from perfmodel.astra.config import Config
-from perfmodel.astra.plans import Planner
+from perfmodel.astra.plans import CustomFile, Planner
 from perfmodel.errors import SystemFileError, TraceError
 from perfmodel.kinds import NodeType
 
@@ -42,8 +42,10 @@ def read_custom(config: Config, planner: Planner) -> Customs:
     edges: list[tuple[NDArray, NDArray]] = []
     for prefix in dict.fromkeys(config.system.custom.values()):
         planner.custom_start[prefix] = len(ptr) - 1
+        planner.custom_files[prefix] = []
         for path in _files(prefix, config):
-            part, source, target = _read_one(path, planner, config)
+            part, source, target, file = _read_one(path, planner, config)
+            planner.custom_files[prefix].append(file)
             edges.append((source + ptr[-1], target + ptr[-1]))
             nodes.append(part)
             ptr.append(ptr[-1] + len(part))
@@ -81,7 +83,7 @@ def _files(prefix: str, config: Config) -> list[Path]:
 
 
 def _read_one(path: Path, planner: Planner, config: Config):
-    """One position's nodes in ascending id, and its edges."""
+    """One position's nodes in ascending id, its edges, and its messages."""
     trace = chakra.read(path)
     order = np.argsort(trace.id, kind="stable")
     ids = trace.id[order]
@@ -89,6 +91,7 @@ def _read_one(path: Path, planner: Planner, config: Config):
         raise TraceError(f"{path}: a custom collective needs nodes, each with an id of its own")
     nodes = np.zeros((len(ids), state.CUSTOM_W), np.int64)
     nodes[:, [state.CUSTOM_ROW, state.CUSTOM_PEER]] = -1
+    messages = []
     for i, k in enumerate(order.tolist()):
         where = f"{path}: node {trace.id[k]}"
         kind = int(trace.type[k])
@@ -104,11 +107,12 @@ def _read_one(path: Path, planner: Planner, config: Config):
         sends = kind == NodeType.COMM_SEND
         peer = int((trace.comm_dst if sends else trace.comm_src)[k])
         tag, size = int(trace.comm_tag[k]), int(trace.comm_size[k])
-        if not 0 <= peer < config.network.ranks or tag < 0 or size <= 0:
+        if peer < 0 or tag < 0 or size <= 0:
             raise TraceError(
-                f"{where} has peer {peer}, comm_tag {tag}, comm_size {size}; expected a rank, a tag of "
-                "0 or more, and 1 byte or more"
+                f"{where} has peer {peer}, comm_tag {tag}, comm_size {size}; expected a position, a "
+                "tag of 0 or more, and 1 byte or more"
             )
+        messages.append((int(trace.id[k]), peer))
         nodes[i, state.CUSTOM_ACTION] = state.SEND if sends else state.RECV
         nodes[i, state.CUSTOM_PEER], nodes[i, state.CUSTOM_TAG] = peer, -1 - tag % NATIVE_TAGS
         nodes[i, state.CUSTOM_SIZE] = number = planner.size(size)
@@ -132,4 +136,5 @@ def _read_one(path: Path, planner: Planner, config: Config):
                 )
             sources.append(place)
             targets.append(i)
-    return nodes, np.array(sources, np.int64), np.array(targets, np.int64)
+    edges = np.array(sources, np.int64), np.array(targets, np.int64)
+    return nodes, *edges, CustomFile(path, tuple(messages))

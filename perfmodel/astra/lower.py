@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.astra import costs, state
-from perfmodel.astra.config import Config
+from perfmodel.astra.config import NO_FILE, Config
 from perfmodel.astra.customs import NATIVE_TAGS, read_custom
 from perfmodel.astra.naming import Flat, group_name, name_of
 from perfmodel.astra.plans import BROADCAST, Planner
@@ -190,6 +190,13 @@ class _Nodes:
         empty = which & (flat.tensor_size == 0)
         self.nodes["action"][empty] = state.SKIP
         which = which & ~empty
+        system = self.config.system
+        if which.any() and (system.peak_flops <= 0 or system.memory_bandwidth <= 0):
+            raise SystemFileError(
+                f"{system.source}: roofline-enabled needs peak-perf and local-mem-bw above 0; got "
+                f"{system.peak_flops / 1e12:g} TFLOP/s and {system.memory_bandwidth / 1e9:g} GB/s (needed by "
+                f"{name_of(self.flat, int(np.flatnonzero(which)[0]))})"
+            )
         self._refuse(which & (flat.num_ops == 0), "has num_ops 0: the roofline divides 0 by 0")
         self._give_rows(which, costs.ROOFLINE, flat.num_ops, flat.tensor_size)
 
@@ -198,7 +205,12 @@ class _Nodes:
             return
         memory = self.config.memory
         if memory.type == "NO_MEMORY_EXPANSION":
-            self._refuse(which, f"is a memory node, but {memory.source} is NO_MEMORY_EXPANSION")
+            why = (
+                "there is no remote-memory file"
+                if memory.source == NO_FILE
+                else f"the memory-type of {memory.source} is NO_MEMORY_EXPANSION"
+            )
+            self._refuse(which, f"is a memory node, but {why}")
         self._refuse(which & (self.flat.tensor_size < 0), "has no tensor_size")
         self._give_rows(which, costs.REMOTE, self.flat.tensor_size)
         self.nodes["action"][which] = state.MEMORY

@@ -8,7 +8,7 @@ comes from running the simulator's semantics again. Costs are in ns; results are
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from perfmodel.astra import costs
 from perfmodel.astra.config import Config, read_config, warn_of_ignored
 from perfmodel.astra.deadlock import diagnose
 from perfmodel.astra.lower import Flat, Lowered, lower
+from perfmodel.astra.traces import trace_files
 from perfmodel.errors import DeadlockError, InputError
 from perfmodel.events import Events
 from perfmodel.graph import Graph
@@ -44,6 +45,7 @@ LENIENT = frozenset(
         "member-count",
         "missing-member",
         "not-a-member",
+        "missing-rank",
     }
 )
 """What `lower` and the simulator judge by their own rules."""
@@ -213,13 +215,21 @@ def load(
     config = read_config(system, network, remote_memory, backend=backend, queues=queues)
     warn_of_ignored(config)
     given: Any = {} if comm_group is None or "empty" in str(comm_group) else comm_group
-    graph, problems = examine(prefix, groups=given, lenient=LENIENT)
+    graph, problems = examine(_files(prefix, config.network.ranks), groups=given, lenient=LENIENT)
     problems.check()
     return (
-        graph,
+        replace(graph, source=str(prefix)),
         system_of(config),
         AstraModels(config.system.endpoint_delay * NANOSECOND, Setup(config), truncate),
     )
+
+
+def _files(prefix: str | Path, ranks: int) -> str | Path | list[str | Path]:
+    """The trace as `simulate` takes it: the files of ranks 0..ranks-1, where there are more."""
+    if Path(prefix).exists():
+        return prefix
+    files: list[str | Path] = [*trace_files(prefix, ranks)]
+    return files if Path(f"{prefix}.{ranks}.et").is_file() else prefix
 
 
 def system_of(config: Config) -> System:

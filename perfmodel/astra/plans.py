@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ KEYS = {
     ALL_TO_ALL: "all-to-all",
     REDUCE_SCATTER: "reduce-scatter",
 }
+MOST_CHUNKS = 100_000
+"""Chunks of a collective; each of them takes memory on each rank."""
 GROUP_DELAY = 10.0
 """Endpoint delay inside a group smaller than the world [ns]."""
 
@@ -50,6 +53,14 @@ class Dimension:
         return self.stride == 0
 
 
+@dataclass(frozen=True)
+class CustomFile:
+    """One position's trace of a custom collective: its sends and receives by node id and peer."""
+
+    path: Path
+    messages: tuple[tuple[int, int], ...]
+
+
 @dataclass
 class Planner:
     """Collects plans, phases, steps, trees and message sizes while a workload is lowered."""
@@ -62,6 +73,7 @@ class Planner:
     steps: list[tuple[int, int, int]] = field(default_factory=list)
     places: list[tuple[int, int, int, int]] = field(default_factory=list)
     custom_start: dict[str, int] = field(default_factory=dict)
+    custom_files: dict[str, list[CustomFile]] = field(default_factory=dict)
     _sizes: dict[int, int] = field(default_factory=dict)
     _trees: dict[int, int] = field(default_factory=dict)
     _used: set[tuple[int, int, int]] = field(default_factory=set)
@@ -131,6 +143,11 @@ class Planner:
     def _chunks(self, kind: int, size: int) -> tuple[int, int]:
         splits, ranks = self.config.system.splits, self.config.network.ranks
         chunk = size // splits
+        if splits > MOST_CHUNKS:
+            raise SystemFileError(
+                f"{self.config.system.source}: preferred-dataset-splits {splits}; up to {MOST_CHUNKS} chunks of "
+                "a collective are modelled"
+            )
         if kind != ALL_GATHER and chunk < ranks:
             return ranks, splits
         if chunk == 0:
@@ -295,6 +312,21 @@ class Planner:
         self._use_offsets(phase["size"], d, range(1, n))
 
     def _add_custom(self, prefix: str, group: int) -> None:
+        """A phase of a custom trace; its files are positions in the group, and so are the peers in them."""
+        members, files = len(self.groups[group]), self.custom_files[prefix]
+        if len(files) < members:
+            path = files[0].path.with_name(f"{Path(prefix).name}.{len(files)}.et")
+            raise TraceError(
+                f"runs the custom collective {prefix!r} on {members} members, but {path} is missing: "
+                f"it needs a file for each of the positions 0 to {members - 1}"
+            )
+        for position, file in enumerate(files[:members]):
+            for node, peer in file.messages:
+                if peer >= members or peer == position:
+                    raise TraceError(
+                        f"runs the custom collective {prefix!r} on {members} members, but {file.path}: "
+                        f"node {node} names peer {peer}; expected another position from 0 to {members - 1}"
+                    )
         self.phases.append(
             {
                 "algorithm": state.CUSTOM,

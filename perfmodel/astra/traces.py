@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from scipy import sparse
+from scipy.sparse import csgraph
 
 from perfmodel import chakra
 from perfmodel.astra.naming import Flat, name_of
 from perfmodel.errors import TraceError
 from perfmodel.kinds import NodeType
+from perfmodel.rank import unsorted
 
 Groups = dict[str, tuple[int, ...]]
 
@@ -24,14 +27,14 @@ def read_flat(prefix: str | Path, ranks: int, comm_group: str | Path | None = No
         TraceError: a missing file, a node id given twice, a dependency on a node that is not there, a cycle,
             an unknown group.
     """
+    paths = trace_files(prefix, ranks)
     file_groups = _file_groups(comm_group)
     names: list[str] = ["0"]
     members: list[tuple[int, ...]] = [tuple(range(ranks))]
     by_name: dict[tuple[str, tuple[int, ...]], int] = {}
     traces, groups, targets, counts = [], [], [], []
     offset = 0
-    for rank in range(ranks):
-        path = _file(prefix, rank, ranks)
+    for path in paths:
         trace = chakra.read(path)
         known = {**file_groups, **_process_groups(trace, ranks)}
         slots = []
@@ -62,11 +65,19 @@ def read_flat(prefix: str | Path, ranks: int, comm_group: str | Path | None = No
     return _flat(traces, np.concatenate(groups), pred_ptr, np.concatenate(targets), members, names)
 
 
-def _file(prefix: str | Path, rank: int, ranks: int) -> Path:
-    path = Path(f"{prefix}.{rank}.et")
-    if not path.is_file():
-        raise TraceError(f"{path}: no such file; ranks 0 to {ranks - 1} need one each")
-    return path
+def trace_files(prefix: str | Path, ranks: int) -> list[Path]:
+    """The files of ranks 0..ranks-1; more may be there, as in ASTRA-sim.
+
+    Raises:
+        TraceError: naming the first that is missing.
+    """
+    paths = []
+    for rank in range(ranks):
+        path = Path(f"{prefix}.{rank}.et")
+        if not path.is_file():
+            raise TraceError(f"{path}: no such file; ranks 0 to {ranks - 1} need one each")
+        paths.append(path)
+    return paths
 
 
 def _file_groups(comm_group: str | Path | None) -> Groups:
@@ -102,7 +113,29 @@ def _dependencies(trace: chakra.RankTrace, path: Path):
             f"{path}: node {trace.id[owner[k]]} depends on node {wanted[k]}, which is not in the file"
         )
     edges = np.unique(owner * max(n, 1) + order[place])
-    return edges % max(n, 1), np.bincount(edges // max(n, 1), minlength=n)
+    pred, count = edges % max(n, 1), np.bincount(edges // max(n, 1), minlength=n)
+    _check_cycles(trace.id, np.concatenate([[0], np.cumsum(count)]), pred, path)
+    return pred, count
+
+
+def _check_cycles(ids, pred_ptr, pred, path: Path) -> None:
+    """Name the nodes of the smallest set that reach each other, if there is any."""
+    if not unsorted(pred_ptr, pred).any():
+        return
+    n = len(ids)
+    edges = sparse.csr_array((np.ones(len(pred), np.int8), pred, pred_ptr), shape=(n, n))
+    _, part = csgraph.connected_components(edges, connection="strong")
+    size = np.bincount(part)
+    owner = np.repeat(np.arange(n), np.diff(pred_ptr))
+    itself = np.flatnonzero(owner == pred)
+    if len(itself):
+        raise TraceError(f"{path}: node {ids[itself[0]]} depends on itself")
+    size[size == 1] = n + 1
+    nodes = np.sort(ids[part == np.argmin(size)])
+    more = f" and {len(nodes) - 8} more" if len(nodes) > 8 else ""
+    raise TraceError(
+        f"{path}: nodes {', '.join(map(str, nodes[:8]))}{more} depend on each other in a cycle"
+    )
 
 
 def _flat(traces, group, pred_ptr, pred, members, names) -> Flat:

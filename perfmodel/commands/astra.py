@@ -19,6 +19,15 @@ def _unmodelled(ctx, parameter, value):
     return value
 
 
+def _switched_off(ctx, parameter, value):
+    """A switch that must be off: false, f, no, n, off or 0 in any case."""
+    if value.strip().lower() not in ("false", "f", "no", "n", "off", "0"):
+        raise SystemFileError(
+            f"{parameter.opts[0]}={value}: is not modelled; leave it at {parameter.default}"
+        )
+    return value
+
+
 @click.command("astra-sim")
 @click.option(
     "--workload-configuration",
@@ -60,9 +69,17 @@ def _unmodelled(ctx, parameter, value):
     show_default=True,
     help="Queues per network dimension.",
 )
+@click.option("--compute-scale", default=1.0, callback=_unmodelled, help="Only 1.")
 @click.option("--injection-scale", default=1.0, callback=_unmodelled, help="Only 1.")
 @click.option("--comm-scale", default=1.0, callback=_unmodelled, help="Only 1.")
-@click.option("--rendezvous-protocol", default="false", callback=_unmodelled, help="Only false.")
+@click.option(
+    "--rendezvous-protocol",
+    default="false",
+    is_flag=False,
+    flag_value="true",
+    callback=_switched_off,
+    help="Only false.",
+)
 @click.option("--logging-folder", default=None, help="Taken and ignored: nothing is logged.")
 @click.option("--logging-configuration", default=None, help="Taken and ignored: nothing is logged.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for programs.")
@@ -95,9 +112,18 @@ def astra_sim(
         from perfmodel.predict import predict
         from perfmodel.trace_events import write_timeline
 
-        inputs = astra.load(
-            prefix, system, network, memory, groups, backend=backend, queues=queues, truncate=True
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "without effect in ASTRA-sim", UserWarning)
+            inputs = astra.load(
+                prefix,
+                system,
+                network,
+                memory,
+                groups,
+                backend=backend,
+                queues=queues,
+                truncate=True,
+            )
         write_timeline(predict(*inputs), timeline_file)
     if as_json:
         click.echo(
