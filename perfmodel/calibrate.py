@@ -7,6 +7,7 @@ they are scheduled anew after each fit until the order stays.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,9 @@ Step = tuple[Graph, System, float]
 
 RESCHEDULES = 5
 """How often whole steps are scheduled anew at the fitted parameters before their order is taken as it is."""
+
+OPEN = 10.0
+"""A coefficient whose 95 % interval spans more than this factor counts as left open by the measurements."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +65,7 @@ class Calibration:
 def calibrate(
     measurements: pd.DataFrame | Sequence[pd.DataFrame | Step],
     system: System,
-    parameters: Sequence[str] | Mapping[str, float | None],
+    parameters: str | Sequence[str] | Mapping[str, float | None],
     *,
     models: Any = None,
     priors: Mapping[str, tuple[float, float]] | None = None,
@@ -76,13 +80,17 @@ def calibrate(
             and of whole steps, each (graph, system, measured makespan in s).
         system: what the tables were measured on; the fit starts from its values, and the fitted go into it. The
             systems of whole steps keep their own other values.
-        parameters: paths to fit, or {path: start}; None starts from the value there is. A time that is 0 starts
-            at half the shortest measurement.
+        parameters: paths to fit, one path, or {path: start}; None starts from the value there is. A time that is 0
+            starts at half the shortest measurement.
         models: what turns work into time; the fit starts from their values.
         priors: {path: (median, sigma of the logarithm)}; 0.1 stands for about 10 %.
         folds: of the cross-validation; 0 or 1 for none.
         confidence: of the intervals.
         seed: of the assignment to folds.
+
+    Warns:
+        UserWarning: a coefficient that the measurements leave open (its 95 % interval spans more than a factor of
+            10), or an efficiency above 1.
 
     Raises:
         InputError: a missing column, a duration that is missing or not positive, an unknown path (the nearest are
@@ -104,7 +112,7 @@ def calibrate(
     for _, other, _ in steps:
         for path in paths:
             check_path(path, parameters_of(other, models))
-    prior = _priors(priors or {}, paths)
+    prior = _priors({} if priors is None else priors, paths)
     if not 0 < confidence < 1:
         raise InputError(f"confidence: got {confidence}, expected a fraction between 0 and 1")
     theta, settled = np.log(start), not steps
@@ -121,12 +129,15 @@ def calibrate(
     if steps:
         predict = _together([_predict_nodes(n, paths, system, models) for n in nodes] + again)
     check_determined(fit, predict, np.log(start), paths, prior)
+    units = parameter_units(system, models)
+    for text in _doubts(paths, fit, prior, units):
+        warnings.warn(text, stacklevel=2)
     held_out = cross_validate(predict, duration, np.log(start), prior, folds=folds, seed=seed)
     values = np.exp(theta)
     fitted, with_values = with_parameters(system, models, dict(zip(paths, map(float, values))))
     residuals = _residuals(tables, nodes, steps, duration, np.exp(predict(theta)[0]), held_out)
     return Calibration(
-        _table(paths, fit, prior, start, confidence, parameter_units(system, models)),
+        _table(paths, fit, prior, start, confidence, units),
         fitted,
         with_values,
         residuals,
@@ -158,6 +169,7 @@ def _starts(chosen, system, models, duration) -> tuple[tuple[str, ...], NDArray[
     """Paths and start values, all positive."""
     known = parameters_of(system, models)
     units = parameter_units(system, models)
+    chosen = [chosen] if isinstance(chosen, str) else chosen
     asked = dict(chosen) if isinstance(chosen, Mapping) else dict.fromkeys(chosen)
     if not asked:
         raise InputError("parameters: none given; expected paths such as compute.efficiency")
@@ -179,13 +191,17 @@ def _starts(chosen, system, models, duration) -> tuple[tuple[str, ...], NDArray[
 def _priors(priors, paths) -> Priors:
     """Means and standard deviations of the logarithms; inf where there is no prior."""
     mean, sigma = np.zeros(len(paths)), np.full(len(paths), np.inf)
+    form = f"{{{paths[0]!r}: (median, sigma of the logarithm)}}, both > 0; sigma 0.1 stands for about 10 %"
+    if not isinstance(priors, Mapping):
+        raise InputError(f"priors: got {priors!r}, expected {form}")
     for path, given in priors.items():
         check_path(path, dict.fromkeys(paths))
-        median, spread = map(float, given)
+        try:
+            median, spread = map(float, given)
+        except (TypeError, ValueError):
+            median = spread = np.nan
         if not (median > 0 and spread > 0 and np.isfinite(median) and np.isfinite(spread)):
-            raise InputError(
-                f"priors: {path} has {given}, expected (median, sigma of the logarithm), both > 0"
-            )
+            raise InputError(f"priors: {path} has {given!r}, expected {form}")
         k = paths.index(path)
         mean[k], sigma[k] = np.log(median), spread
     return Priors(mean, sigma)
@@ -251,6 +267,23 @@ def _together(parts: list[Predict]) -> Predict:
         return np.concatenate(values), np.concatenate(slopes)
 
     return predict
+
+
+def _doubts(paths, fit: Fit, prior: Priors, units) -> list[str]:
+    """What is to be said of coefficients that the fit leaves open, or puts where they make no sense."""
+    found = []
+    low, high = fit.intervals(prior, 0.95)
+    for path, value, least, most in zip(paths, np.exp(fit.theta), low, high):
+        unit = "" if units[path] == "1" else f" {units[path]}"
+        said = f"{path} is {value:.3g}{unit}, 95 % interval {least:.3g} to {most:.3g}{unit}"
+        remedy = f"fit fewer coefficients, or give a prior, priors={{{path!r}: (median, sigma)}}"
+        if most > OPEN * least:
+            found.append(f"{said}: the measurements leave it open; {remedy}")
+        elif value > 1 + 1e-6 and units[path] == "1" and path.endswith("efficiency"):
+            found.append(
+                f"{said}: above 1, so the formula is not what happens or the measurements leave it open; {remedy}"
+            )
+    return found
 
 
 def _table(paths, fit: Fit, prior: Priors, start, confidence, units) -> pd.DataFrame:

@@ -95,12 +95,7 @@ def read(table: pd.DataFrame, system: System) -> NodeTimes:
     """
     if not len(table):
         raise InputError("measurements: the table is empty; expected one row per measurement")
-    duration = _numbers(table, "duration_s", np.ones(len(table), bool))
-    if not (duration > 0).all():
-        row = int(np.flatnonzero(~(duration > 0))[0])
-        raise InputError(
-            f"measurements: row {row}: duration_s is {duration[row]:g}, expected more than 0"
-        )
+    duration = _numbers(table, "duration_s", np.ones(len(table), bool), positive=True)
     blocks: dict[tuple[int, tuple[Hashable, ...]], list[tuple[int, list[float]]]] = {}
     for row, key, work in _rows(table, system):
         blocks.setdefault(key, []).append((row, work))
@@ -159,8 +154,10 @@ def _kinds(table: pd.DataFrame) -> NDArray[Any]:
     return kind
 
 
-def _numbers(table: pd.DataFrame, name: str, chosen: NDArray) -> NDArray[np.float64]:
-    """[m] a column of finite numbers, 0 or more where chosen."""
+def _numbers(
+    table: pd.DataFrame, name: str, chosen: NDArray, *, positive: bool = False
+) -> NDArray[np.float64]:
+    """[m] a column of finite numbers, where chosen 0 or more, or more than 0."""
     if name not in table:
         near = difflib.get_close_matches(name, [str(c) for c in table], n=2, cutoff=0.4)
         raise InputError(
@@ -169,12 +166,17 @@ def _numbers(table: pd.DataFrame, name: str, chosen: NDArray) -> NDArray[np.floa
             + f" The columns are {', '.join(map(str, table))}"
         )
     values = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
-    wrong = chosen & ~(np.isfinite(values) & (values >= 0))
+    wrong = chosen & ~(np.isfinite(values) & ((values > 0) if positive else (values >= 0)))
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
+        expected = (
+            "more than 0; leave out rows that were not measured"
+            if positive
+            else "0 or more (give 0 where there is no such work)"
+        )
         raise InputError(
             f"measurements: row {row}: {name} is {table[name].iloc[row]!r}, expected a finite number "
-            "of 0 or more (give 0 where there is no such work)"
+            f"of {expected}"
         )
     return values
 
