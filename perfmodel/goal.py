@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -21,6 +23,9 @@ from perfmodel.parameters import check_path, parameters, with_parameters
 
 Objective = str | Mapping[str, float] | Callable[..., Any]
 Constraints = Mapping[str, Any] | Sequence[Any] | str | Callable[..., Any]
+
+FIGURE = {**{name: name for name in FIGURES}, "makespan": "time", "makespan_s": "time"}
+"""Word in an expression -> figure; the makespan has the names of predictions and tables, too."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,22 @@ class Design:
 
     def names(self) -> dict[str, Any]:
         """What expressions may use."""
-        return {**parameters(self.system, self.models), **dict.fromkeys(FIGURES)}
+        return {**parameters(self.system, self.models), **dict.fromkeys(FIGURE)}
 
     def value(self, expression: Expression, x: Array, t: Any) -> Any:
-        """An expression of parameters [SI] and figures [s, $, W, J, m^2]."""
+        """An expression of parameters [SI] and figures [s, $, W, J, m^2].
+
+        >>> import perfmodel as pm
+        >>> design = Design((), pm.hardware("dgx-h100"), pm.Models(), Economics(), Totals(0, 0, 0))
+        >>> design.value(parse("time + makespan + makespan_s"), jnp.ones(0), 2.0)
+        6.0
+        """
         system, models = self.at(x)
         known = parameters(system, models)
         figures = {
-            name: self.economics.figure(name, system, t, self.totals)
+            name: self.economics.figure(FIGURE[name], system, t, self.totals)
             for name in expression.names
-            if name in FIGURES
+            if name in FIGURE
         }
         return expression.value({**known, **figures})
 
@@ -107,7 +118,7 @@ def goal(
         )
     parts = []
     for text, weight in objective.items():
-        if not (isinstance(weight, int | float) and math.isfinite(weight) and weight > 0):
+        if not (_is_number(weight) and weight > 0):
             raise InputError(
                 f"objective: the weight of {text!r} is {weight!r}, expected a number > 0"
             )
@@ -120,7 +131,12 @@ def goal(
 
 
 def relations(constraints: Constraints | None) -> list[Any]:
-    """All constraints as texts with a relation, or functions."""
+    """All constraints as texts with a relation, or functions.
+
+    >>> import numpy as np
+    >>> relations({"cost": np.int64(3), "time": (np.float32(0.5), None)})
+    ['cost <= 3', 'time >= 0.5']
+    """
     if constraints is None:
         return []
     if isinstance(constraints, str) or callable(constraints):
@@ -131,10 +147,7 @@ def relations(constraints: Constraints | None) -> list[Any]:
     for text, limit in constraints.items():
         low, high = limit if isinstance(limit, tuple) and len(limit) == 2 else (None, limit)
         ends = [end for end in (low, high) if end is not None]
-        if not ends or not all(
-            isinstance(e, int | float) and not isinstance(e, bool) and math.isfinite(e)
-            for e in ends
-        ):
+        if not ends or not all(map(_is_number, ends)):
             raise InputError(
                 f"constraint {text!r}: the limit is {limit!r}, expected a number (at most) or a pair "
                 "(at least, at most) with None for an open end"
@@ -149,6 +162,16 @@ def relations(constraints: Constraints | None) -> list[Any]:
         if high is not None:
             said.append(f"{text} <= {_number(high)}")
     return said
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite real number, of Python or NumPy.
+
+    >>> import numpy as np
+    >>> [_is_number(value) for value in (np.int64(3), 0.5, True, float("inf"), "3")]
+    [True, True, False, False, False]
+    """
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _number(value: float) -> str:
@@ -186,7 +209,7 @@ def _limit(design: Design, said: Any, centre: Array) -> Limit:
     ends = float(left(centre, 1.0)), float(right(centre, 1.0))
     if not all(map(math.isfinite, ends)):
         raise InputError(f"constraint {said!r}: its sides are {ends[0]:g} and {ends[1]:g}")
-    names = {*first.names, *second.names}
+    names = {FIGURE.get(name) for name in (*first.names, *second.names)}
     timed = bool(names & {"time", "energy"})
     if first.positive and second.positive and min(ends) > 0:
         residual = _logarithmic(left, right, down)
@@ -215,14 +238,28 @@ def _constant(value: float) -> Callable[..., Any]:
 
 
 def _called(design: Design, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The user's (system, models, makespan) -> number as a function of (x, t)."""
+    """The user's (system, models, makespan) -> number as a function of (x, t).
+
+    >>> import perfmodel as pm
+    >>> nowhere = Design((), pm.hardware("dgx-h100"), pm.Models(), None, None)
+    >>> jax.jit(_called(nowhere, lambda s, m, t: float(t)))(jnp.ones(0), 1.0)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    perfmodel.errors.InputError: <lambda>: cannot be differentiated...compute with jax.numpy...
+    """
+    name = getattr(function, "__name__", "function")
 
     def call(x: Array, t: Any) -> Any:
-        result = function(*design.at(x), t)
+        try:
+            result = function(*design.at(x), t)
+        except jax.errors.JAXTypeError as error:
+            raise InputError(
+                f"{name}: cannot be differentiated, as it makes a Python or NumPy value of what JAX traces; "
+                "compute with jax.numpy (jnp.log, jnp.maximum, jnp.where), without float(), int(), math, "
+                f"numpy and if ({str(error).splitlines()[0]})"
+            ) from None
         if jnp.ndim(result):
             raise InputError(
-                f"{getattr(function, '__name__', 'function')}: returns an array of shape "
-                f"{jnp.shape(result)}, expected one number"
+                f"{name}: returns an array of shape {jnp.shape(result)}, expected one number"
             )
         return result
 
