@@ -43,6 +43,9 @@ COLUMNS = (
 OF_THE_RANK = ("rank", "group", "peer")
 """Columns in which ranks that run one program with the same labels may differ."""
 
+LISTED = 12
+"""So many groups are listed where none was found."""
+
 
 def change(
     graph: Graph, where: Where, ranks: Sequence[int] | None, edit: Change, note: str
@@ -101,13 +104,30 @@ def split(graph: Graph, masks: Mapping[int, NDArray[np.bool_]], edit: Change, no
 
 
 def _none(graph: Graph, where: Where):
+    """Raise InputError: nothing chosen, and what there is to choose."""
     text = dict(where) if isinstance(where, Mapping) else "the function"
     sample = graph.table([0])
     names = ", ".join(map(repr, sample["name"].unique()[:5]))
     raise InputError(
         f"{graph.source}: where: {text} chooses no node; rank 0 has names such as {names} and types "
         f"{', '.join(sample['type'].unique())}"
+        + (f"; {_groups(graph)}" if isinstance(where, Mapping) and "group" in where else "")
     )
+
+
+def _groups(graph: Graph) -> str:
+    """The groups of a trace by name, the first few ranks of each.
+
+    >>> from perfmodel import synth
+    >>> _groups(synth.collective("all_reduce", 8, 1024).graph())
+    "its groups are '' (ranks 0, 1, 2, 3, ...)"
+    """
+    words = []
+    for name, members in list(zip(graph.group_names, graph.groups))[:LISTED]:
+        more = ", ..." if len(members) > 4 else ""
+        words.append(f"{name!r} (ranks {', '.join(map(str, members[:4]))}{more})")
+    rest = len(graph.groups) - len(words)
+    return f"its groups are {', '.join(words)}" + (f" and {rest} more" if rest > 0 else "")
 
 
 def _masks(graph: Graph, where: Where, ranks: Sequence[int]) -> dict[int, NDArray[np.bool_]]:
