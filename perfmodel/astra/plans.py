@@ -312,20 +312,23 @@ class Planner:
         self._use_offsets(phase["size"], d, range(1, n))
 
     def _add_custom(self, prefix: str, group: int) -> None:
-        """A phase of a custom trace; its files are positions in the group, and so are the peers in them."""
-        members, files = len(self.groups[group]), self.custom_files[prefix]
+        """A phase of a custom trace: files go to the members in ascending order, peers are places in the list."""
+        listed, files = self.groups[group], self.custom_files[prefix]
+        members = len(listed)
+        aborts = self.config.backend == "unaware"  # on a message from a rank to itself
         if len(files) < members:
             path = files[0].path.with_name(f"{Path(prefix).name}.{len(files)}.et")
             raise TraceError(
                 f"runs the custom collective {prefix!r} on {members} members, but {path} is missing: "
                 f"it needs a file for each of the positions 0 to {members - 1}"
             )
-        for position, file in enumerate(files[:members]):
+        for rank, file in zip(sorted(listed), files):
             for node, peer in file.messages:
-                if peer >= members or peer == position:
+                if peer >= members or (aborts and listed[peer] == rank):
                     raise TraceError(
                         f"runs the custom collective {prefix!r} on {members} members, but {file.path}: "
-                        f"node {node} names peer {peer}; expected another position from 0 to {members - 1}"
+                        f"node {node} names peer {peer}; expected the position of another member, 0 to "
+                        f"{members - 1} in the order of the group's list"
                     )
         self.phases.append(
             {
