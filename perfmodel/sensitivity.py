@@ -127,6 +127,7 @@ def sensitivity(
             table["lower"], table["upper"] = breakpoints(design, slope)
         if fraction:
             table["low_s"], table["high_s"] = _tornado(design, fraction)
+            table.attrs["tornado"] = fraction
     return table
 
 
