@@ -6,13 +6,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse import csgraph
 
 from perfmodel import chakra
+from perfmodel.cycles import smallest_cycle
 from perfmodel.graph import Labels, resources_of
 from perfmodel.groups import Groups, short
 from perfmodel.kinds import COLLECTIVES, TYPE_NAMES, NodeType
@@ -325,59 +323,16 @@ def _dependencies(t, order, dependencies: str, note: Notes) -> tuple[NDArray, ND
 
 
 def _check_cycles(pred_ptr, pred, note: Notes) -> None:
-    """Note the smallest set of nodes that reach each other, if there is any, and how many more there are."""
-    if not unsorted(pred_ptr, pred).any():
-        return
-    n = len(pred_ptr) - 1
-    edges = sparse.csr_array((np.ones(len(pred), np.int8), pred, pred_ptr), shape=(n, n))
-    _, part = csgraph.connected_components(edges, connection="strong")
-    size = np.bincount(part)
-    itself = np.zeros(len(size), bool)
-    target = np.repeat(np.arange(n), np.diff(pred_ptr))
-    itself[part[target[target == pred]]] = True
-    cycles = np.flatnonzero((size > 1) | itself)
-    smallest = cycles[np.argmin(size[cycles])]
-    more = f" (and {len(cycles) - 1} more such cycles)" if len(cycles) > 1 else ""
+    nodes, count = smallest_cycle(pred_ptr, pred)
+    where = np.zeros(len(pred_ptr) - 1, bool)
+    where[nodes] = True
+    more = f" (and {count - 1} more such cycles)" if count > 1 else ""
     note.error(
         "cycle",
-        part == smallest,
-        ("depend on each other in a cycle" if size[smallest] > 1 else "depends on itself") + more,
+        where,
+        ("depend on each other in a cycle" if len(nodes) > 1 else "depends on itself") + more,
         "Leave one kind of edge out with --dependencies data or --dependencies control",
     )
-
-
-@numba.njit(cache=True)
-def unsorted(pred_ptr, pred):
-    """[n] bool, nodes that lie on a cycle or behind one (Kahn's algorithm)."""
-    n = pred_ptr.size - 1
-    waiting = np.diff(pred_ptr)
-    count = np.zeros(n + 1, np.int64)
-    for e in range(pred.size):
-        count[pred[e] + 1] += 1
-    succ_ptr = np.cumsum(count)
-    fill = succ_ptr[:-1].copy()
-    succ = np.empty(pred.size, np.int32)
-    for v in range(n):
-        for e in range(pred_ptr[v], pred_ptr[v + 1]):
-            succ[fill[pred[e]]] = v
-            fill[pred[e]] += 1
-    stack = np.empty(n, np.int64)
-    top = 0
-    left = np.ones(n, np.bool_)
-    for v in range(n):
-        if waiting[v] == 0:
-            stack[top] = v
-            top += 1
-    while top:
-        top -= 1
-        v = stack[top]
-        left[v] = False
-        for e in range(succ_ptr[v], succ_ptr[v + 1]):
-            waiting[succ[e]] -= 1
-            if waiting[succ[e]] == 0:
-                stack[top] = succ[e]
-                top += 1
-    return left
 
 
 def _match(slot, priority, names, slots: int) -> tuple[NDArray[np.int32], list[bytes]]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from scipy import sparse
-from scipy.sparse import csgraph
 
 from perfmodel import chakra
 from perfmodel.astra.naming import Flat, name_of
+from perfmodel.cycles import smallest_cycle
 from perfmodel.errors import TraceError
 from perfmodel.kinds import NodeType
-from perfmodel.rank import unsorted
 
 Groups = dict[str, tuple[int, ...]]
 
@@ -119,23 +117,13 @@ def _dependencies(trace: chakra.RankTrace, path: Path):
 
 
 def _check_cycles(ids, pred_ptr, pred, path: Path) -> None:
-    """Name the nodes of the smallest set that reach each other, if there is any."""
-    if not unsorted(pred_ptr, pred).any():
-        return
-    n = len(ids)
-    edges = sparse.csr_array((np.ones(len(pred), np.int8), pred, pred_ptr), shape=(n, n))
-    _, part = csgraph.connected_components(edges, connection="strong")
-    size = np.bincount(part)
-    owner = np.repeat(np.arange(n), np.diff(pred_ptr))
-    itself = np.flatnonzero(owner == pred)
-    if len(itself):
-        raise TraceError(f"{path}: node {ids[itself[0]]} depends on itself")
-    size[size == 1] = n + 1
-    nodes = np.sort(ids[part == np.argmin(size)])
-    more = f" and {len(nodes) - 8} more" if len(nodes) > 8 else ""
-    raise TraceError(
-        f"{path}: nodes {', '.join(map(str, nodes[:8]))}{more} depend on each other in a cycle"
-    )
+    nodes, _ = smallest_cycle(pred_ptr, pred)
+    if len(nodes) == 1:
+        raise TraceError(f"{path}: node {ids[nodes[0]]} depends on itself")
+    if len(nodes):
+        named = ", ".join(map(str, np.sort(ids[nodes])[:8]))
+        more = f" and {len(nodes) - 8} more" if len(nodes) > 8 else ""
+        raise TraceError(f"{path}: nodes {named}{more} depend on each other in a cycle")
 
 
 def _flat(traces, group, pred_ptr, pred, members, names) -> Flat:
