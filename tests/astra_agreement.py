@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -10,6 +12,7 @@ from _pytest.outcomes import Skipped
 
 from perfmodel import astra
 from tests import astra_reference as reference
+from tests import test_astra_sweeps as at
 
 jax.config.update("jax_enable_x64", True)
 
@@ -79,18 +82,19 @@ def custom() -> str:
     return ", ".join(f"{backend} {sorted(set(found))}" for backend, found in ends.items())
 
 
+def medians() -> Iterator[tuple[str, astra.Lowered]]:
+    """The swept traces that are there, lowered at their median designs."""
+    for trace in at.TRACES:
+        with contextlib.suppress(Skipped):
+            yield trace, at.median(trace)
+
+
 def frozen() -> tuple[int, int, np.ndarray]:
     """Points that keep the median design's order, those of them with equal cycles of the longest path, and how far
     the frozen order is off at the others."""
-    from tests import test_astra_sweeps as at
-
     kept = equal = 0
     error: list[float] = []
-    for trace in at.TRACES:
-        try:
-            lowered = at.median(trace)
-        except Skipped:
-            continue
+    for trace, lowered in medians():
         run = lowered.run(lowered.costs(), record=True)
         cost = lowered.costs(at.designs(trace))
         digests = lowered.run_many(cost)[1]
@@ -106,15 +110,9 @@ def frozen() -> tuple[int, int, np.ndarray]:
 
 def sweeps() -> tuple[int, int, np.ndarray]:
     """Points, equal with own schedules, relative error of smooth costs."""
-    from tests import test_astra_sweeps as at
-
     count = equal = 0
     error: list[float] = []
-    for trace in at.TRACES:
-        try:
-            lowered = at.median(trace)
-        except Skipped:
-            continue
+    for trace, lowered in medians():
         cost = lowered.costs(at.designs(trace))
         ends, _ = lowered.run_many(cost)
         smooth, _ = lowered.run_many(np.asarray(lowered.costs(at.designs(trace), truncate=False)))
