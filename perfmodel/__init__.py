@@ -9,9 +9,7 @@ Importing the package switches JAX to 64-bit numbers: a 10 s step in float32 res
 Names are imported when first used, so that the command line answers at once.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -21,53 +19,52 @@ _HOME = {
     "TraceError": "errors",
     "SystemFileError": "errors",
     "DeadlockError": "errors",
-    "load": "load",
-    "Graph": "graph",
-    "hardware": "hardware",
-    "System": "hardware",
-    "systems": "hardware",
-    "parameters": "parameters",
-    "with_parameters": "parameters",
-    "record": "record",
-    "number": "record",
-    "static": "record",
-    "Models": "cost",
-    "compile": "predict",
-    "predict": "predict",
-    "evaluate": "predict",
-    "Prediction": "predict",
-    "timeline": "table",
-    "breakdown": "table",
-    "critical_path": "table",
-    "sweep": "sweep",
-    "sample": "points",
-    "sensitivity": "sensitivity",
-    "optimize": "optimize",
-    "pareto": "pareto",
-    "calibrate": "calibrate",
-    "compare": "compare",
-    "save": "store",
-    "write_timeline": "trace_events",
+    "load": "workload.load",
+    "save": "workload.archive",
+    "Graph": "workload.graph",
+    "hardware": "machine.system",
+    "System": "machine.system",
+    "systems": "machine.system",
+    "parameters": "parameter_paths",
+    "with_parameters": "parameter_paths",
+    "record": "pytree",
+    "number": "pytree",
+    "static": "pytree",
+    "Models": "models.cost",
+    "compile": "compiled",
+    "predict": "prediction",
+    "evaluate": "prediction",
+    "Prediction": "prediction",
+    "timeline": "report.tables",
+    "breakdown": "report.tables",
+    "critical_path": "report.tables",
+    "write_timeline": "report.timeline_file",
+    "sweep": "analysis.sweep",
+    "sample": "analysis.design_space",
+    "sensitivity": "analysis.sensitivity",
+    "compare": "analysis.compare",
+    "optimize": "optimization.optimize",
+    "pareto": "optimization.pareto",
+    "calibrate": "calibration.calibrate",
 }
-_MODULES = ("astra", "chakra", "plot", "synth", "whatif", "economics")
+"""Public name -> the module that it is imported from when it is first used."""
+
+_MODULES = {
+    "astra": "astra",
+    "chakra": "trace.chakra",
+    "economics": "analysis.economics",
+    "plot": "report.plot",
+    "synth": "synth",
+    "whatif": "analysis.whatif",
+}
+"""Public module -> where it lives."""
 
 __all__ = [*_HOME, *_MODULES, "__version__"]
 
 
-class _Package(ModuleType):
-    """Keeps functions in front of the modules that they share a name with (`pm.sweep` is the function)."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOME and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
-
-
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        return import_module(f"perfmodel.{name}")
+        return import_module(f"perfmodel.{_MODULES[name]}")
     if name not in _HOME:
         raise AttributeError(f"module 'perfmodel' has no attribute {name!r}")
     value = getattr(import_module(f"perfmodel.{_HOME[name]}"), name)

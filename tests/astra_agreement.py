@@ -11,8 +11,9 @@ import numpy as np
 from _pytest.outcomes import Skipped
 
 from perfmodel import astra
+from perfmodel.astra import event_run
 from tests import astra_reference as reference
-from tests import test_astra_sweeps as at
+from tests.astra import test_sweeps as at
 
 jax.config.update("jax_enable_x64", True)
 
@@ -30,7 +31,7 @@ def agreement(cases: list[reference.Case]) -> tuple[int, int, int, int]:
             skipped += 1
             continue
         cost = lowered.costs()
-        run = lowered.run(cost, record=True)
+        run = event_run.run(lowered, cost, record=True)
         run = astra.along(lowered, run, cost) if run.ok else run
         compared += 1
         equal += run.rank_end.tolist() == case["cycles"]
@@ -47,7 +48,7 @@ def longest_paths(cases: list[reference.Case]) -> tuple[int, int]:
         except Skipped:
             continue
         cost = lowered.costs()
-        run = lowered.run(cost, record=True)
+        run = event_run.run(lowered, cost, record=True)
         events = run.events
         start, finish = reference.longest(cost, events.pred_ptr, events.pred, events.cost)
         compared += 1
@@ -67,7 +68,7 @@ def diagnoses(cases: list[reference.Case]) -> tuple[int, int]:
         except Skipped:
             continue
         compared += 1
-        found += astra.diagnose(lowered, lowered.run(lowered.costs())).startswith(
+        found += astra.diagnose(lowered, event_run.run(lowered, lowered.costs())).startswith(
             "the workload never ends"
         )
     return compared, found
@@ -95,9 +96,9 @@ def frozen() -> tuple[int, int, np.ndarray]:
     kept = equal = 0
     error: list[float] = []
     for trace, lowered in medians():
-        run = lowered.run(lowered.costs(), record=True)
+        run = event_run.run(lowered, lowered.costs(), record=True)
         cost = lowered.costs(at.designs(trace))
-        digests = lowered.run_many(cost)[1]
+        digests = event_run.run_many(lowered, cost)[1]
         for d, point in enumerate(at.points(trace)):
             path = astra.along(lowered, run, cost[:, d])
             same = path.rank_end.tolist() == point["cycles"]
@@ -114,8 +115,10 @@ def sweeps() -> tuple[int, int, np.ndarray]:
     error: list[float] = []
     for trace, lowered in medians():
         cost = lowered.costs(at.designs(trace))
-        ends, _ = lowered.run_many(cost)
-        smooth, _ = lowered.run_many(np.asarray(lowered.costs(at.designs(trace), truncate=False)))
+        ends, _ = event_run.run_many(lowered, cost)
+        smooth, _ = event_run.run_many(
+            lowered, np.asarray(lowered.costs(at.designs(trace), truncate=False))
+        )
         cycles = np.array([point["cycles"] for point in at.points(trace)]).T
         count += ends.shape[1]
         equal += int((ends == cycles).all(axis=0).sum())

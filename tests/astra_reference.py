@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from perfmodel.astra import Lowered, lower, read_config, read_flat
+from perfmodel.astra import Lowered, event_run, lower, read_config, read_flat
 
 HERE = Path(__file__).resolve().parent
 ARCHIVE = HERE / "data" / "astra" / "reference.zip"
@@ -107,4 +107,4 @@ def custom_collective(backend: str) -> list[float]:
     }
     config = read_config(system, folder() / "network" / "ring8.yml", backend=backend)
     lowered = lower(flat("all_reduce_8_1M", 8), config)
-    return lowered.run(lowered.costs()).rank_end.tolist()
+    return event_run.run(lowered, lowered.costs()).rank_end.tolist()

@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
 
-from perfmodel.chakra import schema
-from perfmodel.chakra.records import length_prefix
+from perfmodel.trace.chakra import schema
+from perfmodel.trace.chakra.records import length_prefix
 
 NUMBERS = (
     "num_ops",

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel import chakra
-from perfmodel.kinds import COLLECTIVES, NodeType
+from perfmodel.trace import chakra
+from perfmodel.vocabulary import COLLECTIVES, NodeType
 
 DEFAULTS: dict[str, Any] = {
     "num_ops": -1,

@@ -4,7 +4,7 @@ Independent of the package's formulas: a collective is played in rounds on one d
 round takes its hops' latency and the time that the busiest link needs for its bytes. Sources: Thakur, Rabenseifner
 and Gropp 2005 (ring, pairwise exchange, recursive halving and doubling), Chan et al. 2007 (composition of
 collectives), Sanders, Speck and Träff 2009 (two trees), Williams, Waterman and Patterson 2009 (roofline). Sizes in
-B, rates in B/s and FLOP/s, times in s. What a dimension's links are is said in `perfmodel.hardware`.
+B, rates in B/s and FLOP/s, times in s. What a dimension's links are is said in `perfmodel.machine.system`.
 """
 
 from __future__ import annotations

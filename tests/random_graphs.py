@@ -17,11 +17,12 @@ from pathlib import Path
 import numpy as np
 from hypothesis import strategies as st
 
-from perfmodel import chakra, cost
-from perfmodel.compute import Roofline
-from perfmodel.hardware import NPU, Dimension, RemoteMemory, System
-from perfmodel.memory import Bandwidth
-from perfmodel.network import AlphaBeta
+from perfmodel.machine.system import NPU, Dimension, RemoteMemory, System
+from perfmodel.models import cost
+from perfmodel.models.compute import Roofline
+from perfmodel.models.memory import Bandwidth
+from perfmodel.models.network import AlphaBeta
+from perfmodel.trace import chakra
 
 METADATA, MEM_LOAD, MEM_STORE, COMP, SEND, RECV, COLLECTIVE = range(1, 8)
 BARRIER = 9

@@ -28,7 +28,7 @@ def test_the_readmes_system_file_is_one(tmp_path):
 
 
 def test_every_command_of_the_readme_exists():
-    from perfmodel.cli import cli
+    from perfmodel.cli.main import cli
 
     text = (ROOT / "README.md").read_text()
     listed = re.search(r"`perfmodel (run \|.*?)`", text, flags=re.DOTALL).group(1)

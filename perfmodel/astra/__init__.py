@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from perfmodel.astra import event_run
 from perfmodel.astra.config import Config, read_config, warn_of_ignored
 from perfmodel.astra.deadlock import diagnose, require_finished
+from perfmodel.astra.event_run import EventGraph, Run, along
 from perfmodel.astra.lower import Lowered, lower
 from perfmodel.astra.pipeline import AstraModels, load
-from perfmodel.astra.simulate import EventGraph, Run, along
 from perfmodel.astra.traces import read_flat
-from perfmodel.kinds import describe
+from perfmodel.vocabulary import describe
 
 __all__ = [
     "AstraModels",
@@ -98,7 +99,7 @@ def simulate(
     warn_of_ignored(config)
     lowered = lower(read_flat(prefix, config.network.ranks, comm_group), config)
     cost = lowered.costs()
-    run = lowered.run(cost, record=True)
+    run = event_run.run(lowered, cost, record=True)
     require_finished(lowered, run)
     run = along(lowered, run, cost)
     return Result([int(end) for end in run.rank_end], exposed(lowered, cost, run), run, lowered)

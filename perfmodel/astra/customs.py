@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel import chakra
 from perfmodel.astra import costs, state
 from perfmodel.astra.config import Config
 from perfmodel.astra.plans import CustomFile, Planner
 from perfmodel.errors import SystemFileError, TraceError
-from perfmodel.kinds import NodeType
+from perfmodel.trace import chakra
+from perfmodel.vocabulary import NodeType
 
 NATIVE_TAGS = 500_000_000
 """ASTRA-sim takes the tags of sends and receives modulo this."""

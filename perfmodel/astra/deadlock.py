@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfmodel.astra import state
+from perfmodel.astra.event_run import Run
 from perfmodel.astra.lower import Lowered
 from perfmodel.astra.naming import group_name, name_of
 from perfmodel.astra.plans import KEYS
-from perfmodel.astra.simulate import Run
 from perfmodel.errors import DeadlockError
-from perfmodel.kinds import NodeType
+from perfmodel.vocabulary import NodeType
 
 MOST_LINES = 6
 """Ranks that a diagnosis explains one by one."""

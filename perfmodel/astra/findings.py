@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.graph import Graph, Program
-from perfmodel.kinds import COLLECTIVES, NodeType
-from perfmodel.problems import Problem
+from perfmodel.findings import Finding
+from perfmodel.vocabulary import COLLECTIVES, NodeType
+from perfmodel.workload.graph import Graph, Program
 
 NEVER_RUN = ("reduce", "gather", "scatter", "barrier", "reduce_scatter_block")
 """Collectives at which the simulator aborts."""
 
 
-def findings(graph: Graph) -> list[Problem]:
+def findings(graph: Graph) -> list[Finding]:
     """Nodes that ASTRA-sim cannot run, or times at nothing; a finding per rank and kind, with the nodes' ids."""
     found = []
     for rank in range(graph.ranks):
@@ -25,7 +25,7 @@ def findings(graph: Graph) -> list[Problem]:
         for code, where, text, remedy in _kinds(p, alone):
             if where.any():
                 nodes = tuple(int(k) for k in ids[where])
-                found.append(Problem("warning", code, rank, nodes, f"in ASTRA-sim: {text}", remedy))
+                found.append(Finding("warning", code, rank, nodes, f"in ASTRA-sim: {text}", remedy))
     return found
 
 

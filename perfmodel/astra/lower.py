@@ -16,7 +16,7 @@ from perfmodel.astra.naming import Flat, group_name, name_of
 from perfmodel.astra.plans import BROADCAST, Planner
 from perfmodel.astra.tables import Tables, build_tables
 from perfmodel.errors import InputError, SystemFileError, TraceError
-from perfmodel.kinds import NodeType
+from perfmodel.vocabulary import NodeType
 
 Ints = NDArray[np.int64]
 
@@ -55,18 +55,6 @@ class Lowered:
                 f"unknown parameter {unknown[0]!r}; this system has {', '.join(self.parameters)}"
             )
         return self.rows.evaluate({**self.parameters, **(parameters or {})}, truncate=truncate)
-
-    def run(self, cost: NDArray[np.float64], record: bool = False) -> Any:
-        """Simulate at the given durations [S]; see `simulate.Run`."""
-        from perfmodel.astra.simulate import run
-
-        return run(self, cost, record=record)
-
-    def run_many(self, cost: NDArray[np.float64], threads: int = 2) -> Any:
-        """Simulate D designs, durations [S, D]: rank ends [R, D] and digests of the order [D]."""
-        from perfmodel.astra.simulate import run_many
-
-        return run_many(self, cost, threads=threads)
 
 
 def parameters_of(config: Config) -> dict[str, float]:

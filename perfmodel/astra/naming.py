@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from perfmodel import graph
-from perfmodel.kinds import describe
+from perfmodel.vocabulary import describe
+from perfmodel.workload import graph
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,21 +15,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel import engine
-from perfmodel.astra import costs
+from perfmodel.astra import costs, event_run
 from perfmodel.astra.config import Config, read_config, warn_of_ignored
 from perfmodel.astra.deadlock import diagnose
 from perfmodel.astra.lower import Flat, Lowered, lower
 from perfmodel.astra.traces import trace_files
+from perfmodel.compiled import Compiled
+from perfmodel.engine import bulk_cpu as engine
+from perfmodel.engine.reduction import reduce
 from perfmodel.errors import DeadlockError, InputError
-from perfmodel.events import Events
-from perfmodel.graph import Graph
-from perfmodel.hardware import NPU, Dimension, RemoteMemory, System
-from perfmodel.load import examine
-from perfmodel.predict import Compiled
-from perfmodel.record import number, record, static
-from perfmodel.reduce import reduce
-from perfmodel.tasks import COMMUNICATION, COMPUTE, MEMORY
+from perfmodel.machine.system import NPU, Dimension, RemoteMemory, System
+from perfmodel.pytree import number, record, static
+from perfmodel.schedule.frozen_graph import Events
+from perfmodel.vocabulary import COMMUNICATION, COMPUTE, MEMORY
+from perfmodel.workload.graph import Graph
+from perfmodel.workload.load import examine
 
 NANOSECOND = 1e-9
 LENIENT = frozenset(
@@ -96,7 +96,7 @@ class AstraModels:
         lowered = lower(flat_of(graph), config)
         bound = _Bound(lowered, self.truncate)
         cost = np.asarray(bound(system, self), np.float64)
-        run = lowered.run(cost, record=True)
+        run = event_run.run(lowered, cost, record=True)
         if not run.ok:
             raise DeadlockError(diagnose(lowered, run))
         events = _events(run.events)
@@ -164,13 +164,13 @@ class _Own:
         self, cost: NDArray[np.float64], *, paths: bool = False, threads: int = 2
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
         """[D] makespan [ns] (nan: deadlock), [D] order differs, [S, D] path counts of those where it does, if asked."""
-        ends, digests = self.lowered.run_many(cost, threads=threads)
+        ends, digests = event_run.run_many(self.lowered, cost, threads=threads)
         makespan, differs = ends.max(axis=0), digests != np.uint64(self.digest)
         if not paths:
             return makespan, differs, np.zeros((0, cost.shape[1]))
         counts = np.zeros(cost.shape)
         for d in np.flatnonzero(differs & np.isfinite(makespan)):
-            run = self.lowered.run(cost[:, d], record=True)
+            run = event_run.run(self.lowered, cost[:, d], record=True)
             own = engine.plan(reduce(_events(run.events), len(cost), merge=False))
             counts[:, d] = engine.makespans_and_paths(own, cost[:, [d]], threads=1, tile=1)[1][:, 0]
         return makespan, differs, counts

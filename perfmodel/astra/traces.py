@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from perfmodel import chakra
 from perfmodel.astra.naming import Flat, name_of
-from perfmodel.cycles import smallest_cycle
 from perfmodel.errors import TraceError
-from perfmodel.kinds import NodeType
+from perfmodel.trace import chakra
+from perfmodel.vocabulary import NodeType
+from perfmodel.workload.cycles import smallest_cycle
 
 Groups = dict[str, tuple[int, ...]]
 

@@ -15,9 +15,10 @@ from perfmodel.synth.fsdp import fsdp
 from perfmodel.synth.gpt import gpt
 from perfmodel.synth.layout import Communicators, Layout
 from perfmodel.synth.moe import moe
+from perfmodel.synth.role import Role
 from perfmodel.synth.simple import collective, data_parallel
 from perfmodel.synth.steps import Steps, Work
-from perfmodel.synth.workload import Role, Workload
+from perfmodel.synth.workload import Workload
 
 __all__ = [
     "Communicators",

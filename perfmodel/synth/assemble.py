@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
-from perfmodel.graph import Graph, Labels, Program, resources_of
-from perfmodel.kinds import NodeType
 from perfmodel.synth.layout import Communicators
+from perfmodel.synth.role import Role, ordered
 from perfmodel.synth.steps import WORLD, Step
-from perfmodel.synth.workload import Role, Workload
+from perfmodel.vocabulary import NodeType
+from perfmodel.workload.graph import Graph, Labels, Program, resources_of
 
 FIRST_ID = 1
 """Node ids count from here: 0 is protobuf's absent number."""
@@ -43,12 +43,12 @@ class GroupTable:
         return ("", *map(str, range(1, len(self.members))))
 
 
-def assemble(workload: Workload) -> Graph:
+def assemble(name: str, roles: Sequence[Role]) -> Graph:
     """The graph of a workload (see `Workload.graph`)."""
-    roles = ordered(workload)
-    ranks = workload.ranks
-    table = number_groups(workload)
-    partners = _pair(roles, ranks, workload.name)
+    roles = ordered(name, roles)
+    ranks = sum(len(role.ranks) for role in roles)
+    table = number_groups(name, roles)
+    partners = _pair(roles, ranks, name)
     programs: dict[bytes, list[int]] = {}
     structures = []
     labels: list[Labels] = []
@@ -91,13 +91,14 @@ def assemble(workload: Workload) -> Graph:
         by_name=np.ones(len(table.members), bool),
         labels=tuple(labels),
         label=label,
-        source=workload.name,
+        source=name,
     )
 
 
-def number_groups(workload: Workload) -> GroupTable:
+def number_groups(name: str, roles: Sequence[Role]) -> GroupTable:
     """Number the groups in use, in the order in which ranks first use them."""
-    roles, ranks = ordered(workload), workload.ranks
+    roles = ordered(name, roles)
+    ranks = sum(len(role.ranks) for role in roles)
     base: dict[str, int] = {WORLD: 0}
     tables: list[tuple[int, Communicators]] = []
     after = 1
@@ -132,18 +133,6 @@ def number_groups(workload: Workload) -> GroupTable:
         start, groups = tables[int(np.searchsorted(starts, k, side="right")) - 1]
         members.append(tuple(groups.members[k - start].tolist()))
     return GroupTable(tuple(members), slots, [number[k] for k in keys])
-
-
-def ordered(workload: Workload) -> list[Role]:
-    """Roles by their first rank; every rank must have exactly one."""
-    roles = sorted(workload.roles, key=lambda role: int(role.ranks[0]))
-    ranks = np.sort(np.concatenate([role.ranks for role in roles]))
-    if not np.array_equal(ranks, np.arange(len(ranks))):
-        raise InputError(
-            f"{workload.name}: the ranks of its roles are not 0 to {len(ranks) - 1}, each once."
-            " Give every rank one role."
-        )
-    return roles
 
 
 def _canonical(role: Role, step: Step, ranks: int) -> str:

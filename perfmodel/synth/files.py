@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from perfmodel import chakra
 from perfmodel.errors import InputError
-from perfmodel.kinds import NodeType
-from perfmodel.synth.assemble import FIRST_ID, number_groups, ordered
+from perfmodel.synth.assemble import FIRST_ID, number_groups
+from perfmodel.synth.role import Role, ordered
 from perfmodel.synth.steps import WORLD, Steps
-from perfmodel.synth.workload import Workload
+from perfmodel.trace import chakra
+from perfmodel.vocabulary import NodeType
 
 VERSION = "1.0.0"
 GROUPS = "comm_groups.json"
 
 
-def write(workload: Workload, folder: Path, prefix: str, *, overwrite: bool = False) -> Path:
+def write(
+    name: str, roles: Sequence[Role], folder: Path, prefix: str, *, overwrite: bool = False
+) -> Path:
     """Write a workload's files (see `Workload.write`)."""
-    table = number_groups(workload)
+    table = number_groups(name, roles)
     _make_room(folder, prefix, overwrite)
     names = table.names()
-    for role, slots, groups in zip(ordered(workload), table.slots, table.of_role):
-        trace, offset = _trace(role.steps, slots, workload.name)
+    for role, slots, groups in zip(ordered(name, roles), table.slots, table.of_role):
+        trace, offset = _trace(role.steps, slots, name)
         send = (trace.type == NodeType.COMM_SEND) & (offset != 0)
         receive = (trace.type == NodeType.COMM_RECV) & (offset != 0)
         for rank, row in zip(role.ranks.tolist(), groups):

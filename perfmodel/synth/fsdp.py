@@ -18,9 +18,10 @@ from perfmodel.synth.passes import (
     layer_backward,
     layer_forward,
 )
+from perfmodel.synth.role import Role
 from perfmodel.synth.steps import WORLD, Steps
 from perfmodel.synth.transformer import Transformer
-from perfmodel.synth.workload import Role, Workload
+from perfmodel.synth.workload import Workload
 
 
 def fsdp(

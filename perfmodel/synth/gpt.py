@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perfmodel.kinds import NodeType
 from perfmodel.synth.checks import divisible, one_of, whole
 from perfmodel.synth.layout import Communicators, Layout, communicators
 from perfmodel.synth.passes import (
@@ -23,9 +22,11 @@ from perfmodel.synth.passes import (
     layer_backward,
     layer_forward,
 )
+from perfmodel.synth.role import Role
 from perfmodel.synth.steps import Steps
 from perfmodel.synth.transformer import Transformer
-from perfmodel.synth.workload import Role, Workload
+from perfmodel.synth.workload import Workload
+from perfmodel.vocabulary import NodeType
 
 RECOMPUTE = ("none", "selective", "full")
 DATA = "data"

@@ -25,9 +25,10 @@ from perfmodel.synth.passes import (
     head_backward,
     head_forward,
 )
+from perfmodel.synth.role import Role
 from perfmodel.synth.steps import WORLD, Steps, Work
 from perfmodel.synth.transformer import Transformer
-from perfmodel.synth.workload import Role, Workload
+from perfmodel.synth.workload import Workload
 
 EXPERT = "expert"
 REPLICA = "expert_data"

@@ -5,17 +5,18 @@ from __future__ import annotations
 import numpy as np
 
 from perfmodel.errors import InputError
-from perfmodel.kinds import COLLECTIVES
 from perfmodel.synth.checks import one_of, whole
+from perfmodel.synth.role import Role
 from perfmodel.synth.steps import WORLD, Steps, Work
-from perfmodel.synth.workload import Role, Workload
+from perfmodel.synth.workload import Workload
+from perfmodel.vocabulary import COLLECTIVES
 
 
 def collective(kind: str, ranks: int, size: int, *, repeat: int = 1) -> Workload:
     """One collective over all ranks, or several one after the other.
 
     Args:
-        kind: one of `kinds.COLLECTIVES`, "all_reduce" for example.
+        kind: one of `vocabulary.COLLECTIVES`, "all_reduce" for example.
         ranks: at least 2.
         size: bytes that each rank hands in: the shard of an all-gather, else the whole buffer; 0 for a barrier [B].
         repeat: how many.

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from perfmodel.errors import InputError
-from perfmodel.kinds import COLLECTIVES, NodeType
+from perfmodel.vocabulary import COLLECTIVES, NodeType
 
 LARGEST = 2**63 - 1
 WORLD = "world"
@@ -84,7 +84,7 @@ class Steps:
 
         Args:
             name: equal on all members of the group.
-            kind: one of `kinds.COLLECTIVES`.
+            kind: one of `vocabulary.COLLECTIVES`.
             size: bytes that one rank hands in: the shard of an all-gather, else the whole buffer [B].
             group: label of a group of its role, or `WORLD`.
             after: what it waits for.

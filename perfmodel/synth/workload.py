@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from perfmodel.graph import Graph
-from perfmodel.synth.layout import Communicators
-from perfmodel.synth.steps import Steps
-
-
-@dataclass(frozen=True, eq=False)
-class Role:
-    """Steps, and the ranks that do them.
-
-    Attributes:
-        steps: the nodes.
-        ranks: [m] i32, ascending; any list of numbers will do.
-        groups: label to groups; a collective takes the group that its own rank is in.
-    """
-
-    steps: Steps
-    ranks: NDArray[np.int32]
-    groups: Mapping[str, Communicators] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "ranks", np.asarray(self.ranks, np.int32))
+from perfmodel.synth.assemble import assemble
+from perfmodel.synth.files import write
+from perfmodel.synth.role import Role
+from perfmodel.workload.graph import Graph
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +47,7 @@ class Workload:
         Raises:
             InputError: a send without its receive, or the reverse.
         """
-        from perfmodel.synth.assemble import assemble
-
-        return assemble(self)
+        return assemble(self.name, self.roles)
 
     def write(self, folder: str | Path, *, prefix: str = "t", overwrite: bool = False) -> Path:
         """Write Chakra trace files, `<prefix>.<rank>.et`, and `comm_groups.json` where there are groups.
@@ -86,6 +63,4 @@ class Workload:
         Raises:
             InputError: the folder cannot be made, or holds such a trace already.
         """
-        from perfmodel.synth.files import write
-
-        return write(self, Path(folder), prefix, overwrite=overwrite)
+        return write(self.name, self.roles, Path(folder), prefix, overwrite=overwrite)

@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 
 import perfmodel as pm
-from perfmodel import engine, synth
-from perfmodel.evaluator import Options
+from perfmodel import synth
+from perfmodel.analysis.evaluation import EvaluationOptions
+from perfmodel.engine import bulk_cpu as engine
 from tests.benchmarks.designs import SYSTEM, Subject, points
 from tests.benchmarks.engines import layered
 from tests.benchmarks.measure import Settings, alternate, cores
@@ -121,7 +122,7 @@ def _designs(settings: Settings) -> pd.DataFrame:
         for schedule in ("frozen", "own"):
             if schedule == "own" and count > 65_536:
                 continue
-            options = Options(schedule, breakdown=False, threads=cores())
+            options = EvaluationOptions(schedule, breakdown=False, threads=cores())
             (seconds,) = alternate(
                 settings.rounds,
                 lambda o=options, p=paths, v=values: e.makespans(e.costs(p, v), o, paths=False),

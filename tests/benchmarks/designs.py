@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 import perfmodel as pm
-from perfmodel import engine, synth
-from perfmodel.evaluator import Evaluator, Options
-from perfmodel.parameters import parameters
+from perfmodel import synth
+from perfmodel.analysis.evaluation import EvaluationOptions, Evaluator
+from perfmodel.engine import bulk_cpu as engine
+from perfmodel.parameter_paths import parameters
 from tests import oracle, oracle_costs
 from tests.benchmarks.measure import Row, Settings, alternate, cores, trace
 
@@ -69,8 +70,8 @@ def _frozen(settings: Settings) -> Iterator[Row]:
     e, count = subject.evaluator, settings.size(65_536, 1024)
     table = points(count)
     paths, values = subject.values(table)
-    options = Options("frozen", breakdown=False, threads=cores())
-    explained = Options("frozen", breakdown=True, threads=cores())
+    options = EvaluationOptions("frozen", breakdown=False, threads=cores())
+    explained = EvaluationOptions("frozen", breakdown=True, threads=cores())
     bulk, whole, python = alternate(
         settings.rounds,
         lambda: e.makespans(e.costs(paths, values), options, paths=False),

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from perfmodel import engine, longest_path, window
-from perfmodel.reduce import Reduced
+from perfmodel.engine import bulk_cpu as engine
+from perfmodel.engine import bulk_jax as window
+from perfmodel.engine import longest_path
+from perfmodel.engine.reduction import Reduced
 from tests.benchmarks.measure import Row, Settings, alternate, cores
 
 ARRAY = 256 * 1024

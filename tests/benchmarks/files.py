@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 
 import perfmodel as pm
-from perfmodel import chakra, synth
+from perfmodel import synth
+from perfmodel.trace import chakra
 from tests.benchmarks.measure import Row, Settings, alternate, temporary, trace, wall
 
 
@@ -65,7 +66,7 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 def _cold(settings: Settings) -> Iterator[Row]:
     path, name = trace("stg_gpt_dp2tp4pp2", "gpt_dp2_tp2_pp2")
-    run = [sys.executable, "-m", "perfmodel.cli", "run", str(path)]
+    run = [sys.executable, "-m", "perfmodel", "run", str(path)]
     helping, run_s, jax_s = alternate(
         settings.rounds,
         lambda: wall([*run[:3], "--help"]),

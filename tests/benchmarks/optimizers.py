@@ -20,7 +20,7 @@ from scipy.optimize import minimize
 
 import perfmodel as pm
 from perfmodel import synth
-from perfmodel.hardware import NPU, Dimension, System
+from perfmodel.machine.system import NPU, Dimension, System
 from perfmodel.synth import Communicators, Layout, Role, Steps, Work, Workload
 
 TOLERANCE = 1e-6
@@ -134,10 +134,10 @@ def by_simplex(case: Case, seed: int = 0) -> tuple[list[float], int]:
 
 def makespan_of(compiled, paths):
     """x -> makespan [s], along the frozen order, by the host's engine."""
-    from perfmodel.evaluator import Evaluator, Options
+    from perfmodel.analysis.evaluation import EvaluationOptions, Evaluator
 
     evaluator = Evaluator(compiled)
-    options = Options(schedule="frozen", breakdown=False, threads=1)
+    options = EvaluationOptions(schedule="frozen", breakdown=False, threads=1)
 
     def makespan(x: np.ndarray) -> float:
         costs = evaluator.costs(tuple(paths), x[:, None])

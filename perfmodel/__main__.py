@@ -1,0 +1,5 @@
+"""`python -m perfmodel` is the command line."""
+
+from perfmodel.cli.main import main
+
+main()

@@ -1,0 +1,136 @@
+"""A table of designs in parts: what is a choice of labels in it, and the figures of one part.
+
+Points that differ in a label (an algorithm, the system, the trace) are compiled once per choice; a part holds points
+of one choice only, and is one unit of work wherever it is evaluated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from numbers import Real
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from perfmodel.analysis.evaluation import SCHEDULES, EvaluationOptions, Evaluator
+from perfmodel.compiled import compile
+from perfmodel.errors import InputError
+from perfmodel.machine.system import System, hardware
+from perfmodel.models.cost_power_area import models_for
+from perfmodel.parameter_paths import check_path, parameter_units, parameters
+from perfmodel.pytree import children
+from perfmodel.workload.graph import Graph
+
+
+def check(
+    graphs: Mapping[str, Graph],
+    system: System,
+    models: Any,
+    table: pd.DataFrame,
+    options: EvaluationOptions,
+) -> None:
+    """Everything that can be wrong with a sweep, before any work starts."""
+    if options.schedule not in SCHEDULES:
+        raise InputError(f"schedule: got {options.schedule!r}, expected one of {SCHEDULES}")
+    if options.batch_size is not None and not (
+        isinstance(options.batch_size, Real) and options.batch_size > 0
+    ):
+        raise InputError(f"batch_size: got {options.batch_size}, expected a positive number")
+    if options.dtype not in ("float64", "float32"):
+        raise InputError(f"dtype: got {options.dtype}, expected float64 or float32")
+    if options.economics is not None:
+        models_for(system, options.economics)
+    for names, part in _by_choice(table, models):
+        here, with_choice = apply_choices(system, models, names)
+        here = here.resized(graphs[str(names.get("trace", ""))].ranks)
+        known, units = parameters(here, with_choice), parameter_units(here, with_choice)
+        for column in part.columns:
+            if column not in names:
+                check_path(column, known)
+                if not pd.api.types.is_numeric_dtype(part[column]):
+                    raise InputError(
+                        f"points: {column} holds {part[column].iloc[0]!r}, expected numbers"
+                    )
+                zero = np.flatnonzero(part[column].to_numpy(float) == 0)
+                if units[column].endswith("/s") and len(zero):
+                    raise InputError(
+                        f"points: {column} is 0 in row {part.index[zero[0]]}; a rate must be positive"
+                    )
+
+
+def choices(table: pd.DataFrame, models: Any) -> list[str]:
+    """Columns that are choices rather than numbers."""
+    static = set(static_paths(models))
+    return [c for c in table.columns if c in ("system", "trace") or c in static]
+
+
+def static_paths(node: Any, prefix: str = "") -> Iterator[str]:
+    """Paths of the labels in a tree of models."""
+    fields = getattr(type(node), "__dataclass_fields__", {})
+    numbers = children(node)
+    for name in fields:
+        path = f"{prefix}{name}"
+        if name in numbers:
+            yield from static_paths(numbers[name], f"{path}.")
+        else:
+            yield path
+
+
+def apply_choices(system: System, models: Any, values: Mapping[str, Any]) -> tuple[System, Any]:
+    """System and models with some choices made."""
+    for path, value in values.items():
+        if path == "system":
+            system = hardware(str(value), dtype=system.dtype or "bf16")
+        elif path != "trace":
+            models = _replace_label(models, path.split("."), value)
+    return system, models
+
+
+def _replace_label(node: Any, words: list[str], value: Any) -> Any:
+    first, *rest = words
+    return replace(
+        node, **{first: _replace_label(getattr(node, first), rest, value) if rest else value}
+    )
+
+
+def _by_choice(table: pd.DataFrame, models: Any) -> Iterator[tuple[dict, pd.DataFrame]]:
+    names = choices(table, models)
+    if not names:
+        yield {}, table
+        return
+    for key, rows in table.groupby(names, sort=False, dropna=False):
+        yield dict(zip(names, key)), rows
+
+
+def split(table: pd.DataFrame, models: Any, part: int) -> Iterator[pd.DataFrame]:
+    """Parts of a table, each with one choice only; rows keep their index."""
+    for _, rows in _by_choice(table, models):
+        for at in range(0, len(rows), part):
+            yield rows.iloc[at : at + part]
+
+
+def evaluate_part(
+    compiled: dict,
+    graphs: Mapping[str, Graph],
+    system: System,
+    models: Any,
+    rows: pd.DataFrame,
+    options: EvaluationOptions,
+) -> pd.DataFrame:
+    """One part; `compiled` keeps the evaluators of earlier parts."""
+    names = choices(rows, models)
+    values = {n: rows[n].iloc[0] for n in names}
+    key = tuple(values.items())
+    if key not in compiled:
+        here, chosen = apply_choices(system, models, values)
+        graph = graphs[str(values.get("trace", ""))]
+        compiled[key] = Evaluator(compile(graph, here, chosen))
+    columns = [c for c in rows.columns if c not in names]
+    values = rows[columns].to_numpy(float).T.reshape(len(columns), len(rows))
+    figures: dict[str, Any] = compiled[key].figures(tuple(columns), values, options)
+    for name, texts in compiled[key].labels.items():
+        if name in figures:
+            figures[name] = pd.Index(texts).take(figures[name].astype(np.intp))
+    return rows.assign(**figures)

@@ -1,0 +1,196 @@
+"""One compiled graph on batches of designs: costs, makespans, gradients, and the figures of a sweep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.analysis.economics import columns as columns_of
+from perfmodel.compiled import Compiled
+from perfmodel.engine import bulk_cpu as engine
+from perfmodel.engine import bulk_jax as window
+from perfmodel.models.cost import check_costs
+from perfmodel.parameter_paths import parameters, with_parameters
+from perfmodel.vocabulary import CATEGORIES
+
+SCHEDULES = ("own", "frozen")
+"""Whose order of issue may be asked for."""
+
+ANSWERS = ("frozen", "own", "deadlock")
+"""Whose order of issue it was."""
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How a sweep is evaluated; part of what a resumed sweep must agree in."""
+
+    schedule: str = "own"
+    breakdown: bool = True
+    batch_size: float | None = None
+    dtype: str = "float64"
+    threads: int = 2
+    economics: Any = None
+
+
+class Evaluator:
+    """A compiled graph and its jitted costs, for batches of designs."""
+
+    def __init__(self, compiled: Compiled):
+        self.compiled = compiled
+        self._costs: dict[tuple[str, ...], Any] = {}
+        self._pull: dict[tuple[str, ...], Any] = {}
+
+    def costs(self, paths: tuple[str, ...], values: NDArray) -> NDArray[np.float64]:
+        """[S, D] cost table, from [P, D] parameter values."""
+        if self.compiled.batched:
+            c = self.compiled
+            at = with_parameters(c.system, c.models, dict(zip(paths, values)))
+            return np.asarray(c.evaluate(*at), np.float64)
+        if paths not in self._costs:
+            self._costs[paths] = jax.jit(
+                jax.vmap(partial(self._cost, paths), in_axes=1, out_axes=1)
+            )
+        return _padded(self._costs[paths], values)
+
+    def _cost(self, paths: tuple[str, ...], values: jax.Array) -> jax.Array:
+        c = self.compiled
+        return c.evaluate(*with_parameters(c.system, c.models, dict(zip(paths, values))))
+
+    def gradients(
+        self, paths: tuple[str, ...], values: NDArray, counts: NDArray, wanted: tuple[str, ...]
+    ) -> NDArray[np.float64]:
+        """[W, D] derivative of the makespan with respect to the wanted parameters.
+
+        Args:
+            paths, values: [P], [P, D] what the points set.
+            counts: [S, D] how often each cost stands on the critical path.
+            wanted: parameter paths.
+        """
+        key = (*paths, "|", *wanted)
+        if key not in self._pull:
+            c = self.compiled
+
+            def one(values, counts):
+                here, models = with_parameters(c.system, c.models, dict(zip(paths, values)))
+                known = parameters(here, models)
+                point = [jax.numpy.asarray(known[w], float) for w in wanted]
+
+                def cost(point):
+                    evaluate = c.smooth or c.evaluate
+                    return evaluate(*with_parameters(here, models, dict(zip(wanted, point))))
+
+                return jax.numpy.stack(jax.vjp(cost, point)[1](counts)[0])
+
+            self._pull[key] = jax.jit(jax.vmap(one, in_axes=1, out_axes=1))
+        return _padded(self._pull[key], values, counts.astype(float)) * self.compiled.unit
+
+    def makespans(
+        self, costs: NDArray, options: EvaluationOptions, *, paths: bool
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        """[D] makespan in the unit of the costs, [D] own order differs, [S, D] path counts (or empty).
+
+        Where a design's own order is the frozen one, the longest path answers.
+        """
+        c = self.compiled
+        if options.schedule == "frozen" or c.forced:
+            makespan, counts = self._frozen(costs, options, paths=paths)
+            return makespan, np.zeros(costs.shape[1], bool), counts
+        makespan, differs, counts = c.own(costs, paths=paths, threads=options.threads)
+        same = np.flatnonzero(~differs & np.isfinite(makespan))
+        if len(same):
+            here = np.ascontiguousarray(costs[:, same])
+            makespan[same], paths_there = self._frozen(here, options, paths=paths)
+            if paths:
+                counts[:, same] = paths_there
+        return makespan, differs, counts
+
+    def _frozen(
+        self, costs: NDArray, options: EvaluationOptions, *, paths: bool
+    ) -> tuple[NDArray, NDArray]:
+        """[D] makespan and [S, D] path counts (or empty) along the frozen order."""
+        plan, dtype, threads = self.compiled.plan, options.dtype, options.threads
+        if paths:
+            return engine.makespans_and_paths(plan, costs, dtype=dtype, threads=threads)
+        nothing = np.zeros((0, costs.shape[1]))
+        if jax.default_backend() != "cpu":  # an accelerator takes the batch in JAX
+            return window.makespans(self.window, costs, dtype=dtype), nothing
+        return engine.makespans(plan, costs, dtype=dtype, threads=threads), nothing
+
+    @cached_property
+    def window(self) -> window.Window:
+        """The reduced graph laid out for accelerators."""
+        return window.window(self.compiled.reduced)
+
+    def figures(
+        self, paths: tuple[str, ...], values: NDArray, options: EvaluationOptions
+    ) -> dict[str, NDArray]:
+        """All that a sweep says of some designs: [D] by column; `schedule` and `limited_by` as numbers of its `labels`.
+
+        Args:
+            paths, values: [P], [P, D] what the points set.
+        """
+        c, designs = self.compiled, values.shape[1]
+        costs = self.costs(paths, values) if paths else self._same(designs)
+        check_costs(costs)
+        makespan, differs, counts = self.makespans(costs, options, paths=options.breakdown)
+        seconds = makespan.astype(float) * c.unit
+        figures: dict[str, NDArray] = {"makespan_s": seconds}
+        if options.breakdown:
+            figures |= self._parts(seconds, costs, counts)
+            figures["limited_by"] = self._limits(paths, values, counts)
+        if options.economics is not None:
+            figures |= columns_of(c, list(paths), values, seconds, economics=options.economics)
+        figures["schedule"] = np.where(np.isnan(makespan), 2, differs)
+        if options.batch_size is not None:
+            figures["throughput_per_s"] = options.batch_size / seconds
+        return figures
+
+    @property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """What the numbers of some figures stand for."""
+        return {"schedule": ANSWERS, "limited_by": (*parameters(self.compiled.system), "none")}
+
+    def _same(self, designs: int) -> NDArray[np.float64]:
+        c = self.compiled
+        cost = np.asarray(c.evaluate(c.system, c.models), np.float64)
+        return np.repeat(cost[:, None], designs, axis=1)
+
+    def _parts(self, seconds: NDArray, costs: NDArray, counts: NDArray) -> dict[str, NDArray]:
+        """The critical path by category [s]."""
+        c = self.compiled
+        parts = {
+            f"{word}_s": np.einsum("sd,sd->d", counts[mine], costs[mine]) * c.unit
+            for word, mine in ((w, c.category == k) for k, w in enumerate(CATEGORIES))
+        }
+        spent = sum(parts[f"{word}_s"] for word in CATEGORIES[:3])
+        rest = seconds - spent - parts["waiting_s"]
+        parts["waiting_s"] += np.where(np.abs(rest) > 1e-9 * spent, rest, 0.0)
+        return parts
+
+    def _limits(self, paths: tuple[str, ...], values: NDArray, counts: NDArray) -> NDArray[np.intp]:
+        """Number of the system's parameter with the largest elasticity."""
+        known = parameters(self.compiled.system)
+        wanted, designs = tuple(known), values.shape[1]
+        slope = self.gradients(paths, values, counts, wanted)
+        point = np.stack(
+            [
+                values[paths.index(w)] if w in paths else np.full(designs, float(known[w]))
+                for w in wanted
+            ]
+        )
+        # an infinite capacity costs nothing
+        weight = np.abs(slope * np.where(slope == 0, 0.0, point))
+        return np.where(weight.max(axis=0) > 0, np.argmax(weight, axis=0), len(wanted))
+
+
+def _padded(function, *arrays: NDArray) -> NDArray[np.float64]:
+    """Call a batched function with the designs padded to a power of two: few shapes, few compilations."""
+    designs = arrays[0].shape[1]
+    size = 1 << max(designs - 1, 0).bit_length()
+    padded = [np.pad(a, ((0, 0), (0, size - designs)), mode="edge") for a in arrays]
+    return np.asarray(function(*padded), np.float64)[:, :designs]

@@ -1,0 +1,148 @@
+"""What is in a trace, and everything wrong with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.errors import InputError
+from perfmodel.findings import Finding, texts
+from perfmodel.vocabulary import COLLECTIVES, TYPE_NAMES, NodeType
+from perfmodel.workload.graph import Graph
+from perfmodel.workload.load import examine
+
+
+@dataclass(frozen=True)
+class Report:
+    """Contents and findings; `good` where nothing stops a prediction."""
+
+    source: str
+    graph: Graph | None
+    findings: tuple[Finding, ...]
+    good: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """For programs."""
+        found = [
+            {
+                "level": p.level,
+                "code": p.code,
+                "rank": p.rank,
+                "nodes": list(p.nodes),
+                "message": p.message,
+                "remedy": p.remedy,
+            }
+            for p in self.findings
+        ]
+        return {
+            "source": self.source,
+            "good": self.good,
+            **(contents(self.graph) if self.graph else {}),
+            "findings": found,
+        }
+
+    def text(self) -> str:
+        """For people."""
+        lines = [self.source]
+        if self.graph:
+            facts = contents(self.graph)
+            lines.append(f"  ranks              {facts['ranks']}")
+            lines.append(f"  nodes              {facts['nodes']:,}")
+            lines.append(f"  distinct programs  {facts['programs']}")
+            for word in ("types", "collectives", "groups", "resources"):
+                for key, value in facts[word].items():
+                    lines.append(f"  {word:<18} {key}: {value}")
+            for key in ("flops", "compute_bytes_B", "communication_B", "recorded_s"):
+                lines.append(f"  {key:<18} {facts[key]:.6g}")
+        found = f"{len(self.findings)} finding{'s' * (len(self.findings) != 1)}"
+        lines.append(found if self.findings else "nothing wrong with it")
+        lines += [f"  {text}" for text in texts(self.findings)]
+        return "\n".join(lines)
+
+
+def inspect_trace(
+    trace: Any, *, strict: bool = False, astra_sim: bool = False, **options: Any
+) -> Report:
+    """Read, join and check a trace without predicting anything.
+
+    Beyond `load`'s checks, the schedule is tried with every operation taking equal time, so that ranks that wait
+    for each other are found too.
+
+    Args:
+        trace, options: as for `load`.
+        strict: warnings count as errors.
+        astra_sim: also what ASTRA-sim would stop at or pass over in silence.
+    """
+    graph, problems = examine(trace, **options)
+    findings = list(problems.found)
+    if not problems.errors():
+        findings += _deadlock(graph)
+        if astra_sim:
+            from perfmodel.astra.findings import findings as of_astra
+
+            findings += of_astra(graph)
+    bad = any(strict or p.level == "error" for p in findings)
+    return Report(problems.source, graph, tuple(findings), not bad)
+
+
+def _deadlock(graph: Graph) -> list[Finding]:
+    """The schedule of equal durations on a flat network, for its deadlocks and for collectives that do not fit."""
+    from perfmodel.machine.system import NPU, Dimension, System
+    from perfmodel.schedule.list_schedule import different_calls, list_schedule
+    from perfmodel.schedule.tasks import build
+
+    flat = System(NPU(1.0, 1.0), (Dimension(1.0, 1.0, "switch", graph.ranks),), name="flat")
+    try:
+        tasks = build(graph, flat)
+        schedule = list_schedule(graph, tasks, np.ones(len(tasks.work)))
+    except InputError as error:
+        text = str(error).removeprefix(f"{graph.source}: ")
+        return [Finding("error", "deadlock", None, (), text)]
+    text = different_calls(graph, tasks, schedule).removeprefix(f"{graph.source}: ")
+    return [Finding("warning", "different-calls", None, (), text)] if text else []
+
+
+def contents(graph: Graph) -> dict[str, Any]:
+    """Counts and totals over all ranks; a message counts once, where it is sent."""
+    types: dict[str, int] = {}
+    collectives: dict[str, int] = {}
+    groups: dict[str, int] = {}
+    resources: dict[str, int] = {}
+    totals = dict.fromkeys(("flops", "compute_bytes_B", "communication_B", "recorded_s"), 0.0)
+    for p in graph.programs:
+        times = len(p.ranks)
+        for value, count in zip(*np.unique(p.type, return_counts=True)):
+            name = TYPE_NAMES.get(int(value), str(value))
+            types[name] = types.get(name, 0) + int(count) * times
+        for value, count in zip(*np.unique(p.comm_type[p.slot >= 0], return_counts=True)):
+            name = COLLECTIVES[int(value)]
+            collectives[name] = collectives.get(name, 0) + int(count) * times
+        for word in p.resources:
+            resources[word] = resources.get(word, 0) + times
+        totals["flops"] += _sum(p.flops) * times
+        totals["compute_bytes_B"] += _sum(p.bytes[p.type == NodeType.COMP]) * times
+        totals["communication_B"] += _sum(p.size[p.type != NodeType.COMM_RECV]) * times
+        totals["recorded_s"] += float(np.nansum(p.duration)) * times
+    used = np.unique(np.concatenate([p.groups.ravel() for p in graph.programs]))
+    for g in used:
+        size = len(graph.groups[g])
+        key = f"of {size} rank{'s' * (size != 1)}"
+        groups[key] = groups.get(key, 0) + 1
+    return {
+        "ranks": graph.ranks,
+        "nodes": len(graph),
+        "programs": len(graph.programs),
+        "types": types,
+        "collectives": collectives,
+        "groups": groups,
+        "resources": {k: f"{v} (over all ranks)" for k, v in resources.items()},
+        **totals,
+    }
+
+
+def _sum(values: NDArray[np.int64]) -> float:
+    """The sum of those present (-1 marks absent ones), in floats: integers would overflow."""
+    return float(np.maximum(values, 0).sum(dtype=float))

@@ -1,0 +1,287 @@
+"""Running the compiled simulator: memory for a run, repeats with more room, results, many designs."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.astra import kernel, state
+from perfmodel.astra.lower import Lowered
+from perfmodel.astra.tables import Tables
+from perfmodel.engine import longest_path
+from perfmodel.errors import InputError
+from perfmodel.schedule.frozen_graph import predecessors
+
+_POOL_WIDTHS = {
+    state.TIMERS: state.TIMER_W,
+    state.BATCHES: state.BATCH_W,
+    state.MESSAGES: state.MESSAGE_W,
+    state.CHUNKS: state.CHUNK_W,
+    state.CELLS: state.CELL_W,
+}
+_NAN = int(np.float64(np.nan).view(np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class EventGraph:
+    """The order of a run as a graph; V vertices in topological order.
+
+    ``finish[v] = max(finish[p] for p before v, default 0) + cost of v``
+
+    Attributes:
+        cost: i32 [V], row of the cost table, -1 for no cost.
+        pred_ptr: i64 [V+1]; pred: i32 [E], ascending and without repeats for each vertex.
+        node_first, node_last: i32 [N] by row of the trace, -1 for nodes that never ended: a node is issued
+            when all before `node_first` have finished, and ends with `node_last`.
+    """
+
+    cost: NDArray[np.int32]
+    pred_ptr: NDArray[np.int64]
+    pred: NDArray[np.int32]
+    node_first: NDArray[np.int32]
+    node_last: NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """Times of a simulation [ns], by row of the trace.
+
+    Attributes:
+        issue, finish: f64 [N], nan for nodes that were never issued or never ended.
+        rank_end: f64 [R], nan for ranks that did not finish.
+        ok: whether all ranks finished; else `waiting` has what a diagnosis needs.
+        digest: of the order of all decisions; equal digests have equal event graphs.
+        count: events that the simulator handled. events: the event graph, where it was recorded.
+    """
+
+    issue: NDArray[np.float64]
+    finish: NDArray[np.float64]
+    rank_end: NDArray[np.float64]
+    ok: bool
+    digest: int
+    count: int
+    events: EventGraph | None
+    waiting: Memory | None
+
+
+class Memory:
+    """Room for a run of one workload; grows when a run has exhausted it.
+
+    Attributes:
+        words: i64, the array `m` of the kernel after `simulate`; floats: the same as float64.
+    """
+
+    words: NDArray[np.int64]
+    floats: NDArray[np.float64]
+
+    def __init__(self, tables: Tables, rows: int, *, record: bool):
+        self.tables, self.rows, self.record = tables, rows, record
+        active = min(tables.places * tables.stations, tables.chunks)
+        flight = tables.ranks * (4 + 2 * active * tables.window)
+        self.room = {
+            state.HEAP: 64 + flight,
+            state.TIMERS: 64 + flight,
+            state.BATCHES: 64 + flight,
+            state.MESSAGES: 64 + flight,
+            state.CHUNKS: 64 + tables.ranks * (tables.chunks + tables.stations * tables.places),
+            state.CELLS: 64 + 4 * flight * record,
+            state.VERTEX_ROW: (1024 + 64 * tables.nodes) * record,
+            state.EDGE: (4096 + 128 * tables.nodes) * record,
+        }
+
+    def simulate(self, cost: NDArray[np.float64]) -> None:
+        """Run to the end, with more room where it did not suffice."""
+        while True:
+            self._prepare(cost)
+            kernel.simulate(self.tables.words, self.words, self.floats)
+            full = int(self.words[state.FULL])
+            if full == 0:
+                return
+            self.room[full] *= 4
+
+    def view(self, field: int, count: int, width: int = 1) -> NDArray[np.int64]:
+        """Records of the state as a table [count, width]."""
+        start = int(self.words[field])
+        return self.words[start : start + count * width].reshape(count, width)
+
+    def _prepare(self, cost: NDArray[np.float64]) -> None:
+        """A fresh state; memory of the size needed is used again."""
+        t, room = self.tables, self.room
+        rank_words = state.RANK_TURNS + 7 * t.levels
+        end = state.M_HEADER
+        header = np.zeros(end, np.int64)
+        buckets = 1 << int(room[state.MESSAGES]).bit_length()
+        for field, words in (
+            (state.COSTS, self.rows),
+            (state.HEAP, room[state.HEAP] * state.EVENT_W),
+            (state.BUCKETS, buckets),
+            (state.RANKS, t.ranks * rank_words),
+            (state.NODES, t.nodes * state.NODE_STATE_W),
+            (state.READY, t.nodes),
+            (state.DEFERRED, t.nodes),
+            (state.FAMILIES, t.members),
+            (state.STATIONS, t.ranks * t.stations * state.STATION_W),
+            (state.LEAVES, t.ranks * t.stations * t.places * self.record),
+            (state.LINKS, t.links * state.SERVER_W),
+            (state.SERVERS, t.servers * state.SERVER_W),
+            (state.CUSTOM_STATE, 2 * t.ranks * t.custom_room),
+            (state.VERTEX_ROW, room[state.VERTEX_ROW]),
+            (state.VERTEX_PTR, room[state.VERTEX_ROW] + 1),
+            (state.EDGE, room[state.EDGE]),
+        ):
+            header[field] = end
+            end += words
+        header[state.HEAP_END] = header[state.HEAP] + room[state.HEAP] * state.EVENT_W
+        header[state.VERTEX_END] = header[state.VERTEX_ROW] + room[state.VERTEX_ROW]
+        header[state.EDGE_END] = header[state.EDGE] + room[state.EDGE]
+        header[state.BUCKET_MASK] = buckets - 1
+        header[state.RANK_WORDS] = rank_words
+        header[state.CUSTOM_ROOM] = t.custom_room
+        header[state.RECORD] = int(self.record)
+        cleared = int(header[state.VERTEX_ROW])
+        for pool, width in _POOL_WIDTHS.items():
+            header[pool + state.POOL_SPARE] = end
+            header[pool + state.POOL_NEXT] = end + width
+            header[pool + state.POOL_WIDTH] = width
+            end += (room[pool] + 1) * width
+            header[pool + state.POOL_END] = end
+        if not hasattr(self, "words") or len(self.words) != end:
+            self.words = np.zeros(end, np.int64)
+            self.floats = self.words.view(np.float64)
+        self.words[:cleared] = 0
+        self.words[: len(header)] = header
+        self.floats[header[state.COSTS] : header[state.COSTS] + self.rows] = cost
+        self._fill_records()
+
+    def _fill_records(self) -> None:
+        t = self.tables
+        ranks = self.view(state.RANKS, t.ranks, int(self.words[state.RANK_WORDS]))
+        ranks[:, state.RANK_NODES] = t.rank_nodes
+        ranks[:, state.RANK_VERTEX : state.RANK_LAST + 4] = -1
+        ranks[:, state.RANK_END] = _NAN
+        nodes = self.view(state.NODES, t.nodes, state.NODE_STATE_W)
+        nodes[:, state.NODE_WAITS] = t.indegree
+        nodes[:, [state.NODE_ISSUE, state.NODE_FINISH]] = _NAN
+        nodes[:, [state.NODE_FIRST, state.NODE_LAST]] = -1
+        self.view(state.STATIONS, t.ranks * t.stations, state.STATION_W)[:, state.STATION_NODE] = -1
+        self.view(state.LINKS, t.links, state.SERVER_W)[:, state.SERVER_VERTEX] = -1
+        servers = self.view(state.SERVERS, t.servers, state.SERVER_W)
+        servers[:, [state.SERVER_VERTEX, state.SERVER_HEAD]] = -1
+
+
+def run(lowered: Lowered, cost: NDArray[np.float64], *, record: bool = False) -> Run:
+    """Simulate a workload at the given durations of its cost rows.
+
+    Args:
+        cost: f64 [S], [ns], none negative. record: also return the event graph.
+    """
+    cost = _checked(lowered, cost, 1)
+    memory = Memory(lowered.tables, len(lowered.rows), record=record)
+    memory.simulate(cost)
+    t, words = lowered.tables, memory.words
+    times = memory.view(state.NODES, t.nodes, state.NODE_STATE_W).view(np.float64)
+    issue, finish = np.empty(t.nodes), np.empty(t.nodes)
+    issue[lowered.order] = times[:, state.NODE_ISSUE]
+    finish[lowered.order] = times[:, state.NODE_FINISH]
+    ok = bool(words[state.FINISHED] == t.ranks)
+    return Run(
+        issue=issue,
+        finish=finish,
+        rank_end=_rank_ends(memory),
+        ok=ok,
+        digest=int(words[state.DIGEST : state.DIGEST + 1].view(np.uint64)[0]),
+        count=int(words[state.EVENTS]),
+        events=_event_graph(lowered, memory) if record else None,
+        waiting=None if ok else memory,
+    )
+
+
+def along(lowered: Lowered, run: Run, cost: NDArray[np.float64]) -> Run:
+    """The times of a run by the longest path over the order that it recorded: at any durations [S] of the cost rows.
+
+    At the durations of the run itself they are the run's own, to the last nanosecond.
+    """
+    events = run.events
+    if events is None or not run.ok:
+        raise ValueError("a longest path needs the recorded order of a run that ended")
+    levels = longest_path.cut(events.pred_ptr, events.pred, events.cost)
+    start, finish = longest_path.times(levels, cost)
+    issue, end = start[events.node_first], finish[events.node_last]
+    last = np.zeros(lowered.flat.ranks)
+    np.maximum.at(last, lowered.flat.rank, end)
+    return replace(run, issue=issue, finish=end, rank_end=last)
+
+
+def _rank_ends(memory: Memory) -> NDArray[np.float64]:
+    width = int(memory.words[state.RANK_WORDS])
+    ranks = memory.view(state.RANKS, memory.tables.ranks, width)
+    return np.ascontiguousarray(ranks[:, state.RANK_END]).view(np.float64)
+
+
+def run_many(
+    lowered: Lowered, cost: NDArray[np.float64], *, threads: int = 2
+) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
+    """Simulate D designs, each with its own order.
+
+    Args:
+        cost: f64 [S, D], durations of the cost rows [ns].
+
+    Returns:
+        Rank ends f64 [R, D] [ns], nan where a rank does not finish, and digests of the order u64 [D].
+    """
+    cost = _checked(lowered, cost, 2)
+    designs = cost.shape[1]
+    ends = np.empty((lowered.tables.ranks, designs))
+    digests = np.empty(designs, np.uint64)
+
+    def work(first: int) -> None:
+        memory = Memory(lowered.tables, len(lowered.rows), record=False)
+        for d in range(first, designs, threads):
+            memory.simulate(np.ascontiguousarray(cost[:, d]))
+            ends[:, d] = _rank_ends(memory)
+            digests[d] = memory.words[state.DIGEST : state.DIGEST + 1].view(np.uint64)[0]
+
+    if threads <= 1 or designs == 1:
+        threads = 1
+        work(0)
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(work, range(threads)))
+    return ends, digests
+
+
+def _checked(lowered: Lowered, cost: NDArray[np.float64], dimensions: int) -> NDArray[np.float64]:
+    cost = np.asarray(cost, np.float64)
+    if cost.ndim != dimensions or cost.shape[0] != len(lowered.rows):
+        raise InputError(
+            f"costs of shape {cost.shape}; expected {len(lowered.rows)} rows in {dimensions} dimensions"
+        )
+    if not np.isfinite(cost).all() or (cost < 0).any():
+        raise InputError("a duration is negative or not finite; check the parameters of the design")
+    return np.ascontiguousarray(cost)
+
+
+def _event_graph(lowered: Lowered, memory: Memory) -> EventGraph:
+    words = memory.words
+    vertices, edge_count = int(words[state.VERTICES]), int(words[state.EDGES])
+    degree = np.diff(memory.view(state.VERTEX_PTR, vertices + 1).ravel())
+    ptr, pred = predecessors(
+        memory.view(state.EDGE, edge_count).ravel(),
+        np.repeat(np.arange(vertices, dtype=np.int64), degree),
+        vertices,
+    )
+    nodes = memory.view(state.NODES, memory.tables.nodes, state.NODE_STATE_W)
+    first = np.empty(len(nodes), np.int32)
+    last = np.empty(len(nodes), np.int32)
+    first[lowered.order] = nodes[:, state.NODE_FIRST]
+    last[lowered.order] = nodes[:, state.NODE_LAST]
+    return EventGraph(
+        cost=memory.view(state.VERTEX_ROW, vertices).ravel().astype(np.int32),
+        pred_ptr=ptr,
+        pred=pred,
+        node_first=first,
+        node_last=last,
+    )

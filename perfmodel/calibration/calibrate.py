@@ -1,0 +1,331 @@
+"""Fit coefficients to measured durations of nodes and of whole steps, by gradient least squares.
+
+Predicted durations come from the same models as everything else, their derivatives from JAX; `least_squares` has
+the statistics. Whole steps are predicted along the critical path of the order of issue that fits the parameters:
+they are scheduled anew after each fit until the order stays.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from perfmodel.calibration import measurements as observed
+from perfmodel.calibration.least_squares import (
+    Fit,
+    Predict,
+    Priors,
+    check_determined,
+    cross_validate,
+    solve,
+)
+from perfmodel.compiled import compile
+from perfmodel.errors import InputError
+from perfmodel.machine.system import System
+from perfmodel.models.cost import Models
+from perfmodel.parameter_paths import check_path, parameter_units, with_parameters
+from perfmodel.parameter_paths import parameters as parameters_of
+from perfmodel.workload.graph import Graph
+
+Step = tuple[Graph, System, float]
+
+RESCHEDULES = 5
+"""How often whole steps are scheduled anew at the fitted parameters before their order is taken as it is."""
+
+OPEN = 10.0
+"""A coefficient whose 95 % interval spans more than this factor counts as left open by the measurements."""
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """Fitted parameters, and how far to trust them.
+
+    Attributes:
+        parameters: a row each: parameter, value, low, high, unit, start, prior, prior_sigma (nan: none).
+        system, models: with the fitted values.
+        residuals: the measurements, a row each: what was given (of whole steps: graph and system), kind, measured
+            duration_s, predicted_s, error (predicted / measured - 1), held_out_error (predicted by a fit without
+            this row's fold).
+        error: |error|, rows "in sample" and "held out", columns median, mean, max.
+        noise: relative standard deviation of a measurement, estimated.
+        settled: whole steps are predicted in the order of issue that fits the fitted parameters.
+    """
+
+    parameters: pd.DataFrame
+    system: System
+    models: Any
+    residuals: pd.DataFrame
+    error: pd.DataFrame
+    noise: float
+    settled: bool
+
+
+def calibrate(
+    measurements: pd.DataFrame | Sequence[pd.DataFrame | Step],
+    system: System,
+    parameters: str | Sequence[str] | Mapping[str, float | None],
+    *,
+    models: Any = None,
+    priors: Mapping[str, tuple[float, float]] | None = None,
+    folds: int = 5,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Calibration:
+    """Fit parameters of system and models to measured durations.
+
+    Args:
+        measurements: a table of measured nodes (columns: see `perfmodel.measurements`); or a list of such tables
+            and of whole steps, each (graph, system, measured makespan in s).
+        system: what the tables were measured on; the fit starts from its values, and the fitted go into it. The
+            systems of whole steps keep their own other values.
+        parameters: paths to fit, one path, or {path: start}; None starts from the value there is. A time that is 0
+            starts at half the shortest measurement.
+        models: what turns work into time; the fit starts from their values.
+        priors: {path: (median, sigma of the logarithm)}; 0.1 stands for about 10 %.
+        folds: of the cross-validation; 0 or 1 for none.
+        confidence: of the intervals.
+        seed: of the assignment to folds.
+
+    Warns:
+        UserWarning: a coefficient that the measurements leave open (its 95 % interval spans more than a factor of
+            10), or an efficiency above 1.
+
+    Raises:
+        InputError: a missing column, a duration that is missing or not positive, an unknown path (the nearest are
+            offered), a start that is not positive, a parameter that the measurements do not determine.
+
+    Example: one operation of 1 TFLOP that takes 2 ms where the peak would allow 1 ms.
+        >>> import pandas as pd
+        >>> from perfmodel.machine.system import NPU, System
+        >>> table = pd.DataFrame({"flops": [1e12], "bytes_B": [0.0], "duration_s": [2e-3]})
+        >>> fit = calibrate(table, System(NPU(1e15, 1e12)), ["compute.efficiency"], folds=0)
+        >>> round(fit.models.compute.efficiency, 6)
+        0.5
+    """
+    models = Models() if models is None else models
+    tables, steps = _sorted(measurements)
+    nodes = [observed.read(table, system) for table in tables]
+    duration = np.concatenate([*(n.duration for n in nodes), [float(s[2]) for s in steps]])
+    paths, start = _starts(parameters, system, models, duration)
+    for _, other, _ in steps:
+        for path in paths:
+            check_path(path, parameters_of(other, models))
+    prior = _priors({} if priors is None else priors, paths)
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence: got {confidence}, expected a fraction between 0 and 1")
+    theta, settled = np.log(start), not steps
+    for _ in range(RESCHEDULES if steps else 1):
+        whole = _predict_steps(steps, paths, theta, system, models)
+        predict = _together([_predict_nodes(n, paths, system, models) for n in nodes] + whole)
+        fit = solve(predict, duration, theta, prior)
+        theta = fit.theta
+        again = _predict_steps(steps, paths, theta, system, models)
+        before, after = [np.array([p(theta)[0][0] for p in w]) for w in (whole, again)]
+        settled = bool(np.allclose(before, after, rtol=0.0, atol=1e-9))
+        if settled:
+            break
+    if steps:
+        predict = _together([_predict_nodes(n, paths, system, models) for n in nodes] + again)
+    check_determined(fit, predict, np.log(start), paths, prior)
+    units = parameter_units(system, models)
+    for text in _doubts(paths, fit, prior, units):
+        warnings.warn(text, stacklevel=2)
+    held_out = cross_validate(predict, duration, np.log(start), prior, folds=folds, seed=seed)
+    values = np.exp(theta)
+    fitted, with_values = with_parameters(system, models, dict(zip(paths, map(float, values))))
+    residuals = _residuals(tables, nodes, steps, duration, np.exp(predict(theta)[0]), held_out)
+    return Calibration(
+        _table(paths, fit, prior, start, confidence, units),
+        fitted,
+        with_values,
+        residuals,
+        _errors(residuals),
+        fit.noise,
+        settled,
+    )
+
+
+def _sorted(measurements) -> tuple[list[pd.DataFrame], list[Step]]:
+    """Tables and whole steps apart."""
+    given = [measurements] if isinstance(measurements, pd.DataFrame) else list(measurements)
+    tables = [m for m in given if isinstance(m, pd.DataFrame)]
+    steps = [m for m in given if not isinstance(m, pd.DataFrame)]
+    for k, step in enumerate(steps):
+        if not (isinstance(step, tuple) and len(step) == 3 and isinstance(step[0], Graph)):
+            raise InputError(
+                f"measurements: item {k} is {type(step).__name__}, expected a DataFrame or "
+                "(graph, system, measured seconds)"
+            )
+        if not (np.isfinite(step[2]) and step[2] > 0):
+            raise InputError(f"measurements: step {k} took {step[2]} s, expected more than 0")
+    if not given:
+        raise InputError("measurements: none given")
+    return tables, steps
+
+
+def _starts(chosen, system, models, duration) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """Paths and start values, all positive."""
+    known = parameters_of(system, models)
+    units = parameter_units(system, models)
+    chosen = [chosen] if isinstance(chosen, str) else chosen
+    asked = dict(chosen) if isinstance(chosen, Mapping) else dict.fromkeys(chosen)
+    if not asked:
+        raise InputError("parameters: none given; expected paths such as compute.efficiency")
+    start = []
+    for path, value in asked.items():
+        check_path(path, known)
+        value = float(known[path] if value is None else value)
+        if value == 0 and units[path] == "s":
+            value = float(duration.min()) / 2
+        if not (np.isfinite(value) and value > 0):
+            raise InputError(
+                f"parameters: {path} starts at {value:g}, expected a positive number; "
+                "give one as {path: start}"
+            )
+        start.append(value)
+    return tuple(asked), np.array(start)
+
+
+def _priors(priors, paths) -> Priors:
+    """Means and standard deviations of the logarithms; inf where there is no prior."""
+    mean, sigma = np.zeros(len(paths)), np.full(len(paths), np.inf)
+    form = f"{{{paths[0]!r}: (median, sigma of the logarithm)}}, both > 0; sigma 0.1 stands for about 10 %"
+    if not isinstance(priors, Mapping):
+        raise InputError(f"priors: got {priors!r}, expected {form}")
+    for path, given in priors.items():
+        check_path(path, dict.fromkeys(paths))
+        try:
+            median, spread = map(float, given)
+        except (TypeError, ValueError):
+            median = spread = np.nan
+        if not (median > 0 and spread > 0 and np.isfinite(median) and np.isfinite(spread)):
+            raise InputError(f"priors: {path} has {given!r}, expected {form}")
+        k = paths.index(path)
+        mean[k], sigma[k] = np.log(median), spread
+    return Priors(mean, sigma)
+
+
+@partial(jax.jit, static_argnames=("keys", "paths"))
+def _log_node_times(theta, rows, system, models, *, keys, paths):
+    """ln t [m] of measured nodes in the order of their blocks, and its derivatives [m, P]."""
+
+    def times(theta):
+        moved = with_parameters(system, models, dict(zip(paths, jnp.exp(theta))))
+        return jnp.log(observed.predicted(keys, rows, *moved))
+
+    values, push = jax.linearize(times, theta)
+    return values, jax.vmap(push, out_axes=1)(jnp.eye(len(paths)))
+
+
+def _predict_nodes(nodes: observed.NodeTimes, paths, system: System, models: Any) -> Predict:
+    """ln t and its derivatives as a function of theta, in the table's order."""
+    order = np.argsort(nodes.place)
+
+    def predict(theta):
+        values, slopes = _log_node_times(
+            theta, nodes.rows, system, models, keys=nodes.keys, paths=paths
+        )
+        values = np.asarray(values)[order]
+        if not np.isfinite(values).all():
+            row = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise InputError(
+                f"measurements: row {row}: the models predict no positive duration for it; "
+                "fit an overhead or a latency, too, or leave the row out"
+            )
+        return values, np.asarray(slopes)[order]
+
+    return predict
+
+
+def _predict_steps(steps, paths, theta, system, models) -> list[Predict]:
+    """The same for whole steps, each scheduled at `theta` and frozen there."""
+    predictors: list[Predict] = []
+    for graph, own, _ in steps:
+        here = with_parameters(own, models, dict(zip(paths, map(float, np.exp(theta)))))
+        compiled = compile(graph, *here)
+
+        def log_time(theta, compiled=compiled):
+            values = dict(zip(paths, jnp.exp(theta)))
+            moved = with_parameters(compiled.system, compiled.models, values)
+            return jnp.log(compiled.makespan(*moved))
+
+        both = jax.jit(jax.value_and_grad(log_time))
+
+        def predict(theta, both=both):
+            value, slope = both(theta)
+            return np.atleast_1d(value), np.asarray(slope)[None]
+
+        predictors.append(predict)
+    return predictors
+
+
+def _together(parts: list[Predict]) -> Predict:
+    def predict(theta):
+        values, slopes = zip(*(part(theta) for part in parts))
+        return np.concatenate(values), np.concatenate(slopes)
+
+    return predict
+
+
+def _doubts(paths, fit: Fit, prior: Priors, units) -> list[str]:
+    """What is to be said of coefficients that the fit leaves open, or puts where they make no sense."""
+    found = []
+    low, high = fit.intervals(prior, 0.95)
+    for path, value, least, most in zip(paths, np.exp(fit.theta), low, high):
+        unit = "" if units[path] == "1" else f" {units[path]}"
+        said = f"{path} is {value:.3g}{unit}, 95 % interval {least:.3g} to {most:.3g}{unit}"
+        remedy = f"fit fewer coefficients, or give a prior, priors={{{path!r}: (median, sigma)}}"
+        if most > OPEN * least:
+            found.append(f"{said}: the measurements leave it open; {remedy}")
+        elif value > 1 + 1e-6 and units[path] == "1" and path.endswith("efficiency"):
+            found.append(
+                f"{said}: above 1, so the formula is not what happens or the measurements leave it open; {remedy}"
+            )
+    return found
+
+
+def _table(paths, fit: Fit, prior: Priors, start, confidence, units) -> pd.DataFrame:
+    low, high = fit.intervals(prior, confidence)
+    there = prior.there
+    return pd.DataFrame(
+        {
+            "parameter": paths,
+            "value": np.exp(fit.theta),
+            "low": low,
+            "high": high,
+            "unit": [units[path] for path in paths],
+            "start": start,
+            "prior": np.where(there, np.exp(prior.mean), np.nan),
+            "prior_sigma": np.where(there, prior.sigma, np.nan),
+        }
+    )
+
+
+def _residuals(tables, nodes, steps, duration, predicted, held_out) -> pd.DataFrame:
+    parts = [t.reset_index(drop=True).assign(kind=n.kinds) for t, n in zip(tables, nodes)]
+    if steps:
+        named = [(graph.source, system.name, "step") for graph, system, _ in steps]
+        parts.append(pd.DataFrame(named, columns=["graph", "system", "kind"]))
+    table = pd.concat(parts, ignore_index=True)
+    table["duration_s"] = duration
+    table["predicted_s"] = predicted
+    table["error"] = predicted / duration - 1
+    table["held_out_error"] = held_out / duration - 1
+    return table
+
+
+def _errors(residuals: pd.DataFrame) -> pd.DataFrame:
+    rows = {"in sample": residuals["error"].abs(), "held out": residuals["held_out_error"].abs()}
+    return pd.DataFrame(
+        {name: [r.median(), r.mean(), r.max()] for name, r in rows.items()},
+        index=["median", "mean", "max"],
+    ).T

@@ -1,0 +1,242 @@
+"""Measured durations, a row each, as costs that the models can predict.
+
+A table may mix four kinds of rows; the columns that a row fills say which it is:
+
+* `collective`, `size_B`, `ranks`: a collective of that kind in lower case, `size_B` one member's input as in a
+  trace (of an all-gather what one rank gives, not what it gets), `ranks` how many take part (0 to ranks - 1), or
+  a tuple of ranks;
+* `memory`, `size_B`: a load or store of "local" or "remote" memory;
+* `flops`, `bytes_B` (or `bytes`): an operation's work and the bytes that it moves;
+* `size_B` alone: a message from rank `source` to `target` (columns that may be left out: from 0 to 1).
+
+All have `duration_s`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from jax import Array
+from numpy.typing import NDArray
+
+from perfmodel.errors import InputError
+from perfmodel.machine.placement import hops, span
+from perfmodel.machine.system import System
+from perfmodel.models.cost import CostBlock, block_time
+from perfmodel.vocabulary import COLLECTIVES, COMMUNICATION, COMPUTE, MEMORY
+
+CATEGORY = {
+    "compute": COMPUTE,
+    "memory": MEMORY,
+    "collective": COMMUNICATION,
+    "point_to_point": COMMUNICATION,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class NodeTimes:
+    """m measured durations by block of equal kind.
+
+    Attributes:
+        keys: (ranks of the system that a block needs, `cost.CostBlock` key) of each block.
+        rows: [rows, 1 or 2] the work of each block.
+        place: row of the table of each row of the blocks, in their order.
+        duration: [m] measured [s], in the table's order.
+    """
+
+    keys: tuple[tuple[int, tuple[Hashable, ...]], ...]
+    rows: tuple[NDArray[np.float64], ...]
+    place: NDArray[np.int64]
+    duration: NDArray[np.float64]
+
+    @property
+    def kinds(self) -> list[str]:
+        """[m] what each row measured."""
+        words = np.empty(len(self.duration), dtype=object)
+        words[self.place] = [
+            str(key[0]) for (_, key), rows in zip(self.keys, self.rows) for _ in range(len(rows))
+        ]
+        return list(words)
+
+
+def predicted(
+    keys: tuple[tuple[int, tuple[Hashable, ...]], ...],
+    rows: Sequence[Array],
+    system: System,
+    models: Any,
+) -> Array:
+    """[m] durations of the rows of all blocks, in their order [s]; pure JAX in rows, system and models."""
+    parts = []
+    for (ranks, key), work in zip(keys, rows):
+        block = CostBlock(key, work, np.ones(1), CATEGORY[str(key[0])])  # type: ignore[arg-type]
+        time = block_time(block, system.resized(ranks), models)
+        parts.append(jnp.broadcast_to(time, (work.shape[0],)))
+    return jnp.concatenate(parts)
+
+
+def read(table: pd.DataFrame, system: System) -> NodeTimes:
+    """Check a table of measurements.
+
+    Args:
+        table: m rows; see the module's text.
+        system: what was measured; grows to the ranks of a collective where its file lets it.
+
+    Raises:
+        InputError: a missing column, a value that is missing, negative or not finite, an unknown collective, ranks
+            that the system does not have.
+    """
+    if not len(table):
+        raise InputError("measurements: the table is empty; expected one row per measurement")
+    duration = _numbers(table, "duration_s", np.ones(len(table), bool), positive=True)
+    blocks: dict[tuple[int, tuple[Hashable, ...]], list[tuple[int, list[float]]]] = {}
+    for row, key, work in _rows(table, system):
+        blocks.setdefault(key, []).append((row, work))
+    return NodeTimes(
+        tuple(blocks),
+        tuple(np.array([work for _, work in found], float) for found in blocks.values()),
+        np.array([row for found in blocks.values() for row, _ in found], np.int64),
+        duration,
+    )
+
+
+def _rows(table: pd.DataFrame, system: System):
+    """(row, key, work) of every row, kind by kind."""
+    kind = _kinds(table)
+    chosen = kind == "compute"
+    if chosen.any():
+        moved = "bytes_B" if "bytes_B" in table else "bytes"
+        flops, traffic = _numbers(table, "flops", chosen), _numbers(table, moved, chosen)
+        for row in np.flatnonzero(chosen):
+            yield row, (system.ranks, ("compute",)), [flops[row], traffic[row]]
+    size = _numbers(table, "size_B", ~chosen) if (~chosen).any() else np.zeros(0)
+    for row in np.flatnonzero(kind == "memory"):
+        yield row, (system.ranks, ("memory", _memory(table, int(row), system))), [size[row]]
+    chosen = kind == "collective"
+    if chosen.any() and "ranks" not in table:
+        raise InputError("measurements: collectives need the column ranks, how many take part")
+    for row in np.flatnonzero(chosen):
+        yield row, _collective(table, int(row), system), [size[row]]
+    for row in np.flatnonzero(kind == "point_to_point"):
+        yield row, _message(table, int(row), system), [size[row]]
+
+
+def _kinds(table: pd.DataFrame) -> NDArray[Any]:
+    """[m] what each row measured."""
+
+    def filled(*names: str) -> NDArray[np.bool_]:
+        there = [table[name].notna().to_numpy() for name in names if name in table]
+        return np.logical_or.reduce(there) if there else np.zeros(len(table), bool)
+
+    kind = np.select(
+        [
+            filled("collective"),
+            filled("memory"),
+            filled("flops", "bytes", "bytes_B"),
+            filled("size_B"),
+        ],
+        ["collective", "memory", "compute", "point_to_point"],
+        "",
+    )
+    if (kind == "").any():
+        row = int(np.flatnonzero(kind == "")[0])
+        raise InputError(
+            f"measurements: row {row} says not what was measured; expected flops and bytes_B, or "
+            f"size_B with or without collective; the columns are {', '.join(map(str, table))}"
+        )
+    return kind
+
+
+def _numbers(
+    table: pd.DataFrame, name: str, chosen: NDArray, *, positive: bool = False
+) -> NDArray[np.float64]:
+    """[m] a column of finite numbers, where chosen 0 or more, or more than 0."""
+    if name not in table:
+        near = difflib.get_close_matches(name, [str(c) for c in table], n=2, cutoff=0.4)
+        raise InputError(
+            f"measurements: no column {name}"
+            + (f"; did you mean {' or '.join(near)}?" if near else "")
+            + f" The columns are {', '.join(map(str, table))}"
+        )
+    values = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
+    wrong = chosen & ~(np.isfinite(values) & ((values > 0) if positive else (values >= 0)))
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        expected = (
+            "more than 0; leave out rows that were not measured"
+            if positive
+            else "0 or more (give 0 where there is no such work)"
+        )
+        raise InputError(
+            f"measurements: row {row}: {name} is {table[name].iloc[row]!r}, expected a finite number "
+            f"of {expected}"
+        )
+    return values
+
+
+def _memory(table: pd.DataFrame, row: int, system: System) -> str:
+    word = str(table["memory"].iloc[row])
+    if word not in ("local", "remote"):
+        raise InputError(
+            f'measurements: row {row}: memory is {word!r}, expected "local" or "remote"'
+        )
+    if word == "remote" and system.remote_memory is None:
+        raise InputError(f"measurements: row {row}: system {system.name} has no remote memory")
+    return word
+
+
+def _collective(table: pd.DataFrame, row: int, system: System):
+    word = str(table["collective"].iloc[row]).lower()
+    if word not in COLLECTIVES:
+        near = difflib.get_close_matches(word, COLLECTIVES, n=2, cutoff=0.4)
+        raise InputError(
+            f"measurements: row {row}: collective is {word!r}, expected one of "
+            f"{', '.join(near or COLLECTIVES)}"
+        )
+    members = _members(table["ranks"].iloc[row], row)
+    fitting = _sized(system, max(members) + 1)
+    return fitting.ranks, ("collective", word, span(members, fitting.sizes))
+
+
+def _members(ranks: Any, row: int) -> tuple[int, ...]:
+    """The ranks of a group, from their number or their list."""
+    listed = ranks if isinstance(ranks, (tuple, list)) else range(_whole(ranks, "ranks", row))
+    members = tuple(_whole(rank, "ranks", row) for rank in listed)
+    if len(members) < 2 or len(set(members)) < len(members):
+        raise InputError(
+            f"measurements: row {row}: ranks is {ranks!r}, expected 2 or more different ones"
+        )
+    return members
+
+
+def _whole(value: Any, name: str, row: int) -> int:
+    if isinstance(value, (int, float, np.number)) and value >= 0 and value == int(value):
+        return int(value)
+    raise InputError(f"measurements: row {row}: {name} is {value!r}, expected a whole number")
+
+
+def _message(table: pd.DataFrame, row: int, system: System):
+    source, target = (
+        _whole(table[name].iloc[row], name, row) if name in table else default
+        for name, default in (("source", 0), ("target", 1))
+    )
+    if source == target:
+        raise InputError(f"measurements: row {row}: a message of rank {source} to itself")
+    fitting = _sized(system, max(source, target) + 1)
+    return fitting.ranks, ("point_to_point", hops(source, target, fitting.network))
+
+
+def _sized(system: System, ranks: int) -> System:
+    """The system itself where it has the ranks, else grown to them, inner dimensions full."""
+    if not system.network:
+        raise InputError(f"measurements: system {system.name} has no network to communicate over")
+    if ranks <= system.ranks:
+        return system
+    inner = math.prod(max(d.built, d.size) for d in system.network[:-1])
+    return system.resized(-(-ranks // inner) * inner)

@@ -1,0 +1,385 @@
+"""The commands that answer "what should change": sensitivity, optimize, calibrate, compare."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from perfmodel.cli.options import (
+    DEFAULT_SYSTEM,
+    SYSTEM_KEYS,
+    TRACE_KEYS,
+    assignments,
+    check_kept,
+    listed,
+    number,
+    schedule_option,
+    system_options,
+    the_graph,
+    the_system,
+    trace_options,
+)
+from perfmodel.cli.output import (
+    PICTURES,
+    TABLES,
+    Source,
+    Target,
+    check_different,
+    counted,
+    json_text,
+    output_options,
+    save_plot,
+    show,
+    text_of,
+    write_table,
+)
+from perfmodel.errors import InputError
+
+FIGURE_UNITS = {"time": "s", "cost": "$", "power": "W", "energy": "J", "area": "m^2"}
+"""What a budget of a figure is in."""
+
+
+@click.command()
+@trace_options
+@system_options
+@click.option(
+    "--of",
+    default="makespan",
+    show_default=True,
+    help="makespan, or a part of the critical path: compute_s, memory_s, communication_s.",
+)
+@click.option("--second", is_flag=True, help="Also second derivatives.")
+@click.option(
+    "--moves",
+    is_flag=True,
+    help="Also how far each parameter can move before the critical path changes.",
+)
+@click.option(
+    "--plot", type=Target(*PICTURES), help="Write a tornado plot: FILE.png, .svg or .pdf."
+)
+@schedule_option
+@output_options
+def sensitivity(trace, of, second, moves, plot, schedule, as_json, output, **options) -> None:
+    """What the step time of TRACE depends on, parameter by parameter.
+
+    derivative is in seconds per SI unit of the parameter; elasticity is the change in per cent for one per cent more of
+    the parameter; share is the part of the critical path that depends on it.
+    """
+    from perfmodel.analysis.sensitivity import sensitivity as evaluate
+
+    graph = the_graph(trace, options)
+    system, models = the_system(graph, options)
+    table = evaluate(
+        graph,
+        system,
+        models,
+        of=of,
+        schedule=schedule,
+        second=second,
+        moves=moves,
+        tornado=bool(plot),
+    )
+    if plot:
+        save_plot("tornado", table, plot)
+    show(table, as_json, output)
+
+
+@click.command()
+@trace_options
+@system_options
+@click.option(
+    "--bound",
+    "bounds",
+    multiple=True,
+    required=True,
+    callback=assignments,
+    metavar="PATH=LOW:HIGH",
+    help="A parameter that may change; repeatable.",
+)
+@click.option(
+    "--objective",
+    default="time",
+    show_default=True,
+    help="time, energy, cost, power, area, or an expression of them.",
+)
+@click.option(
+    "--constraint",
+    "constraints",
+    multiple=True,
+    metavar="TEXT",
+    help='For example "network.0.bandwidth + network.1.bandwidth <= 1e12"; repeatable.',
+)
+@click.option(
+    "--budget",
+    "budgets",
+    multiple=True,
+    metavar="FIGURE=LIMIT",
+    help='At most so much of cost [$], power [W], energy [J], area [m^2] or a parameter: cost="2 M$"; repeatable.',
+)
+@click.option(
+    "--choose",
+    "choices",
+    multiple=True,
+    callback=assignments,
+    metavar="PATH=A,B",
+    help="Values to try all, for example system=dgx-h100,dgx-b200; repeatable.",
+)
+@click.option(
+    "--integer",
+    "integers",
+    multiple=True,
+    metavar="PATH",
+    help="A bounded parameter that must be whole; repeatable.",
+)
+@click.option(
+    "--starts",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Designs to start from.",
+)
+@schedule_option
+@output_options
+def optimize(
+    trace,
+    bounds,
+    objective,
+    constraints,
+    budgets,
+    choices,
+    integers,
+    starts,
+    schedule,
+    as_json,
+    output,
+    **options,
+) -> None:
+    """The hardware within bounds and a budget on which TRACE is fastest (or cheapest, ...).
+
+    Prints what was chosen, the optimum, the constraints with their multipliers (what one more unit of the limit buys)
+    and how it was found. -o writes the path of the search.
+    """
+    from perfmodel.optimization.optimize import optimize as solve
+    from perfmodel.parameter_paths import parameters
+
+    graph = the_graph(trace, options)
+    system, models = the_system(graph, options)
+    if "system" in choices:
+        check_kept("--choose", options, system)
+    limits: dict[str, tuple[float, float]] = {}
+    for path, interval in bounds.items():
+        low, colon, high = interval.partition(":")
+        if not colon:
+            raise InputError(f"--bound {path}={interval}: expected PATH=LOW:HIGH")
+        limits[path] = (number(path, low, system, models), number(path, high, system, models))
+    conditions = list(constraints)
+    for text in budgets:
+        figure, equals, limit = text.partition("=")
+        if not equals:
+            raise InputError(f"--budget {text}: expected FIGURE=LIMIT, for example cost=2e6")
+        conditions.append(f"{figure} <= {budget(figure.strip(), limit.strip(), system, models)}")
+    known = parameters(system, models)
+    tried: dict[str, list] = {}
+    for path, values in choices.items():
+        words = listed(values)
+        tried[path] = [number(path, w, system, models) for w in words] if path in known else words
+    found = solve(
+        graph,
+        system,
+        bounds=limits,
+        objective=objective,
+        constraints=conditions or None,
+        models=models,
+        choices=tried or None,
+        integers=integers,
+        starts=starts,
+        schedule=schedule,
+    )
+    if output:
+        write_table(found.path, output)
+    if as_json:
+        result = {
+            "parameters": found.parameters,
+            "choices": found.choices,
+            "objective": found.objective,
+            "bound": found.bound,
+            "makespan_s": found.makespan,
+            "own_makespan_s": found.own_makespan,
+            "evaluations": found.evaluations,
+            "multipliers": found.multipliers.to_dict(orient="records"),
+        }
+        click.echo(json_text(result))
+        return
+    for path, value in found.choices.items():
+        click.echo(f"chosen: {path} = {value if isinstance(value, str) else f'{value:.6g}'}")
+    click.echo(text_of(found.table()) + "\n")
+    click.echo(
+        f"step time {found.makespan:.9g} s (in its own order of issue {found.own_makespan:.9g} s)\n"
+        f"objective {found.objective:.9g}, nothing below {found.bound:.9g}, "
+        f"{counted(found.evaluations, 'model evaluation')}\n"
+    )
+    if len(found.multipliers):
+        click.echo(text_of(found.multipliers))
+
+
+def budget(figure: str, text: str, system: Any, models: Any) -> str:
+    """The limit of a --budget option: as it stands, or in SI where it carries a unit."""
+    from perfmodel import units
+    from perfmodel.parameter_paths import check_path, parameter_units
+
+    try:
+        if math.isfinite(float(text)):
+            return text
+    except ValueError:
+        known = {**FIGURE_UNITS, **parameter_units(system, models)}
+        check_path(figure, known)
+        return repr(units.parse(text, known[figure], where=f"--budget {figure}", zero=True))
+    raise InputError(f"--budget {figure}={text}: expected a finite number")
+
+
+@click.command()
+@click.argument("measurements", type=Source())
+@click.option(
+    "--fit",
+    "paths",
+    multiple=True,
+    required=True,
+    metavar="PATH",
+    help="A parameter to fit, such as compute.efficiency; repeatable.",
+)
+@click.option(
+    "--plot", type=Target(*PICTURES), help="Write a plot of the residuals: FILE.png, .svg or .pdf."
+)
+@click.option(
+    "--residuals",
+    type=Target(*TABLES),
+    help="Write measured and predicted durations, row by row: FILE.csv, .parquet or .json.",
+)
+@click.option("--confidence", default=0.95, show_default=True, help="Of the intervals.")
+@click.option(
+    "--system",
+    default=DEFAULT_SYSTEM,
+    show_default=True,
+    help="What was measured: a name in hwdb or a TOML file.",
+)
+@click.option("--dtype", default="bf16", show_default=True, help="Which peak rate counts.")
+@click.option(
+    "--saturating",
+    is_flag=True,
+    help="Let the network's bandwidth saturate with the size of a message (adds network.half_size).",
+)
+@output_options
+def calibrate(
+    measurements, paths, plot, residuals, confidence, system, dtype, saturating, as_json, output
+) -> None:
+    """Fit model coefficients to the measured durations in the CSV or Parquet file MEASUREMENTS.
+
+    \b
+    Each row is one measurement with duration_s and
+      flops, bytes_B             of a kernel, or
+      collective, size_B, ranks  of a collective (size_B: one member's input), or
+      size_B                     of a message
+    Prints the fitted values with confidence intervals, and the errors in sample and held out.
+    """
+    from perfmodel.calibration.calibrate import calibrate as fit
+    from perfmodel.machine.system import hardware
+    from perfmodel.models.cost import Models
+
+    check_different(plot, residuals, output)
+    models = Models()
+    if saturating:
+        from perfmodel.models.saturation import SaturatingAlphaBeta
+
+        models = models.replace(network=SaturatingAlphaBeta())
+    table = read_table(Path(measurements))
+    result = fit(
+        table, hardware(system, dtype=dtype), list(paths), models=models, confidence=confidence
+    )
+    if plot:
+        save_plot("residuals", result.residuals, plot)
+    if residuals:
+        write_table(result.residuals, residuals)
+    if output or as_json:
+        show(result.parameters, as_json, output)
+        return
+    click.echo(text_of(result.parameters, missing="") + "\n")
+    click.echo(text_of(result.error.reset_index(names=""), missing=""))
+
+
+def read_table(path: Path) -> Any:
+    """A CSV or Parquet file as a table."""
+    import pandas as pd
+    import pyarrow
+
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+    if path.suffix not in readers:
+        raise InputError(f"{path}: unknown table format {path.suffix!r}; use {', '.join(readers)}")
+    try:
+        return readers[path.suffix](path)
+    except (ValueError, pyarrow.ArrowException) as error:
+        raise InputError(f"{path}: is no table ({error})") from None
+
+
+@click.command()
+@trace_options
+@system_options
+@click.argument("second", required=False, type=Source(), metavar="[TRACE|SYSTEM]")
+@click.option(
+    "--with",
+    "other",
+    type=Source(),
+    metavar="TRACE|SYSTEM",
+    help="The same as the second argument: another trace, or another system (name or TOML file).",
+)
+@output_options
+def compare(trace, second, other, as_json, output, **options) -> None:
+    """TRACE on --system beside another trace on the same system, or the same trace on another system.
+
+    \b
+      perfmodel compare TRACE OTHER_TRACE
+      perfmodel compare TRACE dgx-b200 --system dgx-h100
+    A name in hwdb, or one ending in .toml, is a system. Columns a_* are of the first, b_* of the second.
+    """
+    from perfmodel.analysis.compare import compare as side_by_side
+    from perfmodel.machine.system import accelerators, systems
+    from perfmodel.prediction import predict
+
+    if (second is None) == (other is None):
+        given = "is given twice, as an argument and by --with" if second else "is missing"
+        raise click.UsageError(f"what to compare {trace} with {given}; perfmodel compare A B")
+    other = second or other
+    known = (*systems(), *accelerators())
+    if trace in known and not is_there(trace):
+        raise click.UsageError(
+            f"{trace} is a system; two systems are compared by a trace: "
+            f"perfmodel compare TRACE {other} --system {trace}"
+        )
+    if other not in known and not other.endswith(".toml") and not is_there(other):
+        near = difflib.get_close_matches(other, known, n=3, cutoff=0.6)
+        if near:
+            raise InputError(
+                f"{other}: no trace there, and no such system in hwdb; did you mean {' or '.join(near)}?"
+            )
+    graph = the_graph(trace, options)
+    one = predict(graph, *the_system(graph, options))
+    if other in known or other.endswith(".toml"):
+        two = predict(graph, *the_system(graph, {**options, "system": other}))
+    else:
+        another = the_graph(other, {k: options[k] for k in TRACE_KEYS})
+        two = predict(another, *the_system(another, {k: options[k] for k in SYSTEM_KEYS}))
+    if not (output or as_json):
+        for name, case in (("a", one), ("b", two)):
+            click.echo(f"{name}: {case.graph.source} on {case.compiled.system.name}")
+        click.echo()
+    show(side_by_side(one, two), as_json, output)
+
+
+def is_there(trace: str) -> bool:
+    """Whether files are there that the name of a trace (a folder, a file or a prefix) may mean."""
+    path = Path(trace)
+    return path.exists() or any(path.parent.glob(f"{glob.escape(path.name)}.*"))

@@ -1,0 +1,100 @@
+"""The command line: `perfmodel run | inspect | sweep | ...`.
+
+Exit status 0: done; 1: the input is wrong (one message on standard error, no traceback); 2: wrong usage.
+Modules are imported when a command needs them, so that `perfmodel --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from importlib import import_module
+
+import click
+
+from perfmodel.errors import InputError
+
+COMMANDS = {
+    "run": ("run", "Predict the step time of a trace and say why it is that time."),
+    "inspect": ("run", "What is in a trace, and everything wrong with it."),
+    "timeline": ("run", "When every node runs: a Perfetto / Chrome timeline, or a table."),
+    "sweep": ("sweep", "A trace on every combination of parameter values."),
+    "sensitivity": (
+        "analysis",
+        "What the time depends on: derivatives, elasticities, breakpoints.",
+    ),
+    "optimize": ("analysis", "The best hardware within bounds and a budget, by exact gradients."),
+    "calibrate": ("analysis", "Fit model coefficients to measured durations."),
+    "compare": ("analysis", "Two traces or two systems side by side."),
+    "astra-sim": ("astra", "In the place of ASTRA-sim's binaries: same flags, same result lines."),
+    "synth": ("synth", "Write a synthetic workload (GPT, FSDP, MoE, one collective, ...)."),
+    "systems": ("systems", "The systems in hwdb, their figures and where these come from."),
+    "convert": ("run", "Write a rank's trace file anew."),
+}
+"""Command -> module in `perfmodel.cli`, and what it does."""
+
+
+class Commands(click.Group):
+    """Imports a command's module only when it is called or its help is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        module = import_module(f"perfmodel.cli.{COMMANDS[name][0]}")
+        return getattr(module, name.replace("-", "_"))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="perfmodel")
+def cli() -> None:
+    """How long a training step takes on hardware that need not exist, why, and what to change.
+
+    TRACE is a Chakra execution trace of all ranks: a prefix ("dir/t" for dir/t.0.et, dir/t.1.et, ...) or a folder.
+    Systems are names (see `perfmodel systems`) or your own TOML file. Parameters are named by path, in SI:
+    npu.peak_flops, npu.memory_bandwidth, network.0.bandwidth, network.0.latency, compute.efficiency, ...
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: turns wrong input into one message and exit status 1."""
+    warnings.showwarning = _show_warning
+    try:
+        cli.main(args=arguments, standalone_mode=False)
+    except click.exceptions.Abort:
+        _fail("interrupted", 130)
+    except click.UsageError as error:
+        error.show()
+        sys.exit(2)
+    except click.ClickException as error:
+        _fail(error.format_message(), 1)
+    except InputError as error:
+        _fail(str(error), 1)
+    except MemoryError:
+        _fail("not enough memory for this input", 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        name = f"{error.filename}: " if error.filename else ""
+        _fail(f"{name}{error.strerror or error}", 1)
+
+
+def _fail(message: str, status: int) -> None:
+    click.echo(f"perfmodel: {message}", err=True)
+    sys.exit(status)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    click.echo(f"perfmodel: warning: {message}", err=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from perfmodel.cli.output import Source
+from perfmodel.errors import InputError, SystemFileError
+
+DEFAULT_SYSTEM = "dgx-h100"
+
+
+def stacked(*options: Callable) -> Callable:
+    """Several options as one decorator."""
+
+    def decorate(function: Callable) -> Callable:
+        return functools.reduce(lambda f, option: option(f), reversed(options), function)
+
+    return decorate
+
+
+def _group(ctx, parameter, values) -> dict[str, list[int]]:
+    groups: dict[str, list[int]] = {}
+    for text in values:
+        name, _, ranks = text.partition("=")
+        name = name.strip()
+        try:
+            members = [int(r) for r in ranks.split(",")]
+        except ValueError:
+            raise click.BadParameter(f"{text!r} is not NAME=RANK,RANK,...") from None
+        if not name:
+            raise click.BadParameter(f"{text!r} has no name; expected NAME=RANK,RANK,...")
+        if name in groups:
+            raise click.BadParameter(f"group {name!r} is defined twice")
+        repeated = [rank for rank, times in Counter(members).items() if times > 1]
+        if repeated:
+            raise click.BadParameter(f"{text!r} has rank {repeated[0]} twice")
+        groups[name] = members
+    return groups
+
+
+trace_options = stacked(
+    click.argument("trace", type=Source()),
+    click.option(
+        "--groups",
+        type=click.Path(),
+        help="Communicator group file (JSON), if not beside the trace.",
+    ),
+    click.option(
+        "--group",
+        multiple=True,
+        callback=_group,
+        metavar="NAME=0,1,...",
+        help="Define a group; repeatable.",
+    ),
+    click.option(
+        "--unknown-group",
+        type=click.Choice(["error", "world"]),
+        default="error",
+        show_default=True,
+        help="What to do with groups that nobody defines: stop, or take them as all ranks.",
+    ),
+    click.option(
+        "--dependencies",
+        type=click.Choice(["both", "data", "control"]),
+        default="both",
+        show_default=True,
+        help="Which edges count.",
+    ),
+    click.option(
+        "--zero-duration",
+        type=float,
+        default=0.5,
+        show_default=True,
+        metavar="US",
+        help="What a recorded duration of 0 whole microseconds means [us].",
+    ),
+    click.option("--strict", is_flag=True, help="Warnings about the trace are errors."),
+)
+TRACE_KEYS = ("groups", "group", "unknown_group", "dependencies", "zero_duration", "strict")
+
+
+def assignments(ctx, parameter, values) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in values:
+        path, equals, value = text.partition("=")
+        if not equals or not value:
+            raise click.BadParameter(f"{text!r} is not PATH=VALUE")
+        path = path.strip()
+        if path in pairs:
+            raise click.BadParameter(f"{path} is given twice")
+        pairs[path] = value.strip()
+    return pairs
+
+
+def listed(text: str) -> list[str]:
+    """The values between commas.
+
+    >>> listed("dgx-h100, dgx-b200")
+    ['dgx-h100', 'dgx-b200']
+    """
+    return [word.strip() for word in text.split(",")]
+
+
+schedule_option = click.option(
+    "--schedule",
+    type=click.Choice(["own", "frozen"]),
+    default="own",
+    show_default=True,
+    help="Order of issue: every design's own, or the reference design's.",
+)
+
+
+system_options = stacked(
+    click.option(
+        "--system",
+        default=DEFAULT_SYSTEM,
+        show_default=True,
+        help="A name in hwdb (`perfmodel systems` lists them) or a TOML file.",
+    ),
+    click.option(
+        "--dtype",
+        default="bf16",
+        show_default=True,
+        help="Which peak rate of the accelerator counts.",
+    ),
+    click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        callback=assignments,
+        metavar="PATH=VALUE",
+        help='Change a parameter: npu.peak_flops=2e15, or with a unit: network.0.latency="2 us"; repeatable.',
+    ),
+    click.option(
+        "--algorithm",
+        default=None,
+        help="Collective algorithm: auto, ring, halving-doubling, tree, direct; or one per dimension: ring,direct.",
+    ),
+    click.option(
+        "--prefer",
+        type=click.Choice(["work", "recorded"]),
+        default="work",
+        show_default=True,
+        help="Which counts where a node has both work and a recorded duration.",
+    ),
+)
+SYSTEM_KEYS = ("system", "dtype", "assignments", "algorithm", "prefer")
+
+
+def the_graph(trace: str, options: dict) -> Any:
+    """The graph that the trace options mean; prints its warnings."""
+    from perfmodel.workload.load import load
+
+    chosen = {k: options[k] for k in TRACE_KEYS}
+    chosen["zero_duration"] = chosen["zero_duration"] * 1e-6
+    graph = load(trace, **chosen)
+    for text in graph.warnings:
+        click.echo(f"perfmodel: {text}", err=True)
+    return graph
+
+
+def the_system(graph: Any, options: dict) -> tuple[Any, Any]:
+    """The system (of the graph's size) and models that the system options mean."""
+    from perfmodel.machine.system import hardware
+    from perfmodel.models.cost import Models
+    from perfmodel.models.network import AlphaBeta
+    from perfmodel.parameter_paths import with_parameters
+
+    system = hardware(options["system"], dtype=options["dtype"])
+    if not system.network and graph.ranks > 1:
+        raise SystemFileError(_no_network(system.name))
+    system = system.resized(graph.ranks)
+    models = Models(prefer=options["prefer"])
+    if options["algorithm"]:
+        words = options["algorithm"].split(",")
+        models = models.replace(
+            network=AlphaBeta(algorithm=words[0] if len(words) == 1 else tuple(words))
+        )
+    values = {
+        path: number(path, text, system, models) for path, text in options["assignments"].items()
+    }
+    return with_parameters(system, models, values)
+
+
+def _no_network(accelerator: str) -> str:
+    from perfmodel.machine.system_file import holders, systems
+
+    held = holders(accelerator)
+    offer = f"systems made of it: {', '.join(held)}" if held else f"systems: {', '.join(systems())}"
+    return f"system {accelerator!r}: is an accelerator without a network, for one rank; {offer}."
+
+
+def check_kept(option: str, options: dict, system: Any) -> None:
+    """Refuse --set of a system's parameter where `option` replaces the whole system, and it with it."""
+    from perfmodel.parameter_paths import parameters
+
+    known = parameters(system)
+    lost = [path for path in options["assignments"] if path in known]
+    if lost:
+        raise click.UsageError(
+            f"{option} system: replaces the whole system, so that --set {lost[0]} would be lost; "
+            f"leave one of the two out, or give a TOML file with the figure as a system"
+        )
+
+
+def number(path: str, text: str, system: Any, models: Any) -> float:
+    """A plain SI number, or one with a unit that fits the parameter.
+
+    Raises:
+        InputError: no such parameter, or a number that it cannot have.
+    """
+    from perfmodel import units
+    from perfmodel.parameter_paths import check_path, parameter_units
+
+    known = parameter_units(system, models)
+    check_path(path, known)
+    rate = known[path].endswith("/s")
+    try:
+        value = float(text)
+    except ValueError:
+        return units.parse(text, known[path], where=path, zero=not rate)
+    endless = value == math.inf and path == "npu.memory_capacity"
+    if not (math.isfinite(value) or endless) or value < 0 or (rate and not value):
+        wanted = "more than 0" if rate else "0 or more"
+        raise InputError(f"{path}: got {text}; expected a finite number, {wanted}")
+    return value

@@ -1,0 +1,189 @@
+"""What commands print and write: tables for people and for programs, files by their names' endings."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import click
+
+from perfmodel.errors import InputError
+from perfmodel.files import check_target, whole_file
+
+TABLES = (".csv", ".parquet", ".json")
+PICTURES = (".png", ".svg", ".pdf")
+
+LONGEST_TEXT = 60
+"""Longer texts in a printed table are shortened, so that its rows can be read."""
+
+
+class Target(click.ParamType):
+    """A file to write, checked before any work is done."""
+
+    name = "path"
+
+    def __init__(self, *endings: str):
+        self.endings = endings
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        check_target(value, self.endings)
+        return value
+
+
+class Timeline(click.ParamType):
+    """A trace-event file to write, or one with a further ending, checked before any work is done."""
+
+    name = "path"
+
+    def __init__(self, *more: str):
+        self.more = more
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        from perfmodel.report.timeline_file import ENDINGS
+
+        check_target(value, (*ENDINGS, *self.more))
+        return value
+
+
+class Folder(click.ParamType):
+    """A folder to write into, there already or not."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        if not value.strip():
+            raise InputError(f"{value!r}: is no folder to write; expected its name")
+        if Path(value).exists() and not Path(value).is_dir():
+            raise InputError(f"{value}: is a file; expected a folder to write")
+        return value
+
+
+class Source(click.ParamType):
+    """Something to read: any name but an empty one, which would mean the current folder."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        if not value.strip():
+            self.fail("is empty; expected the name of a file or folder", param, ctx)
+        return value
+
+
+def output_options(function: Any) -> Any:
+    """--json and -o of the commands that answer with a table."""
+    for option in (
+        click.option(
+            "-o",
+            "--output",
+            type=Target(*TABLES),
+            help="Write the table to FILE.csv, .parquet or .json.",
+        ),
+        click.option(
+            "--json", "as_json", is_flag=True, help="JSON on standard output, for programs."
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def show(table: Any, as_json: bool, output: str | None) -> None:
+    """Print a table for people or programs, or write it to a file whole or not at all."""
+    if output:
+        write_table(table, output)
+    elif as_json:
+        click.echo(_records(table))
+    else:
+        click.echo(text_of(table))
+
+
+def text_of(table: Any, *, missing: str = "NaN") -> str:
+    """A table for people: six significant digits, long texts shortened, no index."""
+    if not len(table):
+        return "(no rows)"
+    return table.map(_short).to_string(
+        index=False, float_format=lambda x: f"{x:.6g}", na_rep=missing
+    )
+
+
+def _short(value: Any) -> Any:
+    return shortened(value) if isinstance(value, str) else value
+
+
+def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
+    """The text, its middle left out where it is too long.
+
+    >>> shortened("abcdefghijkl", 9)
+    'abc...jkl'
+    """
+    if len(text) <= longest:
+        return text
+    end = (longest - 3) // 2
+    return f"{text[: longest - 3 - end]}...{text[len(text) - end :]}"
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "rank"), counted(2000, "rank")
+    ('1 rank', '2,000 ranks')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def json_text(value: Any) -> str:
+    """JSON as its standard has it: null for what is no finite number."""
+    return json.dumps(_plain(value), indent=1, allow_nan=False, default=str)
+
+
+def _plain(value: Any) -> Any:
+    """Python's own numbers, lists and dictionaries, None for nan and infinities."""
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _records(table: Any) -> str:
+    """A table as JSON, a row a line; numbers with all their digits, null for what is none or not finite."""
+    columns = [
+        _plain(table[name].astype(object).where(table[name].notna(), None)) for name in table
+    ]
+    names = [str(name) for name in table]
+    rows = (json.dumps(dict(zip(names, row)), default=str) for row in zip(*columns))
+    lines = ",\n ".join(rows)
+    return f"[\n {lines}\n]" if lines else "[]"
+
+
+def write_table(table: Any, path: str) -> None:
+    """Write by the name's ending: .csv, .parquet or .json (records)."""
+    check_target(path, TABLES)
+    with whole_file(path) as file:
+        if path.lower().endswith(".csv"):
+            table.to_csv(file, index=False)
+        elif path.lower().endswith(".parquet"):
+            table.to_parquet(file, index=False)
+        else:
+            file.write(_records(table).encode())
+
+
+def save_plot(name: str, table: Any, path: str) -> None:
+    """Draw a table with one of the plot functions into a file."""
+    from perfmodel.report import plot
+
+    axes = getattr(plot, name)(table)
+    with whole_file(path) as file:
+        kind = Path(path).suffix.lower().removeprefix(".")
+        axes.figure.savefig(file, format=kind, dpi=150, bbox_inches="tight")
+
+
+def check_different(*paths: str | None) -> None:
+    """Raise InputError where two outputs are the same file."""
+    given = [Path(path).resolve() for path in paths if path]
+    for path in given:
+        if given.count(path) > 1:
+            raise InputError(f"{path}: is to be written twice; name different files")

@@ -1,0 +1,182 @@
+"""The commands that read one trace: run, inspect, timeline, convert."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from perfmodel.cli.options import (
+    TRACE_KEYS,
+    system_options,
+    the_graph,
+    the_system,
+    trace_options,
+)
+from perfmodel.cli.output import (
+    Source,
+    Target,
+    Timeline,
+    check_different,
+    counted,
+    json_text,
+    output_options,
+    show,
+    text_of,
+    write_table,
+)
+
+
+@click.command()
+@trace_options
+@system_options
+@click.option(
+    "--timeline",
+    "timeline_file",
+    type=Timeline(),
+    help="Also write a Perfetto / Chrome timeline: FILE.json or FILE.json.gz.",
+)
+@click.option(
+    "--nodes",
+    "node_count",
+    type=click.IntRange(min=0),
+    default=12,
+    show_default=True,
+    help="Rows of the critical path to print.",
+)
+@output_options
+def run(trace, timeline_file, node_count, as_json, output, **options) -> None:
+    """Predict the step time of TRACE and say why it is that time.
+
+    Prints the makespan, each rank's breakdown (compute + exposed memory + exposed communication + idle), and the
+    longest parts of the critical path. -o writes the timeline table of every node.
+    """
+    from perfmodel.prediction import predict
+    from perfmodel.report.tables import breakdown, critical_path, timeline
+
+    check_different(timeline_file, output)
+    graph = the_graph(trace, options)
+    system, models = the_system(graph, options)
+    prediction = predict(graph, system, models)
+    per_rank, path = breakdown(prediction), critical_path(prediction)
+    on_path = breakdown(prediction, by="critical_path")
+    if timeline_file:
+        from perfmodel.report.timeline_file import write_timeline
+
+        write_timeline(prediction, timeline_file)
+    if output:
+        write_table(timeline(prediction), output)
+    if as_json:
+        result = {
+            "makespan_s": prediction.makespan,
+            "system": system.name,
+            "ranks": graph.ranks,
+            "nodes": len(graph),
+            "breakdown": per_rank.to_dict(orient="records"),
+            "critical_path_breakdown": on_path.to_dict(orient="records")[0],
+            "critical_path": path.to_dict(orient="records"),
+        }
+        click.echo(json_text(result))
+        return
+    _print_prediction(prediction, per_rank, on_path)
+    if node_count:
+        _print_longest(path, node_count)
+
+
+def _print_prediction(prediction: Any, per_rank: Any, on_path: Any) -> None:
+    """The step time and its breakdowns for people; of ranks that are alike the first."""
+    from perfmodel import units
+
+    graph, system = prediction.graph, prediction.compiled.system
+    size = f"{counted(graph.ranks, 'rank')}, {counted(len(graph), 'node')}"
+    click.echo(f"{graph.source}: {size} on {system.name}")
+    click.echo(
+        f"step time  {units.format(prediction.makespan, 's')}  ({prediction.makespan:.9g} s)\n"
+    )
+    click.echo("critical path [s]")
+    click.echo(text_of(on_path) + "\n")
+    click.echo("per rank [s]")
+    same = per_rank.drop(columns="rank").drop_duplicates()
+    click.echo(text_of(per_rank.loc[same.index]))
+    more = len(per_rank) - len(same)
+    if more:
+        verb = "is" if more == 1 else "are"
+        click.echo(f"({counted(more, 'more rank')} {verb} equal to one of these; --json has all)")
+
+
+def _print_longest(path: Any, node_count: int) -> None:
+    """The nodes that take up most of the critical path."""
+    longest = path.sort_values("on_path_s", ascending=False).head(node_count)
+    click.echo(f"\nlongest on the critical path, {len(longest)} of {counted(len(path), 'node')}")
+    click.echo(
+        text_of(longest[["rank", "node_id", "name", "type", "start_s", "on_path_s", "share"]])
+    )
+
+
+@click.command()
+@trace_options
+@click.option(
+    "--astra-sim",
+    is_flag=True,
+    help="Also what ASTRA-sim would stop at, hang on or pass over in silence.",
+)
+@click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for programs.")
+def inspect(trace, as_json, astra_sim, **options) -> None:
+    """What is in TRACE, and everything wrong with it.
+
+    Exit status 1 where there are errors (with --strict: or warnings), also after the listing.
+    """
+    from perfmodel.analysis.inspection import inspect_trace
+
+    chosen = {k: options[k] for k in TRACE_KEYS if k != "strict"}
+    chosen["zero_duration"] = chosen["zero_duration"] * 1e-6
+    report = inspect_trace(trace, strict=options["strict"], astra_sim=astra_sim, **chosen)
+    click.echo(json_text(report.as_dict()) if as_json else report.text())
+    if not report.good:
+        sys.exit(1)
+
+
+@click.command()
+@trace_options
+@system_options
+@click.option("--rank", "ranks", multiple=True, type=int, help="Only this rank; repeatable.")
+@click.option("--json", "as_json", is_flag=True, help="The table as JSON on standard output.")
+@click.option(
+    "-o",
+    "--output",
+    type=Timeline(".csv", ".parquet"),
+    help="FILE.json or FILE.json.gz for Perfetto; or the table: FILE.csv, FILE.parquet.",
+)
+def timeline(trace, ranks, as_json, output, **options) -> None:
+    """When every node of TRACE runs: a Perfetto / Chrome timeline, or a table.
+
+    Prints the table of all nodes; -o writes a timeline for ui.perfetto.dev, or the table.
+    """
+    from perfmodel.prediction import predict
+    from perfmodel.report.tables import timeline as table
+    from perfmodel.report.timeline_file import ENDINGS, write_timeline
+
+    graph = the_graph(trace, options)
+    prediction = predict(graph, *the_system(graph, options))
+    if output and output.lower().endswith(ENDINGS):
+        write_timeline(prediction, output, ranks=list(ranks) or None)
+    else:
+        show(table(prediction, list(ranks) or None), as_json, output)
+    if output:
+        click.echo(f"{output}: written", err=True)
+
+
+@click.command()
+@click.argument("source", type=Source())
+@click.argument("target", type=Target())
+def convert(source, target) -> None:
+    """Write the trace SOURCE (one rank's file) anew as TARGET, in the current wire format.
+
+    A TARGET ending in .gz is compressed. Unknown fields are kept.
+    """
+    from perfmodel.trace import chakra
+
+    records = chakra.messages(source)
+    chakra.write(target, next(records, None), records)
+    click.echo(f"{target}: written", err=True)

@@ -1,0 +1,164 @@
+"""A graph made ready for any rates: what depends on the graph and on the network's shape, done once.
+
+`compile` merges equal ranks, schedules at the reference design and freezes the order as edges. What depends on rates
+comes after it and is cheap, differentiable and batched.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.engine import bulk_cpu as engine
+from perfmodel.engine import longest_path
+from perfmodel.engine.reduction import Reduced, reduce
+from perfmodel.machine.system import System
+from perfmodel.models.cost import Models, durations
+from perfmodel.parameter_paths import check_values
+from perfmodel.schedule.forced_order import order_is_forced
+from perfmodel.schedule.frozen_graph import Events, reverse
+from perfmodel.schedule.list_schedule import different_calls, freeze, list_schedule, makespans
+from perfmodel.schedule.tasks import Tasks, build
+from perfmodel.vocabulary import NodeType
+from perfmodel.workload.graph import Graph
+
+Own = Callable[..., tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[Any]]]
+
+
+class Lowering(Protocol):
+    """Models that lower a graph in their own way (ASTRA-sim's messages) bring this method."""
+
+    def lower(self, graph: Graph, system: System) -> Compiled: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """A graph on a network shape, scheduled at a reference design; ready for any rates.
+
+    Attributes:
+        graph, system, models: what was compiled; system is the reference design.
+        rank_class: [R] i32, class of each rank; representative: [C] a rank of each class.
+        offset: [C+1] i64, first task of each class; a class has as many tasks as its ranks have nodes.
+        events: the frozen graph; `first` and `last` of every task.
+        category: [S] i8, category of each distinct cost (`vocabulary.CATEGORIES`).
+        evaluate: (system, models) -> [S] costs in `unit`, pure JAX.
+        own: (costs [S, D], paths=bool) -> makespan [D], order differs [D], path counts [S, D] of those that differ:
+            every design's own schedule.
+        forced: the order holds on every design, dependencies leave no other.
+        partner: [n] i32, the send that feeds each receive, -1 else.
+        unit: seconds per unit of the costs.
+        batched: `evaluate` takes arrays of designs itself and is not traced (whole nanoseconds).
+        smooth: what to differentiate where `evaluate` cannot be; None where it can.
+    """
+
+    graph: Graph
+    system: System
+    models: Any
+    rank_class: NDArray[np.int32]
+    representative: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    events: Events
+    category: NDArray[np.int8]
+    evaluate: Callable[[System, Any], jax.Array]
+    own: Own
+    forced: bool
+    partner: NDArray[np.int32]
+    unit: float = 1.0
+    batched: bool = False
+    smooth: Callable[[System, Any], Any] | None = None
+
+    @cached_property
+    def levels(self) -> longest_path.Levels:
+        """The frozen graph cut for the JAX longest path."""
+        return longest_path.cut(self.events.pred_ptr, self.events.pred, self.events.cost)
+
+    @cached_property
+    def tails(self) -> longest_path.Levels:
+        """The frozen graph backwards: longest path from each vertex to the end."""
+        ptr, pred, cost = _backwards(self.events)
+        return longest_path.cut(ptr, pred, cost)
+
+    @cached_property
+    def reduced(self) -> Reduced:
+        """The frozen graph after exact reduction."""
+        return reduce(self.events, len(self.category))
+
+    @cached_property
+    def plan(self) -> engine.Plan:
+        """The reduced graph laid out for the bulk engine."""
+        return engine.plan(self.reduced)
+
+    def tasks_of(self, rank: int) -> slice:
+        """The tasks that stand for a rank's nodes."""
+        c = self.rank_class[rank]
+        return slice(int(self.offset[c]), int(self.offset[c + 1]))
+
+    def makespan(self, system: System, models: Any) -> jax.Array:
+        """The frozen longest path at other rates [s]: jit, vmap and grad work through it."""
+        evaluate = self.smooth or self.evaluate
+        return longest_path.makespan(self.levels, evaluate(system, models)) * self.unit
+
+
+def compile(
+    graph: Graph, system: System, models: Any = None, *, merge_ranks: bool = True
+) -> Compiled:
+    """Schedule a graph at a reference design and freeze the order.
+
+    Args:
+        graph: the workload.
+        system: the reference design; resized to the graph's ranks where its file lets it grow.
+        models: what turns work into time, `Models()` by default.
+        merge_ranks: let one rank stand for all equal ones (exact).
+
+    Raises:
+        InputError: the system cannot have the graph's ranks; a parameter or a duration that is negative or no number.
+        DeadlockError: ranks wait for each other.
+    """
+    models = Models() if models is None else models
+    system = system.resized(graph.ranks)
+    check_values(system, models)
+    if hasattr(models, "lower"):
+        return models.lower(graph, system)
+    tasks = build(graph, system, prefer=models.prefer, merge_ranks=merge_ranks)
+    evaluate = jax.jit(partial(durations, tasks.work))
+    schedule = list_schedule(graph, tasks, np.asarray(evaluate(system, models), np.float64))
+    if text := different_calls(graph, tasks, schedule):
+        warnings.warn(text, stacklevel=2)
+    events = freeze(tasks, schedule)
+    return Compiled(
+        graph=graph,
+        system=system,
+        models=models,
+        rank_class=tasks.rank_class,
+        representative=tasks.representative,
+        offset=tasks.offset,
+        events=events,
+        category=tasks.work.category,
+        evaluate=evaluate,
+        own=partial(makespans, tasks, expected=schedule.order),
+        forced=order_is_forced(tasks, schedule, events),
+        partner=_feeding(tasks),
+    )
+
+
+def _feeding(tasks: Tasks) -> NDArray[np.int32]:
+    receives = tasks.type == NodeType.COMM_RECV
+    return np.where(receives, tasks.partner, -1)
+
+
+def _backwards(events: Events):
+    """The same graph with every edge turned round, numbered from the end."""
+    n = len(events)
+    ptr, succ = reverse(events.pred_ptr, events.pred)
+    degree = np.diff(ptr)[::-1]
+    new_ptr = np.concatenate([[0], np.cumsum(degree)]).astype(np.int64)
+    begin = ptr[:-1][::-1]
+    at = np.repeat(begin - new_ptr[:-1], degree) + np.arange(len(succ))
+    return new_ptr, (n - 1 - succ[at]).astype(np.int32), events.cost[::-1].copy()

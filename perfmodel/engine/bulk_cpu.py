@@ -1,0 +1,281 @@
+"""Bulk evaluation on the host: the makespan of one reduced graph on very many designs.
+
+Vertices are visited in topological order, each as one vector operation over a tile of designs
+(``F[v] = max(F[u] for u before v) + C[cost of v]``). A finish time is kept only as long as something still needs
+it: slots are assigned by liveness, so that the window of live values and the tile stay in the cache, and memory is
+bounded by window x tile whatever the number of vertices and designs. Tiles are shared out over threads.
+
+The derivative of the makespan with respect to a cost is how often the cost stands on the critical path. On the way
+forward the engine notes which predecessor was last, a byte per vertex and design; on the way back a byte says
+whether the vertex is on the design's path, and goes to that predecessor. Bytes are cheap: the way back is a vector
+operation over the tile, too, and vertices on nobody's path are passed over.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numba
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from perfmodel.engine import bulk_cpu_kernels as kernels
+from perfmodel.engine.reduction import Reduced
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+CACHE = 256 * 1024
+"""Bytes that the live finish times and the table of costs of a tile may take: well within a second-level cache."""
+
+TILES = (256, 1024)
+"""Fewest and most designs per tile; shorter rows cost more than a larger cache does."""
+
+MEMORY = 128 * 1024 * 1024
+"""Bytes that a tile may take in all, which narrows the tiles of graphs with very many live values."""
+
+REUSE = 4
+"""Costs that serve this many vertices on average are tabulated per tile; others are summed up when needed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A reduced graph laid out for the engine.
+
+    Attributes:
+        cost: [V] u32, row of the combined costs.
+        ptr, slot_in: [V+1], [E] u32, slots of each vertex's predecessors.
+        slot: [V] u32, where the finish time goes; slots: number of them.
+        choice: integer type that can number the predecessors of any vertex.
+        matrix, spread: (pointers, columns, weights) of the graph's combination of costs, and of its transpose.
+        reduced: the graph.
+    """
+
+    cost: NDArray[np.uint32]
+    ptr: NDArray[np.uint32]
+    slot_in: NDArray[np.uint32]
+    slot: NDArray[np.uint32]
+    slots: int
+    choice: DTypeLike
+    matrix: tuple[NDArray, ...]
+    spread: tuple[NDArray, ...]
+    reduced: Reduced
+
+    @property
+    def graph(self) -> tuple[NDArray, ...]:
+        """What the kernels visit."""
+        return self.cost, self.ptr, self.slot_in, self.slot
+
+
+def plan(reduced: Reduced) -> Plan:
+    """Assign slots by liveness."""
+    slot, slots = _slots(reduced.pred_ptr, reduced.pred)
+    return Plan(
+        reduced.cost.astype(np.uint32),
+        reduced.pred_ptr.astype(np.uint32),
+        slot[reduced.pred],
+        slot,
+        slots,
+        np.min_scalar_type(int(np.diff(reduced.pred_ptr).max())),
+        _parts(reduced.combination),
+        _parts(reduced.combination.T.tocsr()),
+        reduced,
+    )
+
+
+def _parts(matrix: sparse.csr_array) -> tuple[NDArray, NDArray, NDArray]:
+    return matrix.indptr.astype(np.uint32), matrix.indices.astype(np.uint32), matrix.data
+
+
+@numba.njit(cache=True)
+def _slots(ptr, pred):
+    """Slot of each vertex: one that nobody needs any more, else a new one."""
+    n = ptr.size - 1
+    last_use = np.arange(n)
+    for v in range(n):
+        for e in range(ptr[v], ptr[v + 1]):
+            last_use[pred[e]] = v
+    last_use[n - 1] = n
+    # vertices by last use
+    count = np.zeros(n + 2, np.int64)
+    for v in range(n):
+        count[last_use[v] + 1] += 1
+    count = np.cumsum(count)
+    by_use = np.empty(n, np.int64)
+    fill = count.copy()
+    for v in range(n):
+        by_use[fill[last_use[v]]] = v
+        fill[last_use[v]] += 1
+    slot = np.empty(n, np.uint32)
+    free = np.empty(n + 1, np.uint32)
+    free_count = 0
+    slots = 0
+    for v in range(n):
+        if free_count:
+            free_count -= 1
+            slot[v] = free[free_count]
+        else:
+            slot[v] = slots
+            slots += 1
+        for k in range(count[v], count[v + 1]):
+            free[free_count] = slot[by_use[k]]
+            free_count += 1
+    return slot, slots
+
+
+def makespans(
+    plan: Plan,
+    costs: NDArray[np.floating],
+    *,
+    dtype: DTypeLike = np.float64,
+    threads: int = 2,
+    tile: int | None = None,
+) -> NDArray[np.floating]:
+    """The makespan on every design.
+
+    Args:
+        plan: a reduced graph.
+        costs: [S, D] duration of each distinct cost on each design [s].
+        dtype: float64, or float32 (resolves 1 us at 10 s).
+        threads: tiles are shared out over this many threads.
+        tile: designs per tile; by default as many as the cache holds.
+
+    Returns:
+        [D] makespan [s].
+    """
+    costs = np.ascontiguousarray(costs)
+    makespan = np.empty(costs.shape[1], dtype)
+    nothing = np.empty(0, plan.choice)
+
+    def work(tiles: list[slice]) -> None:
+        room = _Room(plan, costs, _widest(tiles), dtype)
+        for part in tiles:
+            makespan[part] = room.finish(part, nothing)
+
+    _share(work, _tiles(plan, costs.shape[1], dtype, threads, tile), threads)
+    return makespan
+
+
+def makespans_and_paths(
+    plan: Plan,
+    costs: NDArray[np.floating],
+    *,
+    dtype: DTypeLike = np.float64,
+    threads: int = 2,
+    tile: int | None = None,
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """The makespan and its derivative with respect to each distinct cost.
+
+    Args:
+        as for `makespans`.
+
+    Returns:
+        [D] makespan [s], and [S, D] how often each distinct cost stands on the critical path. At ties the path
+        through the predecessor with the lowest number counts: a one-sided derivative.
+    """
+    costs = np.ascontiguousarray(costs)
+    makespan = np.empty(costs.shape[1], dtype)
+    paths = np.empty(costs.shape, np.float64)
+
+    def work(tiles: list[slice]) -> None:
+        most = _widest(tiles)
+        room = _Room(plan, costs, most, dtype)
+        chosen = np.empty(len(plan.cost) * most, plan.choice)
+        on = np.zeros(plan.slots * most, np.uint8)
+        counts = np.empty(plan.reduced.combination.shape[0] * most, np.uint32)
+        often = np.empty(len(costs) * most)
+        for part in tiles:
+            makespan[part] = room.finish(part, chosen)
+            width, zero = np.uint64(part.stop - part.start), np.uint64(0)
+            counts[:] = 0
+            kernels.trace_back(plan.graph, chosen, on, counts, width)
+            kernels.product(plan.spread, counts, width, zero, often, width)
+            paths[:, part] = often[: len(costs) * int(width)].reshape(len(costs), -1)
+
+    tiles = _tiles(plan, costs.shape[1], dtype, threads, tile, choices=True)
+    _share(work, tiles, threads)
+    return makespan, paths
+
+
+class _Room:
+    """Memory for one tile after the other: the window of live finish times, and the costs."""
+
+    def __init__(self, plan: Plan, costs: NDArray, most: int, dtype: DTypeLike):
+        self.plan, self.values, self.designs = plan, costs.ravel(), np.uint64(costs.shape[1])
+        self.window = np.empty(plan.slots * most, dtype)
+        self.tabulated = _tabulated(plan) > 0
+        self.table = np.empty(max(_tabulated(plan), 1) * most, dtype)
+
+    def finish(self, tile: slice, chosen: NDArray) -> NDArray:
+        """Makespans [width] of a tile."""
+        plan, width, at = self.plan, np.uint64(tile.stop - tile.start), np.uint64(tile.start)
+        if self.tabulated:
+            kernels.product(plan.matrix, self.values, self.designs, at, self.table, width)
+        kernels.finish(
+            plan.graph,
+            plan.matrix,
+            self.values,
+            self.designs,
+            at,
+            self.table,
+            self.tabulated,
+            self.window,
+            chosen,
+            width,
+        )
+        last = int(plan.slot[-1]) * int(width)
+        return self.window[last : last + int(width)]
+
+
+def _tabulated(plan: Plan) -> int:
+    """Rows of the table of combined costs; 0 where they are summed up when needed."""
+    rows = plan.reduced.combination.shape[0]
+    return rows if rows * REUSE <= len(plan.cost) else 0
+
+
+def _widest(tiles: list[slice]) -> int:
+    return max((tile.stop - tile.start for tile in tiles), default=0)
+
+
+def _tiles(
+    plan: Plan,
+    designs: int,
+    dtype: DTypeLike,
+    threads: int,
+    tile: int | None,
+    *,
+    choices: bool = False,
+) -> list[slice]:
+    """The designs in tiles of equal width, but for the last."""
+    if tile is None:
+        column = (plan.slots + _tabulated(plan)) * np.dtype(dtype).itemsize
+        memory = column + choices * len(plan.cost) * np.dtype(plan.choice).itemsize
+        fit = 1 << max(CACHE // column, 1).bit_length() - 1
+        fair = -(-designs // threads)
+        tile = min(max(fit, TILES[0]), TILES[1], fair, MEMORY // memory)
+    tile = max(tile, 1)
+    return [slice(at, min(at + tile, designs)) for at in range(0, designs, tile)]
+
+
+def _share(work: Callable[[list[slice]], None], tiles: list[slice], threads: int) -> None:
+    """Thread k takes tiles k, k + threads, ...; the calling thread takes part."""
+    threads = min(threads, len(tiles))
+    waiting = [_helpers(threads - 1).submit(work, tiles[k::threads]) for k in range(1, threads)]
+    if tiles:
+        work(tiles[::threads])
+    for future in waiting:
+        future.result()
+
+
+@functools.cache
+def _helpers(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_helpers.cache_clear)  # threads do not survive a fork

@@ -1,0 +1,223 @@
+"""Exact reduction of the frozen graph: fewer vertices, the same makespan on every design.
+
+Three rules, each exact for non-negative costs, repeated until nothing changes:
+
+* an edge u -> v is *implied* when another predecessor of v follows u, and goes;
+* vertices with equal cost and equal predecessors finish together and become *one*;
+* a vertex with a single predecessor that nothing else follows becomes part of that predecessor's *chain*, and a
+  vertex without cost and with a single predecessor is that predecessor. A chain costs a fixed combination of the
+  distinct costs; distinct combinations are few and evaluated once per design.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from perfmodel.schedule.ancestry import ancestry
+from perfmodel.schedule.frozen_graph import Events, predecessors, reverse
+
+MAX_ROUNDS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Reduced:
+    """A reduced graph of V vertices that ends in one last vertex.
+
+    Attributes:
+        cost: [V] i32, row of `combination`; row 0 costs nothing.
+        pred_ptr, pred: edges, as in `Events`.
+        combination: [K, S] sparse, how often each distinct cost is in each vertex cost.
+    """
+
+    cost: NDArray[np.int32]
+    pred_ptr: NDArray[np.int64]
+    pred: NDArray[np.int32]
+    combination: sparse.csr_array
+
+    def __len__(self) -> int:
+        return len(self.cost)
+
+
+def reduce(events: Events, costs: int, *, merge: bool = True) -> Reduced:
+    """Reduce a frozen graph.
+
+    Args:
+        events: the graph.
+        costs: number S of distinct costs.
+        merge: off keeps every vertex and edge.
+
+    Returns:
+        The reduced graph; its last vertex finishes with the makespan.
+    """
+    ptr, pred = events.pred_ptr, events.pred
+    # combination k as a sorted tuple of (cost, count); 0 is the empty one
+    combination = sparse.vstack(
+        [sparse.csr_array((1, costs)), sparse.eye_array(costs, format="csr")], format="csr"
+    )
+    cost = events.cost.astype(np.int64) + 1
+    if not merge:
+        return Reduced(cost.astype(np.int32), ptr, pred, combination)
+    for _ in range(MAX_ROUNDS):
+        before = len(cost), len(pred)
+        ptr, pred = _drop_implied(ptr, pred)
+        ptr, pred, cost = _merge_equal(ptr, pred, cost)
+        ptr, pred, cost, combination = _contract_chains(ptr, pred, cost, combination)
+        if (len(cost), len(pred)) == before:
+            break
+    return Reduced(cost.astype(np.int32), ptr, pred, combination)
+
+
+def _drop_implied(ptr, pred):
+    keep = ancestry(ptr, pred).keep
+    counts = np.concatenate([[0], np.cumsum(keep)])
+    return counts[ptr], pred[keep]
+
+
+def _merge_equal(ptr, pred, cost):
+    """Hash-consing in topological order."""
+    number, count = _equal(ptr, pred, cost)
+    kept = np.zeros(count, np.int64)
+    kept[number[::-1]] = np.arange(len(cost))[::-1]
+    return _renumber(ptr, pred, cost, number, kept)
+
+
+@numba.njit(cache=True)
+def _equal(ptr, pred, cost):
+    """[V] new number of each vertex; equal ones share it. Open addressing; equality is checked, not assumed."""
+    n = cost.size
+    size = 16
+    while size < 2 * n:
+        size *= 2
+    table = np.full(size, -1, np.int64)
+    number = np.empty(n, np.int32)
+    seen = np.empty(pred.size, np.int32)  # merged predecessors, sorted, without repeats
+    seen_ptr = np.zeros(n + 1, np.int64)
+    original = np.empty(n, np.int64)
+    count = 0
+    for v in range(n):
+        begin = seen_ptr[count]
+        end = begin
+        for e in range(ptr[v], ptr[v + 1]):
+            u = number[pred[e]]
+            i = end
+            while i > begin and seen[i - 1] > u:
+                i -= 1
+            if i > begin and seen[i - 1] == u:
+                continue
+            for k in range(end, i, -1):
+                seen[k] = seen[k - 1]
+            seen[i] = u
+            end += 1
+        key = np.uint64(cost[v]) * np.uint64(0x9E3779B97F4A7C15)
+        for k in range(begin, end):
+            key = (key ^ np.uint64(seen[k])) * np.uint64(0xBF58476D1CE4E5B9)
+            key ^= key >> np.uint64(29)
+        slot = np.int64(key & np.uint64(size - 1))
+        while True:
+            other = table[slot]
+            if other < 0:
+                table[slot] = count
+                number[v] = count
+                original[count] = v
+                count += 1
+                seen_ptr[count] = end
+                break
+            same = (
+                cost[original[other]] == cost[v]
+                and seen_ptr[other + 1] - seen_ptr[other] == end - begin
+            )
+            k = 0
+            while same and k < end - begin:
+                same = seen[seen_ptr[other] + k] == seen[begin + k]
+                k += 1
+            if same:
+                number[v] = other
+                break
+            slot = (slot + 1) & (size - 1)
+    return number, count
+
+
+def _renumber(ptr, pred, cost, number, kept):
+    """The graph of the kept vertices, predecessors renamed and without repeats."""
+    counts = np.diff(ptr)[kept]
+    at = np.repeat(ptr[kept] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
+    old = pred[at + np.arange(len(at))]
+    target = np.repeat(np.arange(len(kept)), counts)
+    return *predecessors(number[old].astype(np.int64), target, len(kept)), cost[kept]
+
+
+def _contract_chains(ptr, pred, cost, combination):
+    """Vertices that continue a chain join its head; the head takes the sum of their costs."""
+    n = len(cost)
+    succ_ptr, _ = reverse(ptr, pred)
+    joins, alias, head = _follow(ptr, pred, cost, np.diff(succ_ptr))
+    absorbed = joins | alias
+    if not absorbed.any():
+        return ptr, pred, cost, combination
+    # the last vertex must stay last: a chain takes the place of its final member
+    kept = np.flatnonzero(~absorbed)
+    member = np.flatnonzero(cost > 0)
+    row = np.full(n, -1, np.int64)
+    row[kept] = np.arange(len(kept))
+    select = sparse.csr_array(
+        (np.ones(len(member)), (row[head[member]], cost[member])),
+        shape=(len(kept), combination.shape[0]),
+    )
+    cost, combination = _distinct(sparse.csr_array(select @ combination))
+    ends = np.zeros(len(kept), np.int64)
+    np.maximum.at(ends, row[head], np.where(joins | ~absorbed, np.arange(n), 0))
+    order = np.argsort(ends, kind="stable")
+    place = np.empty(len(kept), np.int64)
+    place[order] = np.arange(len(kept))
+    ptr, pred, cost = _renumber(ptr, pred, _spread(cost, kept, n), place[row[head]], kept[order])
+    return ptr, pred, cost, combination
+
+
+def _spread(values, kept, n):
+    full = np.zeros(n, np.int64)
+    full[kept] = values
+    return full
+
+
+@numba.njit(cache=True)
+def _follow(ptr, pred, cost, followers):
+    """Which vertices continue their predecessor's chain, which are mere aliases of it, and each one's head.
+
+    Behind an alias nothing joins a chain: its true predecessor has other followers.
+    """
+    n = cost.size
+    joins, alias = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
+    head = np.empty(n, np.int64)
+    for v in range(n):
+        head[v] = v
+        if ptr[v + 1] - ptr[v] == 1:
+            u = pred[ptr[v]]
+            joins[v] = followers[u] == 1 and not alias[u]
+            alias[v] = not joins[v] and cost[v] == 0
+            if joins[v] or alias[v]:
+                head[v] = head[u]
+    return joins, alias, head
+
+
+def _distinct(rows: sparse.csr_array) -> tuple[np.ndarray, sparse.csr_array]:
+    """Number of each row among the distinct ones, and those; row 0 is the empty one."""
+    rows.sum_duplicates()
+    rows.sort_indices()
+    seen: dict[bytes, int] = {b"": 0}
+    first = [-1]
+    number = np.empty(rows.shape[0], np.int64)
+    for k in range(rows.shape[0]):
+        a, b = rows.indptr[k], rows.indptr[k + 1]
+        key = rows.indices[a:b].tobytes() + rows.data[a:b].tobytes()
+        if key not in seen:
+            seen[key] = len(first)
+            first.append(k)
+        number[k] = seen[key]
+    empty = sparse.csr_array((1, rows.shape[1]))
+    chosen = rows[first[1:]] if len(first) > 1 else sparse.csr_array((0, rows.shape[1]))
+    return number, sparse.csr_array(sparse.vstack([empty, chosen], format="csr"))

@@ -1,0 +1,133 @@
+"""The distinct costs of a graph under a set of models: one bulk evaluation per kind of cost.
+
+`Models` is where a user's own compute, memory or network model goes. A model is a small frozen dataclass,
+made with `pm.record` so that its coefficients are parameters, with these methods
+(all pure, over arrays of jax.numpy; seconds out):
+
+* compute: ``time(flops, bytes, npu)``, [rows] FLOP and B moved;
+* memory: ``local(bytes, npu)`` and ``remote(bytes, remote_memory)``, [rows] B;
+* network: ``collective(kind, size, group, network)`` with kind a text such as "all_reduce", size [rows] B of one
+  member's input and group a `machine.placement.Span` (members and stride per dimension), and
+  ``point_to_point(size, hops, network)`` with hops a count per dimension. ``network`` is the tuple of
+  `machine.system.Dimension`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from perfmodel.errors import InputError
+from perfmodel.machine.system import System
+from perfmodel.models.compute import Roofline
+from perfmodel.models.memory import Bandwidth
+from perfmodel.models.network import AlphaBeta
+from perfmodel.pytree import record, static
+
+
+@record
+class Models:
+    """What turns work into time.
+
+    Attributes:
+        compute, memory, network: see the module's text.
+        prefer: "work" or "recorded", which of the two counts where a node has both.
+    """
+
+    compute: Any = field(default_factory=Roofline)
+    memory: Any = field(default_factory=Bandwidth)
+    network: Any = field(default_factory=AlphaBeta)
+    prefer: str = static(default="work")
+
+    def replace(self, **changes: Any) -> Models:
+        """A copy with some parts exchanged."""
+        return replace(self, **changes)
+
+
+@dataclass(frozen=True)
+class CostBlock:
+    """Distinct costs of one kind: a static key and one row of numbers per cost.
+
+    Keys and rows: ("compute",) FLOP, B; ("recorded",) s; ("memory", "local" | "remote") B;
+    ("collective", kind, Span) B; ("point_to_point", hops) B. `scale` multiplies the cost.
+    """
+
+    key: tuple[Hashable, ...]
+    rows: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    category: int
+
+
+@dataclass(frozen=True)
+class DistinctCosts:
+    """The distinct costs of a graph; a cost is named by its place in the concatenated blocks."""
+
+    blocks: tuple[CostBlock, ...]
+
+    def __len__(self) -> int:
+        return sum(len(b.rows) for b in self.blocks)
+
+    @property
+    def category(self) -> NDArray[np.int8]:
+        """[S] i8, category of each cost."""
+        parts = [np.full(len(b.rows), b.category, np.int8) for b in self.blocks]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int8)
+
+
+def block_time(block: CostBlock, system: System, models: Models) -> Array:
+    """[rows] duration of one block's costs [s], before scaling."""
+    kind, *detail = block.key
+    rows = jnp.asarray(block.rows)
+    if kind == "compute":
+        return models.compute.time(rows[:, 0], rows[:, 1], system.npu)
+    if kind == "recorded":
+        return rows[:, 0]
+    if kind == "memory":
+        if detail[0] == "local":
+            return models.memory.local(rows[:, 0], system.npu)
+        return models.memory.remote(rows[:, 0], system.remote_memory)
+    if kind == "collective":
+        return models.network.collective(detail[0], rows[:, 0], detail[1], system.network)
+    if kind == "point_to_point":
+        return models.network.point_to_point(rows[:, 0], detail[0], system.network)
+    raise AssertionError(f"no such kind of cost: {kind}")
+
+
+def check_costs(costs: NDArray[np.floating], work: DistinctCosts | None = None) -> None:
+    """Raise InputError unless every duration [S] or [S, D] is a finite time >= 0.
+
+    Args:
+        costs: the table of distinct costs. work: what they are of, for the message.
+    """
+    if not costs.size or (costs.min() >= 0 and costs.max() < np.inf):
+        return
+    rows = costs.reshape(len(costs), -1)
+    row = int(np.flatnonzero(~((rows >= 0) & (rows < np.inf)).all(axis=1))[0])
+    value = rows[row][~((rows[row] >= 0) & (rows[row] < np.inf))][0]
+    names = [" ".join(map(str, b.key)) for b in work.blocks for _ in b.rows] if work else []
+    what = f"of {names[row]} " if names else ""
+    raise InputError(
+        f"the model gives a duration {what}of {value:g} s; expected a finite time >= 0. Check the parameters and the "
+        "formulas"
+    )
+
+
+def durations(work: DistinctCosts, system: System, models: Models) -> Array:
+    """[S] duration of every distinct cost [s].
+
+    Args:
+        work: the table of distinct costs.
+        system: rates; leaves may be tracers or scalars.
+        models: what turns work into time.
+    """
+    parts = [
+        jnp.broadcast_to(block_time(b, system, models), (len(b.rows),)) * jnp.asarray(b.scale)
+        for b in work.blocks
+    ]
+    return jnp.concatenate(parts) if parts else jnp.zeros(0)

@@ -1,0 +1,99 @@
+"""Numbers of a system and of the models by path: `npu.peak_flops`, `compute.efficiency`.
+
+A path names the way down from the system or from the models, one field or position at a time; every
+leaf of the two JAX pytrees is a parameter, whatever their classes. Values are SI. System and models
+share no path: where both have a part of one name (`network`), one has positions, the other fields.
+"""
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from perfmodel.errors import InputError
+from perfmodel.pytree import children, word
+
+S = TypeVar("S")
+M = TypeVar("M")
+
+
+def parameters(system: Any, models: Any = None) -> dict[str, Any]:
+    """Every number of the system, then of the models, by path, in the order of their fields [SI].
+
+    >>> from perfmodel.machine.system import NPU, System
+    >>> list(parameters(System(NPU(1e12, 1e12, 8e10))))
+    ['npu.peak_flops', 'npu.memory_bandwidth', 'npu.memory_capacity']
+    """
+    return {**_flatten(system)[0], **_flatten(models)[0]}
+
+
+def parameter_units(system: Any, models: Any = None) -> dict[str, str]:
+    """The SI unit of every parameter, by path; "1" for a ratio."""
+    roots = {path: root for root in (system, models) for path in _flatten(root)[0]}
+    return {path: _unit(root, path) for path, root in roots.items()}
+
+
+def with_parameters(system: S, models: M, values: Mapping[str, Any]) -> tuple[S, M]:
+    """Copies of system and models with the parameters named set to `values` (tracers, too).
+
+    Raises:
+        InputError: a path that neither has; the message offers the nearest.
+    """
+    own, own_structure = _flatten(system)
+    theirs, their_structure = _flatten(models)
+    for path, value in values.items():
+        check_path(path, {**own, **theirs})
+        (own if path in own else theirs)[path] = value
+    return (
+        jax.tree.unflatten(own_structure, list(own.values())),
+        jax.tree.unflatten(their_structure, list(theirs.values())),
+    )
+
+
+def check_values(system: Any, models: Any = None) -> None:
+    """Raise InputError for a number that no hardware has: not a number, negative, or a rate of 0."""
+    units = parameter_units(system, models)
+    for path, value in parameters(system, models).items():
+        figures = np.asarray(value, float)
+        rate = units[path].endswith("/s")
+        wrong = figures[~(figures > 0 if rate else figures >= 0)]
+        if wrong.size:
+            expected = "a positive rate" if rate else "a number >= 0"
+            raise InputError(
+                f"parameter {path}: is {wrong.flat[0]:g} [{units[path]}], expected {expected}"
+            )
+
+
+def check_path(path: str, known: Mapping[str, Any]) -> None:
+    """Raise InputError, with the nearest names, unless `path` is one of `known`."""
+    if path in known:
+        return
+    near = difflib.get_close_matches(str(path), list(known), n=3, cutoff=0.4)
+    offer = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(known)}"
+    raise InputError(f"parameter {path!r}: no such path; {offer}")
+
+
+def _flatten(root: Any) -> tuple[dict[str, Any], Any]:
+    """The leaves of a tree by path, and its structure."""
+    pairs, structure = jax.tree_util.tree_flatten_with_path(root)
+    leaves = {".".join(map(word, keys)): leaf for keys, leaf in pairs}
+    for path, leaf in leaves.items():
+        if dataclasses.is_dataclass(leaf):
+            raise InputError(
+                f"{path or 'model'}: {type(leaf).__name__} is no JAX pytree, so its numbers cannot "
+                "be reached; decorate the class with perfmodel.record"
+            )
+    return leaves, structure
+
+
+def _unit(root: Any, path: str) -> str:
+    """The unit that the innermost record on the way says, "1" where none does."""
+    unit = "1"
+    for step in path.split("."):
+        fields = getattr(type(root), "__dataclass_fields__", {})
+        unit = fields[step].metadata.get("unit", "1") if step in fields else "1"
+        root = children(root)[step]
+    return unit

@@ -1,0 +1,160 @@
+"""What one design makes of a graph: start, finish and slack of every node, the makespan, the critical path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.compiled import Compiled, compile
+from perfmodel.engine import longest_path
+from perfmodel.machine.system import System
+from perfmodel.models.cost import check_costs
+from perfmodel.parameter_paths import check_values
+from perfmodel.workload.graph import Graph
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What one design makes of a graph.
+
+    Attributes:
+        compiled: the frozen graph and where it came from.
+        cost: [S] f64, the distinct costs [s].
+        task_start, task_finish: [n] f64, of every task [s].
+        vertex_start, vertex_finish: [V] f64, of every vertex of the frozen graph [s].
+        makespan: [s].
+    """
+
+    compiled: Compiled
+    cost: NDArray[np.float64]
+    vertex_start: NDArray[np.float64]
+    vertex_finish: NDArray[np.float64]
+    makespan: float
+
+    @property
+    def graph(self) -> Graph:
+        """The workload."""
+        return self.compiled.graph
+
+    @cached_property
+    def task_start(self) -> NDArray[np.float64]:
+        """[n] start of every task [s]."""
+        return self.vertex_start[self.compiled.events.first]
+
+    @cached_property
+    def task_finish(self) -> NDArray[np.float64]:
+        """[n] finish of every task [s]."""
+        return self.vertex_finish[self.compiled.events.last]
+
+    @cached_property
+    def task_slack(self) -> NDArray[np.float64]:
+        """[n] how much later a task may start (a receive: its message arrive) without delaying the end [s].
+
+        What rounding leaves, less than 1e-12 of the makespan, counts as none.
+        """
+        c = self.compiled
+        tail = np.asarray(longest_path.times(c.tails, self.cost / c.unit)[1])[::-1] * c.unit
+        slack = self.makespan - (self.vertex_start + tail)
+        slack = np.where(slack > 1e-12 * self.makespan, slack, 0.0)
+        return slack[np.where(c.partner >= 0, c.events.last, c.events.first)]
+
+    def of_nodes(self, values: NDArray, ranks: list[int] | None = None) -> NDArray:
+        """Values per task [n] spread to the nodes of some or all ranks, in node order."""
+        chosen = range(self.graph.ranks) if ranks is None else ranks
+        return np.concatenate([values[self.compiled.tasks_of(r)] for r in chosen])
+
+    @property
+    def start(self) -> NDArray[np.float64]:
+        """[N] start of every node [s]."""
+        return self.of_nodes(self.task_start)
+
+    @property
+    def finish(self) -> NDArray[np.float64]:
+        """[N] finish of every node [s]."""
+        return self.of_nodes(self.task_finish)
+
+    @property
+    def duration(self) -> NDArray[np.float64]:
+        """[N] finish - start of every node [s]; in a collective this holds the wait for the others."""
+        return self.finish - self.start
+
+    @property
+    def slack(self) -> NDArray[np.float64]:
+        """[N] how much later a node may start (a receive: its message arrive) without delaying the end [s]."""
+        return self.of_nodes(self.task_slack)
+
+    @cached_property
+    def path(self) -> list[int]:
+        """Vertices of the critical path, first to last; at ties the predecessor with the lowest number."""
+        e, finish = self.compiled.events, self.vertex_finish
+        path: list[int] = []
+        v = len(finish) - 1
+        while v >= 0:
+            path.append(v)
+            before = e.pred[e.pred_ptr[v] : e.pred_ptr[v + 1]]
+            v = int(before[np.argmax(finish[before])]) if len(before) else -1
+        return path[:0:-1]  # without the end
+
+    @cached_property
+    def critical_tasks(self) -> list[tuple[int, int]]:
+        """(task, vertex) along the critical path; a collective stands under the member that joined last."""
+        owner = self.compiled.events.owner
+        result: list[tuple[int, int]] = []
+        for v in self.path:
+            if owner[v] >= 0:
+                result.append((int(owner[v]), v))
+            elif result:  # the end of a collective: with the member that joined last
+                result.append((result[-1][0], v))
+        return result
+
+    @property
+    def critical(self) -> NDArray[np.int64]:
+        """Numbers of the nodes on the critical path, first to last."""
+        c = self.compiled
+        nodes: list[int] = []
+        for task, _ in self.critical_tasks:
+            k = int(np.searchsorted(c.offset, task, side="right")) - 1
+            node = int(self.graph.offset[c.representative[k]] + task - c.offset[k])
+            if not nodes or nodes[-1] != node:
+                nodes.append(node)
+        return np.array(nodes, np.int64)
+
+
+def predict(graph: Graph, system: System, models: Any = None) -> Prediction:
+    """How long the graph takes on the system.
+
+    Args:
+        graph: the workload, from `load`.
+        system: from `hardware`; grows to the graph's ranks where its file lets it.
+        models: `Models(compute=..., memory=..., network=...)`.
+
+    Returns:
+        makespan, start, finish, duration, slack per node, critical path.
+
+    Raises:
+        InputError: the system cannot have the graph's ranks.
+        DeadlockError: ranks wait for each other.
+
+    Example:
+        >>> import perfmodel as pm
+        >>> p = pm.predict(pm.load("traces/all_reduce_4"), pm.hardware("dgx-h100"))
+        >>> len(p.critical)
+        1
+    """
+    return evaluate(compile(graph, system, models))
+
+
+def evaluate(compiled: Compiled, system: System | None = None, models: Any = None) -> Prediction:
+    """A compiled graph at its own rates, or at others with the order it was compiled with."""
+    system = compiled.system if system is None else system
+    models = compiled.models if models is None else models
+    check_values(system, models)
+    cost = np.asarray(compiled.evaluate(system, models), np.float64)
+    check_costs(cost)
+    start, finish = longest_path.times(compiled.levels, cost)
+    unit = compiled.unit
+    return Prediction(compiled, cost * unit, start * unit, finish * unit, float(finish[-1]) * unit)

@@ -1,0 +1,246 @@
+"""Event-driven list schedule: which operation each resource runs next, decided by time.
+
+Each resource (a rank's compute unit, communication unit, host; or a recorded stream or thread) runs one operation
+at a time. Whenever operations finish, every idle resource takes the ready operation with the lowest node id.
+Receives need no resource: they finish when posted and their message has arrived. A collective occupies its
+resource on every member from its own issue on, and finishes on all members one cost after the last has joined.
+
+Times closer than one part in 10^12 count as one moment, so that rounding never decides. The same kernel gives a
+design its own schedule (`makespans`) and, recording, the order that `freeze` turns into edges: the longest path
+over those edges equals the schedule's times at that design.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.errors import DeadlockError
+from perfmodel.models.cost import check_costs
+from perfmodel.schedule.frozen_graph import Events
+from perfmodel.schedule.list_scheduler import RECV, new_state, simulate, simulate_many
+from perfmodel.schedule.tasks import Tasks
+from perfmodel.vocabulary import describe
+from perfmodel.workload.graph import Graph
+
+
+@dataclass(frozen=True, eq=False)
+class Schedule:
+    """What the list schedule did at one design, for the n tasks of the representative ranks.
+
+    Attributes:
+        start, finish: [n] f64 [s]; order: [n] i64, tasks by resource in order of issue.
+        sequence: [V] i64, tasks and (from n on) instances of collectives, in the order in which their times
+            became known.
+        before: [n] i64, the task that ran before on the same resource, -1 for none.
+        instance: [n] i64, the instance that each collective joined, -1 for others; instance_cost: cost rows.
+        makespan: [s].
+    """
+
+    start: NDArray[np.float64]
+    finish: NDArray[np.float64]
+    order: NDArray[np.int64]
+    sequence: NDArray[np.int64]
+    before: NDArray[np.int64]
+    instance: NDArray[np.int64]
+    instance_cost: NDArray[np.int64]
+    makespan: float
+
+
+def program_of(tasks: Tasks) -> tuple:
+    """The arrays that the kernel reads, in its order."""
+    n = len(tasks)
+    target = np.repeat(np.arange(n), np.diff(tasks.pred_ptr))
+    by_source = np.argsort(tasks.pred, kind="stable")
+    succ_ptr = np.concatenate([[0], np.cumsum(np.bincount(tasks.pred, minlength=n))])
+    count = np.bincount(tasks.resource[tasks.resource >= 0], minlength=tasks.resources)
+    return (
+        tasks.type.astype(np.int64),
+        tasks.priority,
+        tasks.cost,
+        tasks.resource,
+        np.concatenate([[0], np.cumsum(count)]).astype(np.int64),
+        succ_ptr.astype(np.int64),
+        target[by_source].astype(np.int32),
+        np.diff(tasks.pred_ptr),
+        tasks.join,
+        tasks.match,
+        tasks.caller,
+        tasks.members,
+        tasks.recorded,
+        tasks.partner,
+        int(tasks.caller.max(initial=-1)) + 1,
+    )
+
+
+def list_schedule(graph: Graph, tasks: Tasks, cost: NDArray[np.float64]) -> Schedule:
+    """Schedule the tasks at one design.
+
+    Args:
+        graph: for messages.
+        tasks: n tasks.
+        cost: [S] f64, duration of each distinct cost [s].
+
+    Raises:
+        DeadlockError: ranks wait for each other; names them and their nodes.
+    """
+    check_costs(cost, tasks.work)
+    n = len(tasks)
+    program = program_of(tasks)
+    state = new_state(n, len(tasks.members))
+    sequence = np.zeros(n + len(tasks.members), np.int64)
+    nothing = np.zeros(0, np.int64)
+    makespan, _, _, steps, finished = simulate(cost, program, state, nothing, sequence)
+    if finished < n:
+        known = set(sequence[:steps].tolist())
+        raise DeadlockError(_diagnose(graph, tasks, known, instance=state[7], waiting=state[5]))
+    start, finish, order, instance, join_row = (state[k] for k in (0, 1, 6, 7, 9))
+    place = program[4]
+    before = np.full(n, -1, np.int64)
+    for r in range(tasks.resources):
+        mine = order[place[r] : place[r + 1]]
+        before[mine[1:]] = mine[:-1]
+    return Schedule(start, finish, order, sequence, before, instance, join_row, makespan)
+
+
+def _diagnose(
+    graph: Graph, tasks: Tasks, known: set[int], *, instance: np.ndarray, waiting: np.ndarray
+) -> str:
+    """Who waits for whom when nothing moves any more.
+
+    Args:
+        known: tasks that have started and instances (from n on) that have completed.
+        instance, waiting: [n] instance joined, number of prerequisites that have not ended.
+    """
+    n = len(tasks)
+    lines = []
+    for c, rank in enumerate(tasks.representative):
+        stuck = []
+        p = graph.programs[graph.program[rank]]
+        for v in range(int(tasks.offset[c]), int(tasks.offset[c + 1])):
+            position = v - int(tasks.offset[c])
+            if instance[v] >= 0 and n + int(instance[v]) not in known:
+                group = graph.groups[p.groups[graph.row[rank], p.slot[position]]]
+                what = describe(p.type[position], p.comm_type[position])
+                stuck.append(
+                    f"{graph.name(rank, position)} has started {what} on ranks "
+                    f"{list(group)[:8]} and waits for members that have not"
+                )
+            elif tasks.type[v] == RECV and v not in known and waiting[v] == 0:
+                k, row = int(np.flatnonzero(p.p2p == position)[0]), graph.row[rank]
+                other, back = int(p.peer[row, k]), int(p.partner[row, k])
+                stuck.append(
+                    f"{graph.name(rank, position)} waits for the message of {graph.name(other, back)}"
+                )
+        alike = int((tasks.rank_class == c).sum()) - 1
+        like = f" ({alike} more rank{'s' if alike > 1 else ''} like it)" if alike else ""
+        lines += [text + like for text in stuck[:2]]
+    shown = "\n  ".join(lines[:12])
+    return (
+        f"{graph.source}: deadlock, these operations wait for each other:\n  {shown}\n"
+        "Ranks issue their collectives in different orders, or a message is sent only after one that waits for "
+        "it. Add the missing dependency, or order the nodes the same way on all ranks"
+    )
+
+
+def different_calls(graph: Graph, tasks: Tasks, schedule: Schedule) -> str:
+    """What to say of collectives that order of issue pairs up though type or size differ; empty where none do."""
+    calls = np.flatnonzero((schedule.instance >= 0) & (tasks.match < 0))
+    calls = calls[np.argsort(schedule.instance[calls], kind="stable")]
+    last: tuple[int, tuple[str, int, int]] | None = None
+    found: dict[int, str] = {}
+    for v in calls.tolist():
+        c, position = tasks.place(v)
+        rank, j = int(tasks.representative[c]), int(schedule.instance[v])
+        p = graph.programs[graph.program[rank]]
+        call = (graph.name(rank, position), int(p.comm_type[position]), int(p.size[position]))
+        if last is None or last[0] != j:
+            last = (j, call)
+        elif call[1:] != last[1][1:]:
+            found.setdefault(j, f"{last[1][0]} with {call[0]}")
+    if not found:
+        return ""
+    return (
+        f"{graph.source}: {len(found)} collectives of different type or size meet in the order of issue, the first "
+        f"{next(iter(found.values()))}; they are taken to last as long as the longer one. Give them the same names on "
+        "all ranks, or order them the same way"
+    )
+
+
+def freeze(tasks: Tasks, schedule: Schedule) -> Events:
+    """The schedule's order as edges: a vertex per task, and one more per receive and per completed collective.
+
+    A task follows its prerequisites and the task before it on its resource. A collective has a vertex without cost
+    for each member's arrival, and one for all that follows the arrivals and takes the cost. A receive has a vertex
+    for its posting, and one that follows the posting and the message.
+    """
+    n, instances = len(tasks), len(tasks.members)
+    receive = tasks.type == RECV
+    posting = np.append(receive, np.zeros(instances, bool))[schedule.sequence]
+    number = np.arange(len(posting)) + np.cumsum(posting)  # a posting's vertex is the one before
+    vertex = np.full(n + instances, -1, np.int64)
+    vertex[schedule.sequence] = number
+    collective = schedule.instance >= 0
+    first, last = vertex[:n] - receive, vertex[:n].copy()
+    last[collective] = vertex[n + schedule.instance[collective]]
+    target = np.repeat(np.arange(n), np.diff(tasks.pred_ptr))
+    followed = schedule.before >= 0
+    into = [first[target], first[followed], last[receive], last[receive], last[collective]]
+    out = [
+        last[tasks.pred],
+        last[schedule.before[followed]],
+        last[tasks.partner[receive]],
+        first[receive],
+        first[collective],
+    ]
+    cost = np.full(len(posting) + int(posting.sum()), -1, np.int32)
+    cost[first] = np.where(collective, -1, tasks.cost)
+    cost[vertex[n:]] = schedule.instance_cost
+    owner = np.full(len(cost), -1, np.int64)
+    owner[first] = np.arange(n)
+    owner[last[receive]] = np.flatnonzero(receive)
+    return Events.of_edges(
+        cost, np.concatenate(out), np.concatenate(into), first=first, last=last, owner=owner
+    )
+
+
+def makespans(
+    tasks: Tasks,
+    costs: NDArray[np.float64],
+    *,
+    expected: NDArray[np.int64],
+    paths: bool = False,
+    threads: int = 2,
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int32]]:
+    """Every design's own schedule.
+
+    Args:
+        tasks: n tasks.
+        costs: [S, D] f64, duration of each distinct cost on each design [s].
+        expected: [n] i64, `Schedule.order` to compare with.
+        paths: also count how often each cost stands on the critical path.
+        threads: designs are split over this many threads.
+
+    Returns:
+        [D] makespan [s] (nan: deadlock), [D] whether the order differs from the expected one, [S, D] path counts
+        (empty unless asked for).
+    """
+    check_costs(costs, tasks.work)
+    designs = costs.shape[1]
+    program = program_of(tasks)
+    makespan, differs = np.zeros(designs), np.zeros(designs, bool)
+    counts = np.zeros((costs.shape[0] if paths else 0, designs), np.int32)
+
+    def work(part: slice) -> None:
+        simulate_many(
+            costs[:, part], program, expected, makespan[part], differs[part], counts[:, part]
+        )
+
+    edges = np.linspace(0, designs, threads + 1).astype(int)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, [slice(a, b) for a, b in pairwise(edges)]))
+    return makespan, differs, counts

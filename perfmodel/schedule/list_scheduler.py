@@ -1,0 +1,349 @@
+"""The event-driven list schedule as compiled code.
+
+Binary heaps in plain arrays: one of events by time, one per resource of ready nodes by id. See `schedule` for what
+it means.
+"""
+
+import numba
+import numpy as np
+
+from perfmodel.vocabulary import NodeType
+
+SAME_MOMENT = 1e-12
+"""Relative distance below which two times are one moment."""
+
+RECV = int(NodeType.COMM_RECV)
+SEND = int(NodeType.COMM_SEND)
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _push(heap_time, heap_code, size, time, code):
+    i = size
+    while i > 0:
+        parent = (i - 1) >> 1
+        if heap_time[parent] <= time:
+            break
+        heap_time[i], heap_code[i] = heap_time[parent], heap_code[parent]
+        i = parent
+    heap_time[i], heap_code[i] = time, code
+
+
+@numba.njit(cache=True, nogil=True, inline="always")
+def _pop(heap_time, heap_code, size):
+    """Remove the smallest; `size` is the size before."""
+    last = size - 1
+    time, code = heap_time[last], heap_code[last]
+    i = 0
+    while True:
+        child = 2 * i + 1
+        if child >= last:
+            break
+        if child + 1 < last and heap_time[child + 1] < heap_time[child]:
+            child += 1
+        if heap_time[child] >= time:
+            break
+        heap_time[i], heap_code[i] = heap_time[child], heap_code[child]
+        i = child
+    heap_time[i], heap_code[i] = time, code
+
+
+@numba.njit(cache=True, nogil=True)
+def simulate(cost, program, state, expected, sequence):
+    """One schedule; `state` is written, see `new_state`.
+
+    Returns (makespan, last node, differs from `expected`, length of the sequence, nodes finished); fewer finished
+    nodes than there are mean deadlock.
+    """
+    (
+        start,
+        finish,
+        ready,
+        ready_from,
+        came_from,
+        waiting,
+        order,
+        instance,
+        join_last,
+        join_row,
+    ) = state
+    (
+        kind,
+        priority,
+        row,
+        resource,
+        place,
+        succ_ptr,
+        succ,
+        indegree,
+        join,
+        match,
+        caller,
+        members,
+        recorded,
+        partner,
+        callers,
+    ) = program
+    n = kind.size
+    instances = members.size
+    resources = place.size - 1
+    recording = sequence.size > 0
+    checking = expected.size > 0
+    differs = False
+    steps = 0
+    heap_time = np.empty(n + instances + 1)
+    heap_code = np.empty(n + instances + 1, np.int64)
+    events = 0
+    queue_key = np.empty(n, np.int64)  # one binary heap per resource, at its place
+    queue_size = np.zeros(resources, np.int64)
+    running = np.zeros(resources, np.bool_)
+    free = np.zeros(resources)
+    free_from = np.full(resources, -1, np.int64)
+    issued = np.zeros(resources, np.int64)
+    touched = np.empty(resources + 1, np.int64)
+    is_touched = np.zeros(resources, np.bool_)
+    touches = 0
+    joined = np.zeros(instances, np.int64)
+    join_time = np.zeros(instances)
+    join_last[:] = -1
+    join_row[:] = -1
+    join_first = np.full(instances, -1, np.int64)
+    join_recorded = np.zeros(instances, np.bool_)
+    next_member = np.full(n if instances else 0, -1, np.int64)
+    calls = np.zeros(callers, np.int64)
+    joining = np.empty(resources + 1, np.int64)  # collectives issued at this moment
+    joins = 0
+    by_issue = False  # some collectives pair up by order of issue
+    for v in range(n):
+        by_issue |= join[v] >= 0 and match[v] < 0
+    arrived = np.zeros(n, np.bool_)
+    finished = 0
+    makespan = 0.0
+    last = -1
+    fresh = np.empty(n + 1, np.int64)  # nodes whose prerequisites are done
+    fresh_count = 0
+    for v in range(n):
+        waiting[v] = indegree[v]
+        ready[v] = 0.0
+        ready_from[v] = -1
+        if waiting[v] == 0:
+            fresh[fresh_count] = v
+            fresh_count += 1
+    now = 0.0
+    while True:
+        # every node of this moment is done: queue what became ready
+        for k in range(fresh_count):
+            v = fresh[k]
+            r = resource[v]
+            if r >= 0:
+                base = place[r]
+                i = queue_size[r]
+                key = (np.int64(priority[v]) << 32) | v
+                while i > 0:
+                    parent = (i - 1) >> 1
+                    if queue_key[base + parent] <= key:
+                        break
+                    queue_key[base + i] = queue_key[base + parent]
+                    i = parent
+                queue_key[base + i] = key
+                queue_size[r] += 1
+                if not is_touched[r]:
+                    is_touched[r] = True
+                    touched[touches] = r
+                    touches += 1
+            else:
+                start[v] = ready[v]
+                came_from[v] = ready_from[v]
+                if kind[v] == RECV:
+                    s = partner[v]
+                    if arrived[s]:
+                        if finish[s] > ready[v]:
+                            came_from[v] = s
+                        _push(heap_time, heap_code, events, max(ready[v], finish[s]), v)
+                        events += 1
+                        if recording:
+                            sequence[steps] = v
+                            steps += 1
+                    else:
+                        arrived[v] = True  # posted
+                else:
+                    if recording:
+                        sequence[steps] = v
+                        steps += 1
+                    _push(heap_time, heap_code, events, ready[v], v)
+                    events += 1
+        fresh_count = 0
+        # idle resources take the lowest id
+        for k in range(touches):
+            r = touched[k]
+            is_touched[r] = False
+            if running[r] or queue_size[r] == 0:
+                continue
+            base = place[r]
+            v = queue_key[base] & 0xFFFFFFFF
+            queue_size[r] -= 1
+            size = queue_size[r]
+            key = queue_key[base + size]
+            i = 0
+            while True:
+                child = 2 * i + 1
+                if child >= size:
+                    break
+                if child + 1 < size and queue_key[base + child + 1] < queue_key[base + child]:
+                    child += 1
+                if queue_key[base + child] >= key:
+                    break
+                queue_key[base + i] = queue_key[base + child]
+                i = child
+            queue_key[base + i] = key
+            running[r] = True
+            if free_from[r] >= 0 and free[r] >= ready[v]:
+                start[v] = free[r]
+                came_from[v] = free_from[r]
+            else:
+                start[v] = ready[v]
+                came_from[v] = ready_from[v]
+            at = base + issued[r]
+            issued[r] += 1
+            if checking and expected[at] != v:
+                differs = True
+            order[at] = v
+            if recording:
+                sequence[steps] = v
+                steps += 1
+            if join[v] < 0:
+                c = row[v]
+                _push(heap_time, heap_code, events, start[v] + (cost[c] if c >= 0 else 0.0), v)
+                events += 1
+            else:
+                joining[joins] = (np.int64(priority[v]) << 32) | v
+                joins += 1
+        # a rank that issues several at one moment does so by ascending id, whatever the resource
+        if joins > 1 and by_issue:
+            joining[:joins].sort()
+        for k in range(joins):
+            v = joining[k] & 0xFFFFFFFF
+            j = match[v]
+            if j < 0:
+                j = calls[caller[v]]
+                calls[caller[v]] += 1
+            j += join[v]
+            instance[v] = j
+            joined[j] += 1
+            next_member[v] = join_first[j]
+            join_first[j] = v
+            if join_last[j] < 0 or start[v] > join_time[j]:
+                join_time[j] = start[v]
+                join_last[j] = v
+            c = row[v]
+            if c >= 0:
+                o = join_row[j]
+                # a replayed collective lasts what its quickest member recorded; a record beats a model
+                replayed = join_recorded[j]
+                if (
+                    o < 0
+                    or (recorded[v] and not replayed)
+                    or (recorded[v] and cost[c] < cost[o])
+                    or (not replayed and cost[c] > cost[o])
+                ):
+                    join_row[j] = c
+                    join_recorded[j] = recorded[v]
+            if joined[j] == members[j]:
+                c = join_row[j]
+                end = join_time[j] + (cost[c] if c >= 0 else 0.0)
+                _push(heap_time, heap_code, events, end, n + j)
+                events += 1
+                if recording:
+                    sequence[steps] = n + j
+                    steps += 1
+        joins = 0
+        touches = 0
+        if events == 0:
+            break
+        now = heap_time[0]
+        limit = now + SAME_MOMENT * now
+        while events > 0 and heap_time[0] <= limit:
+            time, code = heap_time[0], heap_code[0]
+            _pop(heap_time, heap_code, events)
+            events -= 1
+            v = code if code < n else join_first[code - n]
+            while v >= 0:
+                finish[v] = time
+                finished += 1
+                if time > makespan or last < 0:
+                    makespan = time
+                    last = v
+                r = resource[v]
+                if r >= 0:
+                    running[r] = False
+                    free[r] = time
+                    free_from[r] = v
+                    if not is_touched[r]:
+                        is_touched[r] = True
+                        touched[touches] = r
+                        touches += 1
+                for e in range(succ_ptr[v], succ_ptr[v + 1]):
+                    w = succ[e]
+                    if time > ready[w] or ready_from[w] < 0:
+                        ready[w] = time
+                        ready_from[w] = v
+                    waiting[w] -= 1
+                    if waiting[w] == 0:
+                        fresh[fresh_count] = w
+                        fresh_count += 1
+                if kind[v] == SEND:
+                    arrived[v] = True
+                    w = partner[v]
+                    if arrived[w]:  # posted before
+                        if time > ready[w]:
+                            came_from[w] = v
+                        _push(heap_time, heap_code, events, max(ready[w], time), w)
+                        events += 1
+                        if recording:
+                            sequence[steps] = w
+                            steps += 1
+                v = next_member[v] if code >= n else -1
+    return makespan, last, differs, steps, finished
+
+
+@numba.njit(cache=True, nogil=True)
+def new_state(n, instances):
+    """Arrays that one schedule writes: times [n], prerequisites that bound [n], order [n], joins [instances]."""
+    return (
+        np.zeros(n),  # start
+        np.zeros(n),  # finish
+        np.zeros(n),  # ready: the last prerequisite finished
+        np.full(n, -1, np.int64),  # ready_from: that prerequisite
+        np.full(n, -1, np.int64),  # came_from: what the start (a receive: the finish) waited for
+        np.zeros(n, np.int64),  # waiting: prerequisites left
+        np.zeros(
+            n, np.int64
+        ),  # order: each resource's nodes in order of issue, at the resource's place
+        np.full(n, -1, np.int64),  # instance that a collective joined
+        np.full(instances, -1, np.int64),  # join_last: the member that joined last
+        np.full(instances, -1, np.int64),  # join_row: the cost that the instance takes
+    )
+
+
+@numba.njit(cache=True, nogil=True)
+def simulate_many(costs, program, expected, makespan, differs, counts):
+    """Own schedules of the columns of `costs` [S, D]; path counts [S, D] where `counts` has rows."""
+    n = program[0].size
+    row, join, members = program[2], program[8], program[11]
+    state = new_state(n, members.size)
+    came_from, instance, join_last, join_row = state[4], state[7], state[8], state[9]
+    nothing = np.zeros(0, np.int64)
+    for d in range(costs.shape[1]):
+        makespan[d], v, differs[d], _, finished = simulate(
+            costs[:, d].copy(), program, state, expected, nothing
+        )
+        if finished < n:
+            makespan[d] = np.nan
+            continue
+        while counts.shape[0] and v >= 0:
+            c = row[v]
+            if join[v] >= 0:
+                c = join_row[instance[v]]
+                v = join_last[instance[v]]
+            if c >= 0:
+                counts[c, d] += 1
+            v = came_from[v]

@@ -1,0 +1,377 @@
+"""A graph on a network of a given shape: equal ranks once, and the table of distinct costs.
+
+Ranks that run the same program, and whose groups and peers look alike (same spans over the network's dimensions,
+members of the same classes), do everything at the same time on every design with that network shape. They form
+the classes of the coarsest equitable partition, found by colour refinement; one representative stands for each.
+The cost of scheduling therefore grows with distinct ranks, not with ranks.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.errors import InputError
+from perfmodel.machine.placement import hops_table, span
+from perfmodel.machine.system import System
+from perfmodel.models.cost import CostBlock, DistinctCosts
+from perfmodel.vocabulary import COLLECTIVES, COMMUNICATION, COMPUTE, MEMORY, NodeType
+from perfmodel.workload.graph import Graph
+
+
+@dataclass(frozen=True, eq=False)
+class Tasks:
+    """The nodes of the representative ranks, n in all, ready to be scheduled.
+
+    Attributes:
+        rank_class: [R] i32, class of each rank; representative: [C] i32, a rank of each class.
+        offset: [C+1] i64, number of the first task of each class.
+        type, priority, cost: [n]; `cost` is a row of `work`, -1 for what takes no time.
+        resource: [n] i32 over all classes, -1 none; resources: number of them.
+        pred_ptr, pred: prerequisites.
+        join: [n] i32, first instance number of the collective's group orbit (-1: nobody to wait for);
+        match: [n] i32, instance within the orbit, -1 where order of issue decides;
+        caller: [n] i32, the (class, slot) that issues it; members: [instances] i32, callers each waits for.
+        recorded: [n] bool, a collective that replays a recorded duration.
+        partner: [n] i32, for a receive the send that feeds it, for a send its receive; -1 else.
+        work: the table of distinct costs.
+    """
+
+    rank_class: NDArray[np.int32]
+    representative: NDArray[np.int32]
+    offset: NDArray[np.int64]
+    type: NDArray[np.int8]
+    priority: NDArray[np.int32]
+    cost: NDArray[np.int32]
+    resource: NDArray[np.int32]
+    resources: int
+    pred_ptr: NDArray[np.int64]
+    pred: NDArray[np.int32]
+    join: NDArray[np.int32]
+    match: NDArray[np.int32]
+    caller: NDArray[np.int32]
+    members: NDArray[np.int32]
+    recorded: NDArray[np.bool_]
+    partner: NDArray[np.int32]
+    work: DistinctCosts
+
+    def __len__(self) -> int:
+        return len(self.type)
+
+    def place(self, task: int) -> tuple[int, int]:
+        """Class and position of a task."""
+        c = int(np.searchsorted(self.offset, task, side="right")) - 1
+        return c, task - int(self.offset[c])
+
+
+def rank_classes(graph: Graph, system: System) -> tuple[np.ndarray, np.ndarray]:
+    """Colour refinement: [R] i32 class of each rank, [G] i32 colour of each group."""
+    shapes: dict[Hashable, int] = {}
+    sizes = tuple(d.size for d in system.network)
+    users = _users(graph)
+    used = np.unique(users[:, 0]) if len(users) else np.zeros(0, np.int64)
+    shape = np.full(len(graph.groups), -1, np.int64)
+    for g in used:
+        key = (span(graph.groups[g], sizes), bool(graph.by_name[g]))
+        shape[g] = shapes.setdefault(key, len(shapes))
+    routes = [_routes(p, system) for p in graph.programs]
+    colour = graph.program.astype(np.int64)
+    count = len(graph.programs)
+    while True:
+        group_colour = _group_colours(users, shape, colour)
+        seen: dict[bytes, int] = {}
+        new = np.empty_like(colour)
+        for p, route in zip(graph.programs, routes):
+            table = np.concatenate(
+                [
+                    colour[p.ranks][:, None],
+                    group_colour[p.groups].reshape(len(p.ranks), -1),
+                    colour[p.peer].reshape(len(p.ranks), -1),
+                    p.partner,
+                    route,
+                ],
+                axis=1,
+            ).astype(np.int64)
+            for rank, line in zip(p.ranks, table):
+                new[rank] = seen.setdefault(line.tobytes(), len(seen))
+        colour = new
+        if len(seen) == count:
+            return colour.astype(np.int32), group_colour.astype(np.int32)
+        count = len(seen)
+
+
+def _users(graph: Graph) -> np.ndarray:
+    """[k, 3] (group, rank, slot) of every group that a rank uses, sorted by group."""
+    parts = [
+        np.stack(
+            [
+                p.groups.ravel(),
+                np.repeat(p.ranks, p.groups.shape[1]),
+                np.tile(np.arange(p.groups.shape[1]), len(p.ranks)),
+            ],
+            axis=1,
+        )
+        for p in graph.programs
+    ]
+    users = np.concatenate(parts).astype(np.int64)
+    return users[np.lexsort((users[:, 1], users[:, 0]))]
+
+
+def _routes(p, system: System) -> np.ndarray:
+    """[m, k] a number for the hops between each rank and its peers."""
+    own = np.repeat(p.ranks, p.peer.shape[1])
+    if not own.size:
+        return np.zeros((len(p.ranks), 0), np.int64)
+    table = hops_table(own, p.peer.ravel(), system.network)
+    number = np.zeros(len(table), np.int64)
+    for k in range(table.shape[1]):
+        number = number * (int(table[:, k].max()) + 1) + table[:, k]
+    return number.reshape(p.peer.shape)
+
+
+def _group_colours(users: np.ndarray, shape: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """[G] groups with equal shape and equally coloured members have one colour; -1 unused."""
+    result = np.full(len(shape), -1, np.int64)
+    if not len(users):
+        return result
+    value = colour[users[:, 1]] * (int(users[:, 2].max()) + 1) + users[:, 2]
+    order = np.lexsort((value, users[:, 0]))
+    value, group = value[order], users[order, 0]
+    start = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
+    seen: dict[tuple, int] = {}
+    for a, b in zip(start, np.r_[start[1:], len(group)]):
+        key = (int(shape[group[a]]), value[a:b].tobytes())
+        result[group[a]] = seen.setdefault(key, len(seen))
+    return result
+
+
+def build(graph: Graph, system: System, *, prefer: str = "work", merge_ranks: bool = True) -> Tasks:
+    """The tasks of a graph on a network shape.
+
+    Args:
+        graph: R ranks.
+        system: its shape matters, not its rates; as many ranks as the graph.
+        prefer: "work" or "recorded", which of the two counts where a node has both.
+        merge_ranks: let one rank stand for all equal ones.
+
+    Raises:
+        InputError: the system has another number of ranks.
+    """
+    if system.ranks != graph.ranks:
+        raise InputError(
+            f"{graph.source} has {graph.ranks} ranks, system {system.name} has {system.ranks}; "
+            "resize it with pm.hardware(..., ranks=...)"
+        )
+    if merge_ranks:
+        colour, group_colour = rank_classes(graph, system)
+    else:
+        colour = np.arange(graph.ranks, dtype=np.int32)
+        group_colour = np.arange(len(graph.groups), dtype=np.int32)
+    representative = np.zeros(int(colour.max()) + 1, np.int32)
+    representative[colour[::-1]] = np.arange(graph.ranks, dtype=np.int32)[::-1]
+    programs = [graph.programs[graph.program[r]] for r in representative]
+    offset = np.concatenate([[0], np.cumsum([len(p) for p in programs])]).astype(np.int64)
+    table = _CostTable(graph, system, prefer)
+    cost, recorded = [], []
+    for r, p in zip(representative, programs):
+        rows, replayed = table.rows(p, int(graph.row[r]))
+        cost.append(rows)
+        recorded.append(replayed)
+    work, number = table.finish()
+    resource, resources = _resources(programs)
+    join, match, caller, members = _joins(graph, programs, representative, group_colour)
+    partner = np.full(int(offset[-1]), -1, np.int32)
+    for c, (r, p) in enumerate(zip(representative, programs)):
+        row = graph.row[r]
+        if len(p.p2p):
+            there = offset[colour[p.peer[row]]] + p.partner[row]
+            partner[offset[c] + p.p2p] = there
+    merged_cost = np.concatenate(cost)
+    return Tasks(
+        rank_class=colour,
+        representative=representative,
+        offset=offset,
+        type=np.concatenate([p.type for p in programs]),
+        priority=np.concatenate([p.priority for p in programs]),
+        cost=np.where(merged_cost >= 0, number[merged_cost], -1).astype(np.int32),
+        resource=resource,
+        resources=resources,
+        pred_ptr=np.concatenate(
+            [[0], np.cumsum(np.concatenate([np.diff(p.pred_ptr) for p in programs]))]
+        ).astype(np.int64),
+        pred=np.concatenate([p.pred + o for p, o in zip(programs, offset)]).astype(np.int32),
+        join=join,
+        match=match,
+        caller=caller,
+        members=members,
+        recorded=np.concatenate(recorded),
+        partner=partner,
+        work=work,
+    )
+
+
+def _resources(programs) -> tuple[np.ndarray, int]:
+    parts, base = [], 0
+    for p in programs:
+        parts.append(np.where(p.resource >= 0, p.resource + base, -1))
+        base += len(p.resources)
+    return np.concatenate(parts).astype(np.int32), base
+
+
+def _joins(graph, programs, representative, group_colour):
+    """Instances of collectives: one per group colour and instance number.
+
+    A group whose members all look alike has one caller: they issue the same at the same time, nobody waits for anybody,
+    and its collectives are operations like any other.
+    """
+    callers = [
+        (c, slot, int(group_colour[group]), bool(graph.by_name[group]))
+        for c, (r, p) in enumerate(zip(representative, programs))
+        for slot, group in enumerate(p.groups[graph.row[r]])
+    ]
+    size = Counter(colour for _, _, colour, _ in callers)
+    join, match, caller = ([np.full(len(p), -1, np.int32) for p in programs] for _ in range(3))
+    base: dict[int, int] = {}
+    members: list[int] = []
+    for number, (c, slot, colour, by_name) in enumerate(callers):
+        if size[colour] == 1:
+            continue
+        calls = programs[c].slot == slot
+        if colour not in base:
+            base[colour] = len(members)
+            members.extend([size[colour]] * int(calls.sum()))
+        join[c][calls] = base[colour]
+        if by_name:
+            match[c][calls] = programs[c].match[calls]
+        caller[c][calls] = number
+    return (
+        np.concatenate(join),
+        np.concatenate(match),
+        np.concatenate(caller),
+        np.array(members, np.int32),
+    )
+
+
+class _CostTable:
+    """Collects distinct costs; rows are numbered per key first, globally at the end."""
+
+    def __init__(self, graph: Graph, system: System, prefer: str):
+        if prefer not in ("work", "recorded"):
+            raise InputError(f'prefer: got {prefer!r}, expected "work" or "recorded"')
+        self.graph, self.system, self.prefer = graph, system, prefer
+        self.sizes = tuple(d.size for d in system.network)
+        self.keys: dict[tuple, int] = {}
+        self.category: list[int] = []
+        self.found: dict[tuple, int] = {}
+
+    def rows(self, p, row: int) -> tuple[np.ndarray, np.ndarray]:
+        """[n] provisional cost numbers (-1 none) and [n] whether a collective replays its record."""
+        n = len(p)
+        kind = np.full(n, -1, np.int64)
+        values = np.zeros((n, 2))
+        has_record = ~np.isnan(p.duration)
+        comp = p.type == NodeType.COMP
+        memory = (p.type == NodeType.MEM_LOAD) | (p.type == NodeType.MEM_STORE)
+        coll = p.type == NodeType.COMM_COLL
+        send = p.type == NodeType.COMM_SEND
+        work = np.select(
+            [comp, memory, coll, send],
+            [
+                (p.flops >= 0) | (p.bytes >= 0),
+                p.bytes >= 0,
+                (p.size >= 0) | (p.comm_type == COLLECTIVES.index("barrier")),
+                p.size >= 0,
+            ],
+            False,
+        )
+        replay = has_record & ~work if self.prefer == "work" else has_record
+        replay &= comp | memory | coll | send
+        for category, chosen in (
+            (COMPUTE, replay & comp),
+            (MEMORY, replay & memory),
+            (COMMUNICATION, replay & (coll | send)),
+        ):
+            if chosen.any():
+                kind[chosen] = self._key(("recorded", category), category)
+                values[chosen, 0] = p.duration[chosen]
+        modelled = comp & ~replay
+        if modelled.any():
+            kind[modelled] = self._key(("compute",), COMPUTE)
+            values[modelled, 0] = np.maximum(p.flops[modelled], 0)
+            values[modelled, 1] = np.maximum(p.bytes[modelled], 0)
+        for word, chosen in (("local", self._local(p)), ("remote", ~self._local(p))):
+            chosen = memory & ~replay & chosen
+            if chosen.any():
+                kind[chosen] = self._key(("memory", word), MEMORY)
+                values[chosen, 0] = p.bytes[chosen]
+        alone = np.zeros(n, bool)
+        for slot, group in enumerate(p.groups[row]):
+            calls = coll & (p.slot == slot)
+            members = self.graph.groups[group]
+            if len(members) == 1:
+                alone |= calls
+                continue
+            shape = span(members, self.sizes)
+            for number in np.unique(p.comm_type[calls & ~replay]):
+                chosen = calls & ~replay & (p.comm_type == number)
+                kind[chosen] = self._key(("collective", COLLECTIVES[number], shape), COMMUNICATION)
+                values[chosen, 0] = np.maximum(p.size[chosen], 0)
+        kind[alone] = -1
+        self._messages(p, row, send & ~replay, kind, values)
+        return self._number(kind, values, p.scale), replay & coll
+
+    def _local(self, p) -> np.ndarray:
+        """Memory nodes go to remote memory where the system has one, unless they name local memory."""
+        return p.local | (self.system.remote_memory is None)
+
+    def _messages(self, p, row, chosen, kind, values) -> None:
+        if not chosen.any():
+            return
+        positions = p.p2p
+        sends = chosen[positions]
+        own = int(p.ranks[row])
+        peers = p.peer[row][sends]
+        table = hops_table(np.full(len(peers), own), peers, self.system.network)
+        for route in np.unique(table, axis=0):
+            here = positions[sends][(table == route).all(1)]
+            hops = tuple(int(h) for h in route)
+            kind[here] = self._key(("point_to_point", hops), COMMUNICATION)
+            values[here, 0] = p.size[here]
+
+    def _key(self, key: tuple, category: int) -> int:
+        if key not in self.keys:
+            self.keys[key] = len(self.keys)
+            self.category.append(category)
+        return self.keys[key]
+
+    def _number(self, kind, values, scale) -> np.ndarray:
+        rows = np.full(len(kind), -1, np.int64)
+        timed = kind >= 0
+        if timed.any():
+            table = np.column_stack([kind[timed].astype(float), values[timed], scale[timed]])
+            distinct, inverse = np.unique(table, axis=0, return_inverse=True)
+            numbers = [self.found.setdefault(tuple(d), len(self.found)) for d in distinct]
+            rows[timed] = np.array(numbers)[inverse.ravel()]
+        return rows
+
+    def finish(self) -> tuple[DistinctCosts, np.ndarray]:
+        """The table, and the final number of each provisional one."""
+        rows = np.array(list(self.found), dtype=float).reshape(-1, 4)
+        number = np.zeros(len(rows) + 1, np.int64)
+        blocks, base = [], 0
+        for key, index in self.keys.items():
+            mine = np.flatnonzero(rows[:, 0] == index)
+            if not len(mine):
+                continue
+            number[mine] = base + np.arange(len(mine))
+            base += len(mine)
+            word = ("recorded",) if key[0] == "recorded" else key
+            width = 2 if key[0] == "compute" else 1
+            blocks.append(
+                CostBlock(word, rows[mine, 1 : 1 + width], rows[mine, 3], self.category[index])
+            )
+        return DistinctCosts(tuple(blocks)), number

@@ -1,0 +1,348 @@
+"""All ranks of a workload joined into one structure of arrays.
+
+Most ranks of a training job run the same program on their own data: their files are equal but for names, node
+ids, communicator groups and peers. A `Graph` therefore keeps every distinct *program* once, with a table that
+says which ranks run it and what each of its group slots and peers means on each of them. A graph of 65,536 ranks
+costs what its distinct programs cost; rows per original node are made on demand (`Graph.nodes`).
+
+Nodes are numbered in the order rank, then position in the file. Hardware appears nowhere in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from perfmodel.errors import InputError
+from perfmodel.vocabulary import NodeType, describe
+
+Ints = NDArray[np.int64]
+
+MAX_TABLE_ROWS = 50_000_000
+"""More rows than this are not put into one table: ask for some ranks."""
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """What one or more ranks do: n nodes in file order; -1 marks an absent integer.
+
+    Attributes:
+        type: [n] i8, `NodeType`.
+        cpu: [n] bool, runs on the host.
+        flops, bytes: [n] i64, work of compute and memory nodes [FLOP], [B].
+        duration: [n] f64, recorded duration [s]; nan where none was recorded.
+        comm_type: [n] i32, index into `vocabulary.COLLECTIVES`.
+        size: [n] i64, bytes that one rank hands to a collective or a message [B].
+        slot: [n] i32, group slot of a collective (a column of `groups`).
+        match: [n] i32, which instance of its group a collective is, when members pair up by name.
+        local: [n] bool, a memory node that names local memory.
+        involved: [n] i32, bit mask of network dimensions of a collective (ASTRA-sim's `involved_dim`).
+        scale: [n] f64, factor on a node's cost, 1 unless a what-if asked for another.
+        resource: [n] i32, index into `resources`; -1 for nodes that need none (receives, metadata).
+        resources: labels, "compute", "communication", "cpu", or recorded ones ("stream 7", "thread 1").
+        priority: [n] i32, position in ascending node id: the order in which ready nodes are tried.
+        pred_ptr, pred: [n+1] i64, [e] i32, prerequisites by position (data and control, without repeats).
+        p2p: [k] i32, positions of the sends and receives.
+        ranks: [m] i32, the ranks that run this program, ascending.
+        groups: [m, slots] i32, index into `Graph.groups` of each slot on each rank.
+        peer, partner: [m, k] i32, the other rank and the position there of the matching node.
+    """
+
+    type: NDArray[np.int8]
+    cpu: NDArray[np.bool_]
+    flops: Ints
+    bytes: Ints
+    duration: NDArray[np.float64]
+    comm_type: NDArray[np.int32]
+    size: Ints
+    slot: NDArray[np.int32]
+    match: NDArray[np.int32]
+    local: NDArray[np.bool_]
+    involved: NDArray[np.int32]
+    scale: NDArray[np.float64]
+    resource: NDArray[np.int32]
+    resources: tuple[str, ...]
+    priority: NDArray[np.int32]
+    pred_ptr: Ints
+    pred: NDArray[np.int32]
+    p2p: NDArray[np.int32]
+    ranks: NDArray[np.int32]
+    groups: NDArray[np.int32]
+    peer: NDArray[np.int32]
+    partner: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.type)
+
+
+STRUCTURE = tuple(
+    f.name for f in fields(Program) if f.name not in ("ranks", "groups", "peer", "partner")
+)
+"""The fields of a program that equal ranks share."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What people call the nodes of a rank; equal label sets are kept once.
+
+    Attributes:
+        node_id: [n] u64.
+        tag: [n] i64, message tags.
+        names: n texts.
+    """
+
+    node_id: NDArray[np.uint64]
+    tag: Ints
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The files that a graph was read from, with the hash of each one's content, and the options that counted."""
+
+    files: tuple[tuple[str, str], ...]
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A workload of R ranks.
+
+    Attributes:
+        programs: the distinct programs.
+        program: [R] i32, the program of each rank.
+        row: [R] i32, the rank's row in its program's tables.
+        groups: communicator groups, each a tuple of ranks in list order; group 0 is the world.
+        group_names: their names in the trace.
+        by_name: [G] bool, the group's collectives pair up by name (else by order of issue).
+        labels: the distinct label sets.
+        label: [R] i32, the label set of each rank.
+        source: where the graph came from, for messages.
+        warnings: what loading noticed and went on with.
+        digest: content hash of the inputs, empty for generated graphs.
+        origin: the files it came from, where it came from files.
+    """
+
+    programs: tuple[Program, ...]
+    program: NDArray[np.int32]
+    row: NDArray[np.int32]
+    groups: tuple[tuple[int, ...], ...]
+    group_names: tuple[str, ...]
+    by_name: NDArray[np.bool_]
+    labels: tuple[Labels, ...]
+    label: NDArray[np.int32]
+    source: str = ""
+    warnings: tuple[str, ...] = ()
+    digest: str = ""
+    origin: Origin | None = None
+
+    @property
+    def ranks(self) -> int:
+        """Number of ranks."""
+        return len(self.program)
+
+    @cached_property
+    def offset(self) -> Ints:
+        """[R+1] i64, number of the first node of each rank."""
+        sizes = np.array([len(p) for p in self.programs], dtype=np.int64)
+        return np.concatenate([[0], np.cumsum(sizes[self.program])])
+
+    def __len__(self) -> int:
+        """Number of nodes over all ranks."""
+        return int(self.offset[-1])
+
+    def __repr__(self) -> str:
+        return (
+            f"Graph({self.source!r}: {self.ranks} ranks, {len(self):,} nodes, "
+            f"{len(self.programs)} distinct programs, {len(self.groups)} groups)"
+        )
+
+    def name(self, rank: int, position: int) -> str:
+        """The node's name and id, for messages."""
+        labels = self.labels[self.label[rank]]
+        return f"rank {rank} node {labels.node_id[position]} ({labels.names[position]!r})"
+
+    @property
+    def nodes(self) -> pd.DataFrame:
+        """One row per node, in node order; see `table` for some ranks only."""
+        return self.table()
+
+    def table(self, ranks: Sequence[int] | None = None) -> pd.DataFrame:
+        """The nodes of some or all ranks as a table.
+
+        Args:
+            ranks: which ranks, all by default.
+
+        Returns:
+            Columns rank, node_id, name, type, cpu, resource, flops, bytes_B, duration_s (recorded), size_B,
+            group, peer, tag; indexed by node number.
+
+        Raises:
+            InputError: the table would be too large.
+        """
+        chosen = check_ranks(self, ranks)
+        columns: dict[str, list] = {}
+        for rank in chosen:
+            for key, value in self._columns(rank).items():
+                columns.setdefault(key, []).append(value)
+        table = pd.DataFrame({key: np.concatenate(parts) for key, parts in columns.items()})
+        table.index = pd.Index(self.numbers(chosen), name="node")
+        return table
+
+    def numbers(self, ranks: Sequence[int]) -> Ints:
+        """Node numbers of the nodes of the given ranks."""
+        return np.concatenate([np.arange(self.offset[r], self.offset[r + 1]) for r in ranks])
+
+    def _columns(self, rank: int) -> dict[str, np.ndarray]:
+        p, labels = self.programs[self.program[rank]], self.labels[self.label[rank]]
+        row = self.row[rank]
+        n = len(p)
+        resources = np.array([*p.resources, ""], dtype=object)
+        group = np.full(n, "", dtype=object)
+        inside = p.slot >= 0
+        names = np.array(self.group_names, dtype=object)
+        if inside.any():
+            group[inside] = names[p.groups[row, p.slot[inside]]]
+        peer = np.full(n, -1, dtype=np.int64)
+        peer[p.p2p] = p.peer[row]
+        return {
+            "rank": np.full(n, rank),
+            "node_id": labels.node_id,
+            "name": np.array(labels.names, dtype=object),
+            "type": np.array([describe(t, c) for t, c in zip(p.type, p.comm_type)], dtype=object),
+            "cpu": p.cpu,
+            "resource": resources[p.resource],
+            "flops": p.flops,
+            "bytes_B": p.bytes,
+            "duration_s": p.duration,
+            "size_B": p.size,
+            "group": group,
+            "peer": peer,
+            "tag": labels.tag,
+        }
+
+    @cached_property
+    def flat(self) -> Flat:
+        """Every node of every rank in plain arrays, for models that look at single messages."""
+        return flatten(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Flat:
+    """The nodes of all ranks without sharing; -1 marks an absent integer, group 0 is the world."""
+
+    ranks: int
+    rank: NDArray[np.int32]
+    node_id: NDArray[np.uint64]
+    type: NDArray[np.int8]
+    is_cpu: NDArray[np.bool_]
+    num_ops: Ints
+    tensor_size: Ints
+    duration_us: Ints
+    comm_type: NDArray[np.int32]
+    comm_size: Ints
+    group: NDArray[np.int32]
+    peer: NDArray[np.int32]
+    tag: Ints
+    involved: NDArray[np.int32]
+    pred_ptr: Ints
+    pred: NDArray[np.int32]
+    groups: tuple[tuple[int, ...], ...]
+    names: list[str]
+
+
+def check_ranks(graph: Graph, ranks: Sequence[int] | None) -> list[int]:
+    """The chosen ranks as a list; an error names those that the graph does not have."""
+    chosen = list(range(graph.ranks)) if ranks is None else [int(r) for r in ranks]
+    wrong = [r for r in chosen if not 0 <= r < graph.ranks]
+    if wrong:
+        raise InputError(
+            f"{graph.source}: no rank {wrong[0]}; the ranks are 0 to {graph.ranks - 1}"
+        )
+    rows = int(sum(graph.offset[r + 1] - graph.offset[r] for r in chosen))
+    if rows > MAX_TABLE_ROWS:
+        raise InputError(
+            f"{graph.source}: {rows:,} nodes do not fit one table (limit {MAX_TABLE_ROWS:,}); "
+            "name the ranks you want, for example ranks=[0]"
+        )
+    return chosen
+
+
+def flatten(graph: Graph) -> Flat:
+    """Repeat every program for every rank that runs it."""
+    parts: dict[str, list[np.ndarray]] = {f.name: [] for f in fields(Flat)}
+    names: list[str] = []
+    for rank in range(graph.ranks):
+        p, labels = graph.programs[graph.program[rank]], graph.labels[graph.label[rank]]
+        row, base, n = graph.row[rank], graph.offset[rank], len(p)
+        group = np.zeros(n, np.int32)
+        inside = p.slot >= 0
+        if inside.any():
+            group[inside] = p.groups[row, p.slot[inside]]
+        peer = np.full(n, -1, np.int32)
+        peer[p.p2p] = p.peer[row]
+        recorded = np.nan_to_num(p.duration * 1e6, nan=0.0)
+        columns = {
+            "rank": np.full(n, rank, np.int32),
+            "node_id": labels.node_id,
+            "type": p.type,
+            "is_cpu": p.cpu,
+            "num_ops": p.flops,
+            "tensor_size": p.bytes,
+            "duration_us": np.rint(recorded).astype(np.int64),
+            "comm_type": p.comm_type,
+            "comm_size": p.size,
+            "group": group,
+            "peer": peer,
+            "tag": labels.tag,
+            "involved": p.involved,
+            "pred_ptr": np.diff(p.pred_ptr),
+            "pred": p.pred + np.int32(base),
+        }
+        for key, value in columns.items():
+            parts[key].append(value)
+        names.extend(labels.names)
+    joined = {key: np.concatenate(values) for key, values in parts.items() if values}
+    joined["pred_ptr"] = np.concatenate([[0], np.cumsum(joined["pred_ptr"])])
+    return Flat(ranks=graph.ranks, groups=graph.groups, names=names, **joined)
+
+
+def resources_of(
+    node_type: np.ndarray, cpu: np.ndarray, stream: np.ndarray, thread: np.ndarray
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The resource of each node: a recorded stream or thread where the trace has them, else one of three units.
+
+    A GPU node with a recorded stream runs on that stream, a host node with a recorded thread on that thread (the
+    stream 0 that converters write on host nodes means nothing). Loads and stores hold the communication unit, as in
+    ASTRA-sim. Receives, METADATA and INVALID nodes need no resource.
+
+    Args:
+        node_type: [n] `NodeType`; cpu: [n] bool; stream, thread: [n] recorded numbers, -1 absent.
+
+    Returns:
+        [n] i32 index into the labels (-1: none), and the labels.
+    """
+    communicates = np.isin(
+        node_type,
+        (NodeType.COMM_SEND, NodeType.COMM_COLL, NodeType.MEM_LOAD, NodeType.MEM_STORE),
+    )
+    free = np.isin(node_type, (NodeType.COMM_RECV, NodeType.METADATA, NodeType.INVALID))
+    # one key per resource: kind * 2^32 + number
+    kind = np.select(
+        [cpu & (thread >= 0), ~cpu & (stream >= 0), communicates, cpu], [4, 3, 1, 2], 0
+    )
+    number = np.select([kind == 4, kind == 3], [thread, stream], 0)
+    key = np.where(free, -1, (kind.astype(np.int64) << 32) + np.minimum(number, 2**32 - 1))
+    found, index = np.unique(key, return_inverse=True)
+    words = ("compute", "communication", "cpu", "stream", "thread")
+    labels = [
+        words[k >> 32] + (f" {k & 0xFFFFFFFF}" if k >> 32 >= 3 else "") for k in found if k >= 0
+    ]
+    shift = 1 if found.size and found[0] < 0 else 0
+    return (index - shift).astype(np.int32), tuple(labels)

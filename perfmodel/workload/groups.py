@@ -1,0 +1,91 @@
+"""Communicator groups while ranks are joined: names in the trace to numbers in the graph."""
+
+from __future__ import annotations
+
+from perfmodel.findings import Findings
+
+
+class Groups:
+    """Names of groups to numbers; group 0 is the world."""
+
+    def __init__(self, named, ranks: int, unknown: str, problems: Findings):
+        self.named, self.ranks, self.unknown, self.problems = named, ranks, unknown, problems
+        self.members: list[tuple[int, ...]] = [tuple(range(ranks))]
+        self.names: list[str] = [""]
+        self.index: dict[tuple, int] = {}
+        self.undefined: set[int] = set()
+        self.missing: dict[str, list[tuple[int, list[int]]]] = {}
+
+    def check_members(self, name: str, members: tuple[int, ...]) -> None:
+        outside = [m for m in members if not 0 <= m < self.ranks]
+        if outside:
+            self.problems.add(
+                "error",
+                "missing-rank",
+                f"group {name!r} lists rank {outside[0]}, but the trace has ranks 0 to {self.ranks - 1}",
+                remedy="Add the missing ranks' files, or give the right group file with --groups",
+            )
+
+    def find(self, name: str, rank: int, own, nodes: list[int]) -> int:
+        """The group called `name` on this rank; `own` are the rank's process groups."""
+        if name in ("", "0") and name not in self.named:
+            return 0
+        members = self.named.get(name)
+        if members is None and name in own:
+            members = own[name] if own[name] is not None else self.members[0]
+            self.check_members(name, members)
+        if members is None:
+            self.missing.setdefault(name, []).append((rank, nodes))
+            if self.unknown == "world":
+                return 0
+            members = self.members[0]
+            self.undefined.add(self._number(name, members))
+        if rank not in members:
+            self.problems.add(
+                "error",
+                "not-a-member",
+                f"uses group {name!r} = {short(members)}, which does not list it",
+                rank=rank,
+                nodes=nodes,
+                remedy="Correct the group file",
+            )
+        return self._number(name, members)
+
+    def _number(self, name: str, members: tuple[int, ...]) -> int:
+        key = (name, members)
+        if key not in self.index:
+            self.index[key] = len(self.members)
+            self.members.append(tuple(members))
+            self.names.append(name)
+        return self.index[key]
+
+    def report(self) -> None:
+        """Note the groups that nobody defines."""
+        for name, places in self.missing.items():
+            rank, nodes = places[0]
+            users = len(places)
+            text = f"unknown group {name!r}" + (f" (on {users} ranks)" if users > 1 else "")
+            if self.unknown == "world":
+                self.problems.add(
+                    "warning",
+                    "unknown-group",
+                    text + ", taken as all ranks",
+                    rank=rank,
+                    nodes=nodes,
+                )
+            else:
+                self.problems.add(
+                    "error",
+                    "unknown-group",
+                    text + f"; known are {short(tuple(self.named)) or 'none'}",
+                    rank=rank,
+                    nodes=nodes,
+                    remedy=f"Name its ranks with --group {name}=0,1,..., give a group file with --groups, "
+                    "or say --unknown-group world",
+                )
+        self.missing = {}
+
+
+def short(items: tuple, limit: int = 8) -> str:
+    text = ", ".join(map(str, items[:limit]))
+    return f"[{text}{', ...' if len(items) > limit else ''}]" if items else ""

@@ -1,0 +1,225 @@
+"""Trace files of all ranks in, one checked `Graph` out.
+
+Every rank's nodes become a program in positions instead of ids; ranks with equal programs share one; sends and
+receives pair up by (source, destination, tag, order of ids); collectives pair up by name where all members of a
+group have the same names, else by order of issue, which the schedule decides. All problems are reported at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.errors import InputError, TraceError
+from perfmodel.findings import Findings, texts
+from perfmodel.trace import chakra
+from perfmodel.workload.archive import is_saved, restore
+from perfmodel.workload.graph import Graph, Labels, Origin, Program
+from perfmodel.workload.groups import Groups
+from perfmodel.workload.pairing import check_groups, pair_messages
+from perfmodel.workload.rank import Rank, digest_of, read_rank
+
+SUB_MICROSECOND = 0.5e-6
+"""What a recorded duration of 0 whole microseconds stands for [s]."""
+
+DEPENDENCIES = ("both", "data", "control")
+
+
+def load(
+    trace: str | Path | Sequence[str | Path],
+    *,
+    groups: str | Path | Mapping[str, Sequence[int]] | None = None,
+    group: Mapping[str, Sequence[int]] | None = None,
+    unknown_group: str = "error",
+    dependencies: str = "both",
+    zero_duration: float = SUB_MICROSECOND,
+    strict: bool = False,
+) -> Graph:
+    """Load a Chakra trace of all ranks.
+
+    Args:
+        trace: a prefix ("dir/t" for dir/t.0.et, dir/t.1.et, ...), a folder, a list of files, or a graph written by
+            `save` (which is read anew from its files where they have changed; the options are then the saved ones).
+        groups: the communicator group file, or its content; by default the one found beside the trace.
+        group: further groups, {name: ranks}.
+        unknown_group: "error", or "world" to let groups that nobody defines be all ranks.
+        dependencies: which edges count: "both", "data" or "control".
+        zero_duration: what a recorded duration of 0 whole microseconds means [s].
+        strict: warnings are errors.
+
+    Returns:
+        The checked graph.
+
+    Raises:
+        TraceError: anything wrong with the trace, all of it in one message.
+        InputError: an option with an unknown value.
+
+    Example:
+        >>> import perfmodel as pm
+        >>> pm.load("traces/all_reduce_4")
+        Graph('traces/all_reduce_4': 4 ranks, 4 nodes, 1 distinct programs, 1 groups)
+    """
+    options: dict[str, Any] = {
+        "groups": groups,
+        "group": group,
+        "unknown_group": unknown_group,
+        "dependencies": dependencies,
+        "zero_duration": zero_duration,
+    }
+    if is_saved(trace):
+        return restore(Path(str(trace)), lambda source, kept: load(source, **kept, strict=strict))
+    graph, problems = examine(trace, **options)
+    problems.check(strict=strict)
+    return graph
+
+
+def examine(
+    trace: str | Path | Sequence[str | Path],
+    *,
+    groups: str | Path | Mapping[str, Sequence[int]] | None = None,
+    group: Mapping[str, Sequence[int]] | None = None,
+    unknown_group: str = "error",
+    dependencies: str = "both",
+    zero_duration: float = SUB_MICROSECOND,
+    lenient: frozenset[str] = frozenset(),
+) -> tuple[Graph, Findings]:
+    """As `load`, but give back what was found instead of raising; where there are errors the graph is to look at only.
+
+    Errors whose code is in `lenient` are taken as warnings, for callers who have their own rules.
+    """
+    if dependencies not in DEPENDENCIES:
+        raise InputError(f"dependencies: got {dependencies!r}, expected one of {DEPENDENCIES}")
+    if unknown_group not in ("error", "world"):
+        raise InputError(f'unknown_group: got {unknown_group!r}, expected "error" or "world"')
+    if not (np.isfinite(zero_duration) and zero_duration > 0):
+        raise InputError(f"zero_duration: got {zero_duration!r}, expected a positive time [s]")
+    files, beside = chakra.find(trace)
+    others = chakra.siblings(files)
+    source = str(trace) if isinstance(trace, str | Path) else f"{trace[0]} and others"
+    traces = _read(files)
+    if isinstance(groups, Mapping):
+        named = {str(k): tuple(v) for k, v in groups.items()}
+    else:
+        chosen = groups if groups is not None else beside
+        named = chakra.read_groups(chosen) if chosen is not None else {}
+    named |= {str(k): tuple(v) for k, v in (group or {}).items()}
+    problems = Findings(source, lenient)
+    if others:
+        problems.add(
+            "error",
+            "missing-rank",
+            f"{files[0][1]} is one of several ranks; {others[0].name}"
+            + (f" and {len(others) - 1} more files are" if len(others) > 1 else " is")
+            + " left out",
+            remedy=f"Give the prefix {str(others[0]).rsplit('.', 2)[0]}, or a copy of the file in a folder of its own",
+        )
+    registry = Groups(named, len(traces), unknown_group, problems)
+    for name, members in named.items():
+        registry.check_members(name, members)
+    recorded = any((t.duration_us > 0).any() for t in traces)
+    ranks = [
+        read_rank(
+            r,
+            t,
+            registry,
+            problems,
+            dependencies=dependencies,
+            recorded=recorded,
+            zero_duration=zero_duration,
+        )
+        for r, t in enumerate(traces)
+    ]
+    registry.report()
+    partner = pair_messages(ranks, problems)
+    digest = hashlib.sha256()
+    for t in traces:
+        digest.update(t.digest.encode())
+    options = (sorted(named.items()), unknown_group, dependencies, zero_duration)
+    digest.update(repr(options).encode())
+    graph = _assemble(ranks, partner, registry, problems, source=source, digest=digest.hexdigest())
+    origin = Origin(
+        tuple((str(Path(p).resolve()), t.digest) for (_, p), t in zip(files, traces)),
+        {
+            "groups": {k: list(v) for k, v in named.items()},
+            "unknown_group": unknown_group,
+            "dependencies": dependencies,
+            "zero_duration": zero_duration,
+        },
+    )
+    return replace(graph, origin=origin), problems
+
+
+def _read(files: Sequence[tuple[int, Path]]) -> list:
+    """Decode the files; byte-equal ones once."""
+    seen: dict[str, object] = {}
+    traces = []
+    for _, path in files:
+        raw = Path(path).read_bytes() if Path(path).is_file() else None
+        if raw is None:
+            raise TraceError(f"{path}: no such file")
+        key = hashlib.sha256(raw).hexdigest()
+        if key not in seen:
+            seen[key] = chakra.decode(raw, str(path))
+        traces.append(seen[key])
+    return traces
+
+
+def _assemble(
+    ranks: list[Rank],
+    partner: list[NDArray[np.int32]],
+    registry: Groups,
+    problems: Findings,
+    *,
+    source: str,
+    digest: str,
+) -> Graph:
+    """Ranks with equal structure share a program."""
+    programs: dict[bytes, list[int]] = {}
+    label_sets: dict[bytes, int] = {}
+    labels: list[Labels] = []
+    label = np.zeros(len(ranks), np.int32)
+    for r in ranks:
+        programs.setdefault(digest_of(r.structure), []).append(r.rank)
+        key = digest_of(
+            {"id": r.labels.node_id, "tag": r.labels.tag, "names": "\0".join(r.labels.names)}
+        )
+        if key not in label_sets:
+            label_sets[key] = len(labels)
+            labels.append(r.labels)
+        label[r.rank] = label_sets[key]
+    program, row = np.zeros(len(ranks), np.int32), np.zeros(len(ranks), np.int32)
+    built = []
+    for index, members in enumerate(programs.values()):
+        program[members] = index
+        row[members] = np.arange(len(members))
+        built.append(
+            Program(
+                **ranks[members[0]].structure,
+                ranks=np.array(members, np.int32),
+                groups=np.array([ranks[m].group_of_slot for m in members], np.int32).reshape(
+                    len(members), -1
+                ),
+                peer=np.array([ranks[m].peer for m in members], np.int32),
+                partner=np.array([partner[m] for m in members], np.int32),
+            )
+        )
+    by_name = check_groups(ranks, registry, problems)
+    return Graph(
+        programs=tuple(built),
+        program=program,
+        row=row,
+        groups=tuple(registry.members),
+        group_names=tuple(registry.names),
+        by_name=by_name,
+        labels=tuple(labels),
+        label=label,
+        source=source,
+        warnings=tuple(texts(problems.warnings())),
+        digest=digest,
+    )

@@ -1,0 +1,157 @@
+"""Sweeps over a real cluster of processes on this machine, one of which is killed in the middle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+import perfmodel as pm
+from perfmodel.analysis.dask_cluster import connect
+
+distributed = pytest.importorskip("distributed", reason="Dask is not installed")
+
+ROOT = Path(__file__).resolve().parents[2]
+BOX = {"npu.peak_flops": (1e14, 1e16), "network.0.bandwidth": (1e10, 1e12)}
+PART = 64
+SECONDS = 120
+"""Longest that a sweep of this size may take here; one that hangs fails instead."""
+
+# the cluster's own: workers that are killed leave sockets, and their ports may be taken
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning:distributed"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def client() -> Iterator[Any]:
+    with (
+        distributed.LocalCluster(
+            n_workers=2,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address=":0",
+            silence_logs=50,
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def graph() -> pm.Graph:
+    return pm.load(ROOT / "traces" / "gpt_dp2_tp2_pp2")
+
+
+@pytest.fixture(scope="module")
+def system(graph) -> pm.System:
+    return pm.hardware("dgx-h100", ranks=graph.ranks)
+
+
+def within(seconds: float, work: Any) -> Any:
+    """What `work` gives, or a failure when it takes longer."""
+    result: list[Any] = []
+    error: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            result.append(work())
+        except BaseException as e:
+            error.append(e)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    assert not thread.is_alive(), f"not done after {seconds} s"
+    if error:
+        raise error[0]
+    return result[0]
+
+
+def test_a_cluster_gives_what_one_process_gives(client, graph, system):
+    points = pm.sample(BOX, 512)
+    here = pm.sweep(graph, system, points, part=PART)
+    there = within(
+        SECONDS, lambda: pm.sweep(graph, system, points, part=PART, client=client, progress=False)
+    )
+    pd.testing.assert_frame_equal(there, here, rtol=1e-12)
+
+
+def test_choices_go_to_workers_too(client, graph, system):
+    points = {
+        "system": ["dgx-h100", "dgx-a100"],
+        "network.algorithm": ["ring", "direct"],
+        "npu.peak_flops": [1e14, 1e15],
+    }
+    here = pm.sweep(graph, system, points)
+    there = within(SECONDS, lambda: pm.sweep(graph, system, points, client=client))
+    pd.testing.assert_frame_equal(there, here, rtol=1e-12)
+
+
+def test_one_graph_after_another_does_not_get_the_others_results(client, system):
+    points = {"npu.peak_flops": [1e14, 1e15]}
+    for name in ("gpt_dp2_tp2_pp2", "fsdp_8", "gpt_dp2_tp2_pp2"):
+        graph = pm.load(ROOT / "traces" / name)
+        here = pm.sweep(graph, system, points)
+        there = within(
+            SECONDS, lambda g=graph: pm.sweep(g, system, points, client=client, progress=False)
+        )
+        pd.testing.assert_frame_equal(there, here, rtol=1e-12)
+
+
+def test_a_worker_that_is_killed_in_the_middle_costs_no_point(client, graph, system, tmp_path):
+    points = pm.sample(BOX, 4096)
+    here = pm.sweep(graph, system, points, part=PART)
+    killed: list[int] = []
+
+    def kill() -> None:
+        """Once a few parts are there, one worker's process."""
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until and len(list(tmp_path.glob("part-*.parquet"))) < 4:
+            time.sleep(0.005)
+        pid = next(iter(client.run(os.getpid).values()))
+        os.kill(pid, signal.SIGKILL)
+        killed.append(len(list(tmp_path.glob("part-*.parquet"))))
+
+    killer = threading.Thread(target=kill, daemon=True)
+    killer.start()
+    there = within(
+        SECONDS,
+        lambda: pm.sweep(
+            graph, system, points, part=PART, client=client, output=tmp_path, progress=False
+        ),
+    )
+    killer.join(SECONDS)
+    assert killed, "no worker was killed"
+    assert killed[0] < 64, "the sweep was over before a worker was killed"
+    pd.testing.assert_frame_equal(there, here, rtol=1e-12)
+    assert there.index.tolist() == list(range(4096))
+
+
+def test_what_is_wrong_with_the_points_is_said_before_anything_is_sent(client, graph, system):
+    with pytest.raises(pm.InputError, match=r"npu\.peak_flop"):
+        pm.sweep(graph, system, {"npu.peak_flop": [1e15]}, client=client)
+
+
+def test_an_address_where_nobody_answers_is_an_error():
+    with pytest.raises(pm.InputError, match=r"tcp://127\.0\.0\.1:9: no answer"):
+        within(SECONDS, lambda: connect("tcp://127.0.0.1:9"))
+
+
+def test_an_address_of_a_scheduler_connects(client):
+    other = connect(client.scheduler.address)
+    try:
+        assert other.submit(lambda: 7, pure=False).result(timeout=30) == 7
+    finally:
+        other.close()

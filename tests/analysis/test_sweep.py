@@ -1,0 +1,470 @@
+"""Sweeps: the same as one prediction per point; choices; interruption; what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import perfmodel as pm
+from perfmodel.analysis.design_space import table_of
+from perfmodel.models.cost import Models
+
+ROOT = Path(__file__).resolve().parents[2]
+VARIED = {
+    "npu.peak_flops": [2e14, 3e15],
+    "network.0.bandwidth": [5e10, 1e12],
+    "network.0.latency": [1e-7, 2e-5],
+}
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return pm.load(ROOT / "traces" / "gpt_dp2_tp2_pp2")
+
+
+@pytest.fixture(scope="module")
+def system(graph):
+    return pm.hardware("dgx-h100", ranks=graph.ranks)
+
+
+def one_by_one(graph, system, table, models=None):
+    """A prediction per point, each with its own schedule."""
+    return [
+        pm.predict(graph, *pm.with_parameters(system, models or Models(), dict(row)))
+        for row in table.to_dict("records")
+    ]
+
+
+def test_a_sweep_is_one_prediction_per_point(graph, system):
+    table = pm.sweep(graph, system, VARIED, schedule="own")
+    assert len(table) == 8
+    for k, p in enumerate(one_by_one(graph, system, table[list(VARIED)])):
+        assert table.makespan_s[k] == pytest.approx(p.makespan, rel=1e-12)
+        mine = pm.breakdown(p)
+        assert table.compute_s[k] > 0
+        parts = table.loc[k, ["compute_s", "memory_s", "communication_s", "waiting_s"]]
+        assert parts.sum() == pytest.approx(p.makespan, rel=1e-9)
+        assert mine.makespan_s.iloc[0] == pytest.approx(table.makespan_s[k], rel=1e-12)
+
+
+def test_a_frozen_sweep_is_one_evaluation_per_point_of_the_reference_order(graph, system):
+    compiled = pm.compile(graph, system)
+    table = pm.sweep(graph, system, VARIED, schedule="frozen")
+    assert set(table.schedule) == {"frozen"}
+    for k, row in enumerate(table[list(VARIED)].to_dict("records")):
+        here, models = pm.with_parameters(system, Models(), row)
+        assert table.makespan_s[k] == pytest.approx(
+            pm.evaluate(compiled, here, models).makespan, rel=1e-12
+        )
+
+
+def test_the_schedule_column_says_whose_order_it_was():
+    graph = _reordering()
+    system = pm.hardware("dgx-h100", ranks=2)
+    points = {"network.0.bandwidth": [450e9, 1e9, 1e8]}
+    own = pm.sweep(graph, system, points, schedule="own")
+    frozen = pm.sweep(graph, system, points, schedule="frozen")
+    assert own.schedule.tolist()[0] == "frozen"  # the reference design itself
+    assert "own" in set(own.schedule)
+    for k, p in enumerate(one_by_one(graph, system, own[["network.0.bandwidth"]])):
+        assert own.makespan_s[k] == pytest.approx(p.makespan, rel=1e-12)
+    same = own.schedule == "frozen"
+    np.testing.assert_allclose(own.makespan_s[same], frozen.makespan_s[same], rtol=1e-12)
+    assert not np.allclose(own.makespan_s[~same], frozen.makespan_s[~same], rtol=1e-6)
+
+
+def _reordering():
+    """Which of two reductions goes first depends on whether the link is busy until both are ready."""
+    from perfmodel.synth import Role, Steps, Work, Workload
+    from perfmodel.synth.steps import WORLD
+
+    steps = Steps()
+    steps.collective("busy", "all_reduce", 10**8, WORLD)
+    early = steps.compute("early", Work(10**12, 10**6))
+    late = steps.compute("late", Work(10**13, 10**6))
+    urgent = steps.collective("urgent", "all_reduce", 10**8, WORLD, [late])
+    steps.collective("other", "all_reduce", 10**10, WORLD, [early])
+    steps.compute("end", Work(10**12, 10**6), [urgent])
+    return Workload("reordering", (Role(steps, np.arange(2)),)).graph()
+
+
+def test_points_may_be_a_table_or_lists_and_keep_their_order(graph, system):
+    lists = pm.sweep(graph, system, VARIED)
+    table = table_of(VARIED).iloc[::-1]
+    reversed_rows = pm.sweep(graph, system, table)
+    assert reversed_rows[list(VARIED)].equals(table.reset_index(drop=True))
+    np.testing.assert_array_equal(reversed_rows.makespan_s[::-1], lists.makespan_s)
+
+
+def test_the_size_of_parts_changes_nothing(graph, system):
+    points = pm.sample({p: tuple(v) for p, v in VARIED.items()}, 40, method="latin-hypercube")
+    whole = pm.sweep(graph, system, points)
+    for part in (1, 7, 39):
+        pd.testing.assert_frame_equal(pm.sweep(graph, system, points, part=part), whole)
+
+
+def test_choices_are_compiled_once_each_and_give_their_own_predictions(graph, system):
+    points = {
+        "network.algorithm": ["ring", "direct"],
+        "system": ["dgx-h100", "dgx-a100"],
+        "npu.peak_flops": [2e14, 3e15],
+    }
+    table = pm.sweep(graph, system, points)
+    assert len(table) == 8
+    assert table["network.algorithm"].tolist() == ["ring"] * 4 + ["direct"] * 4
+    for k, row in enumerate(table.to_dict("records")):
+        from perfmodel.models.network import AlphaBeta
+
+        models = Models(network=AlphaBeta(algorithm=row["network.algorithm"]))
+        here, models = pm.with_parameters(
+            pm.hardware(row["system"], ranks=8), models, {"npu.peak_flops": row["npu.peak_flops"]}
+        )
+        assert table.makespan_s[k] == pytest.approx(
+            pm.predict(graph, here, models).makespan, rel=1e-12
+        )
+
+
+def test_another_trace_is_a_choice_like_another_system(graph, system):
+    points = {
+        "trace": [str(ROOT / "traces" / name) for name in ("moe_8", "all_reduce_4")],
+        "system": ["dgx-h100", "dgx-a100"],
+        "network.0.bandwidth": [1e11, 4e11],
+    }
+    table = pm.sweep(graph, system, points)
+    assert len(table) == 8
+    for row in table.to_dict("records"):
+        trace = pm.load(row["trace"])
+        here = pm.hardware(row["system"], ranks=trace.ranks)
+        values = {"network.0.bandwidth": row["network.0.bandwidth"]}
+        expected = pm.predict(trace, *pm.with_parameters(here, Models(), values)).makespan
+        assert row["makespan_s"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_chosen_system_keeps_the_dtype(graph):
+    table = pm.sweep(graph, pm.hardware("dgx-h100", ranks=8, dtype="fp8"), {"system": ["dgx-b200"]})
+    there = pm.predict(graph, pm.hardware("dgx-b200", ranks=8, dtype="fp8"))
+    assert table.makespan_s[0] == pytest.approx(there.makespan, rel=1e-12)
+
+
+def test_a_trace_that_is_not_there_is_refused_before_any_work(graph, system):
+    with pytest.raises(pm.InputError, match="nowhere"):
+        pm.sweep(graph, system, {"trace": ["nowhere/t"], "npu.peak_flops": [1e15]})
+
+
+def test_what_limits_a_design_is_the_parameter_with_the_largest_elasticity(graph, system):
+    points = {"npu.peak_flops": [1e13, 1e17], "network.0.latency": [1e-9, 1e-2]}
+    table = pm.sweep(graph, system, points, schedule="frozen")
+    compiled = pm.compile(graph, system)
+    for row in table.to_dict("records"):
+        here = pm.with_parameters(system, Models(), {path: row[path] for path in points})[0]
+        centre = pm.evaluate(compiled, here).makespan
+        gain = {}
+        for path, value in pm.parameters(here).items():
+            if np.isfinite(value) and value > 0:
+                moved = pm.with_parameters(here, Models(), {path: float(value) * (1 + 1e-6)})[0]
+                gain[path] = abs(pm.evaluate(compiled, moved).makespan / centre - 1)
+        assert row["limited_by"] == max(gain, key=lambda path: gain[path])
+    assert table.limited_by.nunique() > 1
+
+
+def test_throughput_is_samples_over_time(graph, system):
+    table = pm.sweep(graph, system, VARIED, batch_size=64, breakdown=False)
+    np.testing.assert_allclose(table.throughput_per_s * table.makespan_s, 64, rtol=1e-14)
+    assert "limited_by" not in table
+
+
+def test_single_precision_is_close(graph, system):
+    exact = pm.sweep(graph, system, VARIED, schedule="frozen")
+    single = pm.sweep(graph, system, VARIED, schedule="frozen", dtype=np.float32)
+    np.testing.assert_allclose(single.makespan_s, exact.makespan_s, rtol=1e-5)
+
+
+def test_a_folder_of_parquet_holds_the_sweep(graph, system, tmp_path):
+    expected = pm.sweep(graph, system, VARIED)
+    folder = tmp_path / "sweep"
+    table = pm.sweep(graph, system, VARIED, output=folder, part=3)
+    pd.testing.assert_frame_equal(table, expected)
+    files = sorted(folder.glob("*.parquet"))
+    assert [len(pd.read_parquet(f)) for f in files] == [3, 3, 2]
+    assert pm.sweep(graph, system, VARIED, output=folder, part=3, collect=False) is None
+    assert not list(folder.glob("*.tmp"))
+
+
+def test_the_folder_is_a_parquet_data_set_for_other_readers_too(graph, system, tmp_path):
+    table = pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
+    (tmp_path / ".part-000009.parquet.tmp").write_bytes(b"cut off")
+    there = pd.read_parquet(tmp_path)
+    pd.testing.assert_frame_equal(there.sort_index(), table)
+    (tmp_path / "part-000001.parquet").write_bytes(b"damaged")
+    with pytest.raises(pm.InputError, match=r"part-000001\.parquet: is no whole part"):
+        pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
+
+
+def test_every_chosen_system_has_its_own_prices_and_optimize_agrees(graph, system):
+    names = ["dgx-a100", "mi300x-8", "dgx-h100"]
+    table = pm.sweep(graph, system, {"system": names}, economics=True)
+    for k, name in enumerate(names):
+        own = pm.hardware(name, ranks=graph.ranks)
+        alone = pm.sweep(graph, own, {"npu.peak_flops": [own.npu.peak_flops]}, economics=True)
+        for column in ("cost_usd", "power_W", "energy_J", "area_mm2"):
+            assert table[column][k] == pytest.approx(alone[column][0], rel=1e-12)
+    peak = own.npu.peak_flops
+    best = pm.optimize(
+        graph,
+        own,
+        bounds={"npu.peak_flops": (peak / 2, peak)},
+        objective="time",
+        starts=2,
+        constraints={"cost": float(table.cost_usd[2]) * 1.0000001},
+    )
+    assert best.parameters["npu.peak_flops"] == pytest.approx(peak, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (None, "expected a DataFrame"),
+        ([{"npu.peak_flops": 1e15}], "expected a DataFrame"),
+        (pd.DataFrame([[1.0, 2.0]], columns=["npu.peak_flops"] * 2), "stands twice"),
+        ({"npu.peak_flops": [True]}, "real numbers"),
+        ({"npu.peak_flops": [1e15 + 1j]}, "real numbers"),
+        ({"network.algorithm": [1]}, "algorithm 1: expected auto"),
+        ({"compute.efficiency": [0.0]}, "expected a finite time"),
+    ],
+)
+def test_points_of_the_wrong_kind_are_one_clear_error(graph, system, points, message):
+    with pytest.raises(pm.InputError, match=message):
+        pm.sweep(graph, system, points)
+
+
+@pytest.mark.parametrize(
+    "options", [{"batch_size": "a"}, {"dtype": "foo"}, {"economics": 3}], ids=str
+)
+def test_options_of_the_wrong_kind_are_one_clear_error(graph, system, options):
+    with pytest.raises(pm.InputError, match=next(iter(options))):
+        pm.sweep(graph, system, VARIED, **options)
+
+
+@pytest.mark.parametrize("bounds", [{"a": 1.0}, {"a": (1.0,)}, {"a": ("x", 2)}, {"a": (1, 2, 3)}])
+def test_bounds_of_a_sample_are_two_numbers_each(bounds):
+    with pytest.raises(pm.InputError, match="two numbers each"):
+        pm.sample(bounds, 4)
+
+
+def test_parts_that_are_there_are_not_evaluated_again(graph, system, tmp_path, monkeypatch):
+    from perfmodel.analysis import sweep as module
+
+    expected = pm.sweep(graph, system, VARIED, output=tmp_path, part=2)
+    files = sorted(tmp_path.glob("*.parquet"))
+    files[1].unlink()
+    times = {f: f.stat().st_mtime_ns for f in files if f.exists()}
+    seen = []
+    evaluate = module.evaluate_part
+
+    def counting(compiled, graph, system, models, rows, options):
+        seen.extend(rows.index)
+        return evaluate(compiled, graph, system, models, rows, options)
+
+    monkeypatch.setattr(module, "evaluate_part", counting)
+    again = pm.sweep(graph, system, VARIED, output=tmp_path, part=2)
+    assert seen == [2, 3]
+    pd.testing.assert_frame_equal(again, expected)
+    assert times == {f: f.stat().st_mtime_ns for f in times}
+
+
+KILLED = """
+import sys, time
+import perfmodel as pm
+from perfmodel.analysis import sweep as module
+write = module._write
+def slowly(result, path):
+    write(result, path)
+    print(path, flush=True)
+    time.sleep(0.05)
+module._write = slowly
+graph = pm.load("traces/gpt_dp2_tp2_pp2")
+points = pm.sample({"npu.peak_flops": (1e14, 1e16), "network.0.bandwidth": (1e10, 1e12)}, 256)
+pm.sweep(graph, pm.hardware("dgx-h100", ranks=8), points, output=sys.argv[1], part=8, collect=False)
+"""
+
+
+def test_a_sweep_that_was_killed_resumes_without_losing_or_repeating_a_point(
+    graph, system, tmp_path
+):
+    folder = tmp_path / "sweep"
+    process = subprocess.Popen(
+        [sys.executable, "-c", KILLED, str(folder)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    with process.stdout:
+        for _ in range(5):  # five parts are there
+            assert process.stdout.readline(), "the sweep ended early"
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=60)
+    done = sorted(folder.glob("part-*.parquet"))
+    assert 5 <= len(done) < 32
+    before = {f: (f.stat().st_mtime_ns, len(pd.read_parquet(f))) for f in done}
+    assert {count for _, count in before.values()} == {8}
+    points = pm.sample({"npu.peak_flops": (1e14, 1e16), "network.0.bandwidth": (1e10, 1e12)}, 256)
+    resumed = pm.sweep(graph, system, points, output=folder, part=8)
+    assert before == {f: (f.stat().st_mtime_ns, 8) for f in done}
+    assert resumed.index.tolist() == list(range(256))
+    pd.testing.assert_frame_equal(resumed, pm.sweep(graph, system, points))
+
+
+def test_a_partial_file_of_a_killed_sweep_does_no_harm(graph, system, tmp_path):
+    expected = pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
+    (tmp_path / "part-000001.parquet").unlink()
+    (tmp_path / ".part-000001.parquet.tmp").write_bytes(b"half a file")
+    again = pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
+    pd.testing.assert_frame_equal(again, expected)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("change", "differing"),
+    [
+        ({"points": {"npu.peak_flops": [1e15]}}, "points"),
+        ({"schedule": "frozen"}, "options"),
+        ({"part": 5}, "part"),
+        ({"models": Models(prefer="recorded")}, "models"),
+        ({"batch_size": 3}, "options"),
+    ],
+)
+def test_another_sweeps_folder_is_refused(graph, system, tmp_path, change, differing):
+    pm.sweep(graph, system, VARIED, output=tmp_path, part=4, collect=False)
+    arguments = {"points": VARIED, "part": 4, **change}
+    points = arguments.pop("points")
+    with pytest.raises(pm.InputError, match=rf"holds another sweep \(its .*{differing}"):
+        pm.sweep(graph, system, points, output=tmp_path, **arguments)
+
+
+def test_another_systems_or_graphs_folder_is_refused(graph, system, tmp_path):
+    pm.sweep(graph, system, VARIED, output=tmp_path, collect=False)
+    faster, _ = pm.with_parameters(system, Models(), {"npu.memory_bandwidth": 1e13})
+    with pytest.raises(pm.InputError, match="its system differ"):
+        pm.sweep(graph, faster, VARIED, output=tmp_path)
+    other = pm.load(ROOT / "traces" / "fsdp_8")
+    with pytest.raises(pm.InputError, match="its graph"):
+        pm.sweep(other, system, VARIED, output=tmp_path)
+
+
+def test_a_folder_with_something_else_in_it_is_refused(graph, system, tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(pm.InputError, match="is not empty and holds no sweep"):
+        pm.sweep(graph, system, VARIED, output=tmp_path)
+    (tmp_path / "thesis.tex").unlink()
+    (tmp_path / "_sweep.json").write_text("{broken")
+    with pytest.raises(pm.InputError, match="holds another sweep"):
+        pm.sweep(graph, system, VARIED, output=tmp_path)
+    assert (tmp_path / "_sweep.json").read_text() == "{broken"
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        ({"npu.peak_flop": [1e15]}, r"npu\.peak_flop.*npu\.peak_flops"),
+        ({"network.7.bandwidth": [1e9]}, r"network\.7\.bandwidth.*network\.0\.bandwidth"),
+        ({}, "empty"),
+        ({"npu.peak_flops": []}, "empty"),
+        (pd.DataFrame({"npu.peak_flops": np.zeros(0)}), "empty"),
+        ({"npu.peak_flops": [1e15, float("nan")]}, r"npu\.peak_flops is nan in row 1"),
+        ({"npu.peak_flops": [float("inf")]}, r"npu\.peak_flops is inf in row 0"),
+        ({"npu.peak_flops": [1e15, -1.0]}, r"npu\.peak_flops is -1\.0 in row 1"),
+        (
+            {"npu.peak_flops": [1e15, 0.0]},
+            r"npu\.peak_flops is 0 in row 1; a rate must be positive",
+        ),
+        ({"npu.peak_flops": ["fast"]}, r"npu\.peak_flops holds 'fast', expected numbers"),
+        ({"network.algorithm": ["ring", None]}, r"network\.algorithm is missing in row 1"),
+        ({"network.algorithm": ["rings"]}, "rings"),
+        ({"system": ["dgx-h1000"]}, "dgx-h1000"),
+    ],
+)
+def test_points_that_make_no_sense_are_refused_before_any_work(graph, system, points, message):
+    with pytest.raises(pm.InputError, match=message):
+        pm.sweep(graph, system, points)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": "best"}, "schedule: got 'best'"),
+        ({"batch_size": 0}, "batch_size: got 0"),
+        ({"dtype": np.int32}, "dtype: got int32"),
+        ({"part": 0}, "part: got 0"),
+        ({"threads": -1}, "threads: got -1"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(graph, system, options, message):
+    with pytest.raises(pm.InputError, match=message):
+        pm.sweep(graph, system, VARIED, **options)
+
+
+def test_samples_fill_the_box_evenly_and_again_the_same():
+    box = {"a": (1.0, 100.0), "b": (1e-6, 1e-2)}
+    for method in ("sobol", "latin-hypercube"):
+        points = pm.sample(box, 64, method=method)
+        pd.testing.assert_frame_equal(points, pm.sample(box, 64, method=method))
+        assert not points.equals(pm.sample(box, 64, method=method, seed=1))
+        for name, (low, high) in box.items():
+            place = np.log(points[name] / low) / np.log(high / low)
+            # one in each of 64 equal slices of the logarithm
+            assert sorted(np.floor(place * 64)) == list(range(64))
+    linear = pm.sample({"a": (0.0, 10.0)}, 32, log=False)
+    assert sorted(np.floor(linear.a * 3.2)) == list(range(32))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (({}, 4), "empty"),
+        (({"a": (1.0, 2.0)}, 0), "empty"),
+        (({"a": (2.0, 1.0)}, 4), "bounds of a"),
+        (({"a": (0.0, 1.0)}, 4), "both positive"),
+        (({"a": (1.0, float("inf"))}, 4), "bounds of a"),
+    ],
+)
+def test_boxes_that_make_no_sense_are_refused(arguments, message):
+    with pytest.raises(pm.InputError, match=message):
+        pm.sample(*arguments)
+    with pytest.raises(pm.InputError, match="method: got 'grid'"):
+        pm.sample({"a": (1.0, 2.0)}, 4, method="grid")
+
+
+def test_a_long_sweep_does_not_grow_with_its_parts(graph, system, tmp_path):
+    """A part's rows are gone once they are written."""
+    import gc
+    import tracemalloc
+
+    points = pm.sample({p: tuple(v) for p, v in VARIED.items()}, 4096)
+    peaks = []
+    for count in (1024, 4096):
+        folder = tmp_path / str(count)
+        gc.collect()
+        tracemalloc.start()
+        pm.sweep(
+            graph, system, points[:count], output=folder, part=256, collect=False, breakdown=False
+        )
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    per_point = (peaks[1] - peaks[0]) / 3072
+    assert per_point < 500  # the points themselves, not the tables of 16 parts
+
+
+def test_progress_is_shown_where_asked_for(graph, system, capsys):
+    pm.sweep(graph, system, VARIED, part=2, progress=True)
+    assert "8.00/8.00" in capsys.readouterr().err
+    pm.sweep(graph, system, VARIED, part=2, progress=False)
+    assert capsys.readouterr().err == ""

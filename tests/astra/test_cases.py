@@ -1,0 +1,81 @@
+"""ASTRA mode against runs of the simulator: every case, to the cycle."""
+
+import json
+
+import numpy as np
+import pytest
+
+from perfmodel import astra
+from perfmodel.astra import event_run
+from perfmodel.errors import DeadlockError
+from tests import astra_reference as reference
+
+RUNS = reference.cases("cases.jsonl")
+MEMORY_RUNS = reference.cases("memory_cases.jsonl")
+FINISHED = [case for case in RUNS + MEMORY_RUNS if case["finished"]]
+NEVER_ENDING = [case for case in RUNS + MEMORY_RUNS if not case["finished"]]
+
+
+def test_the_archive_holds_all_reference_runs():
+    assert (len(RUNS), len(MEMORY_RUNS), len(NEVER_ENDING)) == (678, 24, 3)
+
+
+@pytest.mark.parametrize("case", FINISHED, ids=reference.key)
+def test_cycles_exposed_time_and_recorded_order_agree(case):
+    lowered = reference.lowered(case)
+    cost = lowered.costs()
+    run = event_run.run(lowered, cost, record=True)
+    assert run.rank_end.tolist() == case["cycles"]
+    assert astra.exposed(lowered, cost, run) == case["exposed"]
+    events = run.events
+    start, finish = reference.longest(cost, events.pred_ptr, events.pred, events.cost)
+    assert (start[events.node_first] == run.issue).all()
+    assert (finish[events.node_last] == run.finish).all()
+    path = astra.along(lowered, run, cost)
+    assert path.rank_end.tolist() == case["cycles"]
+    assert (path.issue == run.issue).all()
+    assert (path.finish == run.finish).all()
+
+
+@pytest.mark.parametrize("case", NEVER_ENDING, ids=reference.key)
+def test_runs_that_never_end_there_end_in_a_diagnosis_here(case):
+    lowered = reference.lowered(case)
+    run = event_run.run(lowered, lowered.costs())
+    assert not run.ok
+    with pytest.raises(DeadlockError, match=r"rank \d+: node \d+ .* waits for"):
+        astra.deadlock.require_finished(lowered, run)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.name for path in (reference.folder() / "node_times").iterdir())
+)
+def test_every_node_is_issued_and_ends_when_it_does_there(name):
+    case = json.loads((reference.folder() / "node_times" / name).read_text())
+    lowered = reference.lowered(case)
+    run = event_run.run(lowered, lowered.costs())
+    flat = lowered.flat
+    for rank, nodes in enumerate(case["nodes"]):
+        here = np.flatnonzero(flat.rank == rank)
+        found = zip(flat.node_id[here], run.issue[here], run.finish[here])
+        assert sorted(map(list, found)) == sorted(nodes)
+
+
+@pytest.mark.parametrize("backend", ["unaware", "aware"])
+def test_a_custom_collective_replaces_the_algorithm(backend):
+    assert reference.custom_collective(backend) == [90_174] * 8
+
+
+def test_simulate_takes_the_files_and_gives_whole_cycles():
+    place = reference.folder()
+    with pytest.warns(UserWarning, match="boost-mode"):
+        result = astra.simulate(
+            place / "traces" / "mem1" / "t",
+            place / "system" / "ring_s4_a1.json",
+            place / "network" / "ring8.yml",
+            place / "remote_memory" / "pool.json",
+        )
+    case = next(c for c in MEMORY_RUNS if reference.key(c) == "mem1-ring_s4_a1-ring8-pool-unaware")
+    assert (result.cycles, result.exposed) == (case["cycles"], case["exposed"])
+    nodes = result.nodes()
+    assert list(nodes.columns[-2:]) == ["issue_ns", "finish_ns"]
+    assert nodes.groupby("rank")["finish_ns"].max().tolist() == case["cycles"]
