@@ -1,0 +1,58 @@
+"""Smooth stand-ins for the larger and the smaller of some times, made of products and square roots only.
+
+Two things that overlap take about as long as the longer one, and a little more where both are alike; a choice
+takes about as long as its best option. The p-norm (a^p + b^p)^(1/p) is the first, the same with a negative
+exponent the second. With powers of two as exponents neither needs a logarithm, so that they cost little on
+millions of designs; they have the derivative that the formula says at ties, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+SHARPNESS = 7
+"""The soft minimum's exponent is -2^7: of two equal options it takes 0.54 % less than either."""
+
+
+def _power(x: Any, doublings: int) -> Any:
+    for _ in range(doublings):
+        x = x * x
+    return x
+
+
+def _root(x: Any, halvings: int) -> Any:
+    for _ in range(halvings):
+        x = jnp.sqrt(x)
+    return x
+
+
+def overlap(a: Any, b: Any, doublings: int) -> Array:
+    """(a^p + b^p)^(1/p) with p = 2^doublings, for times >= 0 of which one is positive (both 0 give 0).
+
+    >>> overlap(3.0, 4.0, 1).item()
+    5.0
+    """
+    longer = jnp.maximum(a, b)
+    some = jnp.where(longer > 0, longer, 1.0)
+    ratio = jnp.minimum(a, b) / some
+    return longer * _root(1.0 + _power(ratio, doublings), doublings)
+
+
+def soft_minimum(options: Sequence[Any], doublings: int = SHARPNESS) -> Array:
+    """(sum over options of t^-p)^(-1/p) with p = 2^doublings, of positive times of one shape.
+
+    >>> round(soft_minimum([2.0, 3.0]).item(), 9), round(2 * 2 ** (-1 / 128), 4)
+    (2.0, 1.9892)
+    """
+    if len(options) == 1:
+        return jnp.asarray(options[0])
+    best = jnp.asarray(options[0])
+    for option in options[1:]:
+        best = jnp.minimum(best, option)
+    best = lax.stop_gradient(best)  # it cancels in the formula, and so in the derivative
+    total = sum(_power(best / option, doublings) for option in options)
+    return best / _root(total, doublings)
