@@ -73,7 +73,6 @@ def test_messages_of_damaged_and_old_files_are_errors(tmp_path: Path) -> None:
         (good[:-1], "record 1: the record's length"),
         (good + b"\x80", "record 2: the record's length"),
         (good + b"\x02\x12\x05", "record 2: is no Node message"),
-        (file_of(b"\x08\x01\x18\x04\x20\x07", metadata=None), "v0.0.1"),
     ]:
         file.write_bytes(data)
         with pytest.raises(TraceError, match=complaint):

@@ -10,7 +10,7 @@ read_groups, process_groups: communicator groups, from a file or from the node P
 from perfmodel.trace.chakra.files import find, siblings
 from perfmodel.trace.chakra.groups import process_groups, read_groups
 from perfmodel.trace.chakra.reader import decode, read
-from perfmodel.trace.chakra.records import messages, write, write_bytes
+from perfmodel.trace.chakra.records import messages, messages_of, write, write_bytes
 from perfmodel.trace.chakra.schema import GlobalMetadata, Node
 from perfmodel.trace.chakra.trace import COLLECTIVES, NODE_TYPES, RankTrace
 from perfmodel.trace.chakra.writer import build, encode
@@ -26,6 +26,7 @@ __all__ = [
     "encode",
     "find",
     "messages",
+    "messages_of",
     "process_groups",
     "read",
     "read_groups",

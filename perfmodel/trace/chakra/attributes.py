@@ -139,7 +139,7 @@ def _whole(value):
 
 
 @compiled
-def _decimal(base, pos, end):
+def decimal(base, pos, end):
     """Decimal text as (status, int64): a sign, digits, and zeros after a point ("2048.0")."""
     sign = byte_at(base, pos) if pos < end else np.uint64(0)
     negative = sign == np.uint64(ord("-"))
@@ -285,7 +285,7 @@ def read_attribute(base, pos, end):
     if is_text and code == INVOLVED_DIM:
         status = NO_NUMBER
     elif status == 0 and is_text and not is_group:
-        status, value = _decimal(base, start, stop)
+        status, value = decimal(base, start, stop)
     if status == 0 and code == INVOLVED_DIM:
         return (MANY_DIMS if count > MAX_DIMS else 0), code, run, mask, count
     if status == 0 and count > 1:

@@ -1,9 +1,8 @@
-"""Which format a trace file is in, from its bytes.
+"""Which format a trace file is in, from its bytes, and the way from each to today's.
 
-Only the current wire format is read. The older ones and the JSON forms are recognised here and
-refused by name, because most of them would otherwise decode into nonsense: v0.0.1 numbers the node
-types differently, and its repeated fields are valid fields of the current Node. A reader for one
-of them belongs where `refuse_...` is called in reader.py.
+Today's wire format (0.0.4 = 1.0.0) is read as it is. The older ones (`older`) and the JSON forms (`json_forms`) are
+turned into it first, because most of them would otherwise decode into nonsense: v0.0.1 numbers the node types
+differently, and its repeated fields are valid fields of the current Node. What is no Chakra trace is refused by name.
 
 Source: the history of mlcommons/chakra's et_def.proto (df405e8, 2719463, 9d917e3, 7bab792,
 a2b45c1).
@@ -13,7 +12,8 @@ from functools import lru_cache
 from typing import NamedTuple, NoReturn
 
 from perfmodel.errors import TraceError
-from perfmodel.trace.chakra.wire import LENGTH, fields
+from perfmodel.trace.chakra import json_forms, older
+from perfmodel.trace.chakra.wire import LENGTH, VARINT, fields, length_prefix
 
 
 class Dialect(NamedTuple):
@@ -23,24 +23,20 @@ class Dialect(NamedTuple):
     remedy: str
 
 
-_RECORDER = "Convert it with the tool that wrote it, in a version of October 2023 or later."
-_CONVERT = "Convert it to .et first (chakra_trace_link, then chakra_converter)."
-
-V0_0_1 = Dialect("Chakra's wire format v0.0.1 (January to June 2023, .eg)", _RECORDER)
-V0_0_2 = Dialect("Chakra's wire format v0.0.2 or v0.0.3 (June to October 2023)", _RECORDER)
+_PYTORCH = "Give all files of the PyTorch trace together: a folder, or a list."
 
 # Text that only one kind of JSON file holds, in the order of the question.
 _JSON = (
-    (b'"workload_graph"', Dialect("Chakra's feeder JSON", "Give the .et file it was made from.")),
-    (b'"traceEvents"', Dialect("a Kineto (PyTorch profiler) trace, JSON", _CONVERT)),
-    (b'"deviceProperties"', Dialect("a Kineto (PyTorch profiler) trace, JSON", _CONVERT)),
-    (b'"y_tensor_size"', Dialect("STAGE's JSON form of a trace", "Let STAGE write .et files.")),
-    (b'"dataDeps"', Dialect("chakra_jsonizer's text", "Give the .et file it was made from.")),
-    (b'"durationMicros"', Dialect("chakra_jsonizer's text", "Give the .et file it was made from.")),
-    (b'"int64Val"', Dialect("chakra_jsonizer's text", "Give the .et file it was made from.")),
-    (b'"stringVal"', Dialect("chakra_jsonizer's text", "Give the .et file it was made from.")),
-    (b'"exclusive_dur"', Dialect("chakra_trace_link's JSON", "Run chakra_converter on it.")),
-    (b'"schema"', Dialect("a PyTorch host execution trace, JSON", _CONVERT)),
+    (b'"traceEvents"', Dialect("a Kineto (PyTorch profiler) trace, JSON", _PYTORCH)),
+    (b'"deviceProperties"', Dialect("a Kineto (PyTorch profiler) trace, JSON", _PYTORCH)),
+    (
+        b'"exclusive_dur"',
+        Dialect(
+            "chakra_trace_link's JSON",
+            "Give the PyTorch files that it was made from, or run chakra_converter on it.",
+        ),
+    ),
+    (b'"schema"', Dialect("a PyTorch host execution trace, JSON", _PYTORCH)),
     (b"", Dialect("JSON of no known trace format", "Give the .et files of the trace.")),
 )
 _MAGIC = (
@@ -54,52 +50,69 @@ _MAGIC = (
 _HEAD = 65536  # bytes of a text file that are looked at
 
 
-def refuse_other_files(data: bytes, source: str) -> None:
-    """Raise TraceError for JSON, archives, and text: files that are no run of records."""
+def to_current(data: bytes, source: str) -> tuple[bytes, str]:
+    """The content as a run of records, and the name of the form it came in ("" for .et).
+
+    Raises:
+        TraceError: JSON that is damaged or no Chakra trace, an archive, or a text.
+    """
     for magic, dialect in _MAGIC:
         if data.startswith(magic):
             _refuse(source, dialect)
-    if data[:256].lstrip()[:1] not in (b"{", b"[") or not _is_text(data[:_HEAD]):
-        return
+    begins = data[:256].lstrip(b" \t\r\n\xef\xbb\xbf")[:1]
+    if begins not in (b"{", b"[") or not _is_text(data[:_HEAD]):
+        return data, ""
+    found = json_forms.to_records(data, source)
+    if found is not None:
+        records, form = found
+        return b"".join(length_prefix(len(record)) + record for record in records), form
     head = data[:_HEAD]
     for mark, dialect in _JSON:
         if mark in head:
             _refuse(source, dialect)
-
-
-def refuse_old_metadata(metadata: bytes, source: str) -> None:
-    """Raise TraceError for metadata of v0.0.3: attributes at field 1, today the version's."""
-    if _has_old_attributes(metadata):
-        _refuse(source, V0_0_2)
+    return data, ""
 
 
 @lru_cache(maxsize=64)
-def _has_old_attributes(metadata: bytes) -> bool:
+def has_old_metadata(metadata: bytes) -> bool:
+    """Whether metadata are v0.0.3's: attributes at field 1, with a type number at 2."""
     for field, wire, start, end in fields(metadata, 0, len(metadata)):
         if field != 1 or wire != LENGTH:
             continue
         inner = list(fields(metadata, start, end))
         if inner and inner[-1][3] == end and inner[0][:2] == (1, LENGTH):
-            return True
+            return any((number, w) == (2, VARINT) for number, w, _, _ in inner) or len(inner) == 1
     return False
 
 
-def refuse_old_format(
-    source: str, varint_fields: int, length_fields: int, *, old_attributes: bool
-) -> None:
-    """Raise TraceError where the Nodes of a file without metadata use an older layout.
+def old_version(
+    data: bytes,
+    start: int,
+    *,
+    varint_fields: int,
+    length_fields: int,
+    old_attributes: bool,
+    old_metadata: bool,
+    extension: str,
+) -> str:
+    """Which older layout the Nodes from `start` on are in, "" for today's.
 
     varint_fields, length_fields: bit f is set if some Node has field f with that wire type.
     old_attributes: some Node has a message that begins with text at field 11.
+    extension: ".eg" is v0.0.1, where its fields do not say so.
 
-    v0.0.1 writes dependencies (4) unpacked, a memory type at 5 and numbers at 8..20; today 4 and 5
-    are packed and 8.. are messages. v0.0.2 and v0.0.3 have text at 6 and 7 (now numbers),
-    attributes at 11.
+    v0.0.1 writes dependencies (4) unpacked, a memory type at 5 and numbers at 8..20; today 4 and 5 are packed and 8..
+    are messages. v0.0.2 and v0.0.3 have text at 6 and 7 (now numbers), attributes at 11.
     """
-    if varint_fields & _bits(4, 5, *range(8, 21)):
-        _refuse(source, V0_0_1)
-    if old_attributes or length_fields & _bits(6, 7):
-        _refuse(source, V0_0_2)
+    if old_attributes or old_metadata or length_fields & _bits(6, 7):
+        return older.version_of(data, start, flat=False)
+    if varint_fields & _bits(5, *range(8, 21)) or extension == ".eg":
+        return older.version_of(data, start, flat=True)
+    if varint_fields & _bits(
+        4
+    ):  # proto2 never packs; only v0.0.1 has neither inputs nor attributes
+        return older.version_of(data, start, flat=not length_fields & _bits(10))
+    return ""
 
 
 def _bits(*fields: int) -> int:
@@ -118,7 +131,4 @@ def _is_text(head: bytes) -> bool:
 
 
 def _refuse(source: str, dialect: Dialect) -> NoReturn:
-    raise TraceError(
-        f"{source}: is {dialect.name}, which is not read."
-        f" Expected a Chakra trace in the current format (0.0.4 = 1.0.0). {dialect.remedy}"
-    )
+    raise TraceError(f"{source}: is {dialect.name}, which is no Chakra trace. {dialect.remedy}")

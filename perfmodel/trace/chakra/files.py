@@ -9,7 +9,8 @@ from pathlib import Path
 from perfmodel.errors import InputError, TraceError
 from perfmodel.trace.chakra.groups import looks_like_groups
 
-_NAME = re.compile(r"(?P<prefix>.+)\.(?P<rank>\d+)\.(?P<kind>et|eg)(\.gz)?")
+_NAME = re.compile(r"(?P<prefix>.+)\.(?P<rank>\d+)\.(?P<kind>et|eg|json)(\.gz)?")
+_KINDS = ("et", "eg", "json")
 _GROUP_FILES = ("comm_group.json", "comm_groups.json")
 
 Place = str | PathLike[str]
@@ -77,12 +78,14 @@ def _from_path(path: Path) -> list[tuple[int, Path]]:
             found.setdefault((match["kind"], match["prefix"]), []).append(
                 (int(match["rank"]), file)
             )
-    current = {prefix: files for (kind, prefix), files in found.items() if kind == "et"}
-    if not current and found:
-        raise TraceError(
-            f"{path}: holds only .eg files, Chakra's wire format v0.0.1, which is not read."
-            " Convert them with the tool that wrote them, in a version of October 2023 or later."
-        )
+    for kind in _KINDS:  # of a trace that is there in several forms the first
+        current = {
+            prefix: files
+            for (found_kind, prefix), files in found.items()
+            if found_kind == kind and (kind != "json" or not looks_like_groups(files[0][1]))
+        }
+        if current:
+            break
     if not current:
         raise TraceError(
             f"{path}: no trace there. Expected files named {prefix or '<prefix>'}.<rank>.et; give a"

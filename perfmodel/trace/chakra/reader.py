@@ -6,6 +6,7 @@ So memory follows what the file holds, never what it says. No protobuf runtime i
 the metadata record.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from perfmodel.errors import TraceError
 from perfmodel.trace.chakra import attributes as at
-from perfmodel.trace.chakra import dialects, schema
+from perfmodel.trace.chakra import dialects, older, schema
 from perfmodel.trace.chakra.faults import trace_error
 from perfmodel.trace.chakra.inflate import LIMIT, inflate
 from perfmodel.trace.chakra.trace import RankTrace
@@ -76,13 +77,15 @@ def content(path: str | Path) -> bytes:
 def decode(data: bytes, source: str, *, limit: int = LIMIT) -> RankTrace:
     """The columns of a trace file's content; `source` is what messages call it.
 
-    Raises TraceError with file, byte, record, field, and what to do, for bytes that are no trace
-    in the current format: nothing that is wrong is passed over but fields no schema knows.
+    Older formats and JSON are turned into the current format first (see `dialects`).
+    Raises TraceError with file, byte, record, field, and what to do, for bytes that are no trace:
+    nothing that is wrong is passed over but fields no schema knows.
     """
     data = inflate(bytes(data), source, limit=limit)
-    dialects.refuse_other_files(data, source)
+    data, form = dialects.to_current(data, source)
     metadata, start = first_record(data, source)
-    version, label = _describe(metadata, source)
+    old_metadata = metadata is not None and not form and dialects.has_old_metadata(metadata)
+    version, label = ("", "") if old_metadata else _describe(metadata, source)
     base, end = address(data), len(data)
     note = np.zeros(NOTES, np.int64)
     frame(base, start, end, note)
@@ -103,13 +106,19 @@ def decode(data: bytes, source: str, *, limit: int = LIMIT) -> RankTrace:
     table = np.full((WIDTH, n), -1, np.int64)
     data_dep, ctrl_dep = np.empty(2 * n, np.uint64), np.empty(2 * n, np.uint64)
     walk(base, start, end, ids, starts, table, data_dep, ctrl_dep, note)
-    if metadata is None:
-        dialects.refuse_old_format(
-            source,
-            int(note[VARINT_FIELDS]),
-            int(note[LENGTH_FIELDS]),
+    if metadata is None or old_metadata:
+        old = dialects.old_version(
+            data,
+            start,
+            varint_fields=int(note[VARINT_FIELDS]),
+            length_fields=int(note[LENGTH_FIELDS]),
             old_attributes=bool(note[OLD_ATTRIBUTES]),
+            old_metadata=old_metadata,
+            extension=".eg" if source.lower().removesuffix(".gz").endswith(".eg") else "",
         )
+        if old:
+            data = older.convert(data, start, old, metadata, source)
+            return replace(decode(data, source, limit=limit), form=f"Chakra's wire format {old}")
     if note[FAULT]:
         raise trace_error(data, source, note, has_metadata=metadata is not None)
     n_data, n_ctrl = int(note[DATA_DEPS]), int(note[CTRL_DEPS])
@@ -158,6 +167,7 @@ def decode(data: bytes, source: str, *, limit: int = LIMIT) -> RankTrace:
         metadata=metadata,
         version=version,
         schema=label,
+        form=form,
     )
 
 
@@ -200,7 +210,6 @@ def _describe(metadata: bytes | None, source: str) -> tuple[str, str]:
     """Version and schema label of the metadata record."""
     if not metadata:
         return "", ""
-    dialects.refuse_old_metadata(metadata, source)
     try:
         return _labels(metadata)
     except DecodeError as error:

@@ -15,7 +15,7 @@ from perfmodel.files import whole_file
 from perfmodel.trace.chakra import dialects, schema
 from perfmodel.trace.chakra.inflate import LIMIT, inflate
 from perfmodel.trace.chakra.reader import content, decode, first_record
-from perfmodel.trace.chakra.wire import MAX_RECORD, address, varint
+from perfmodel.trace.chakra.wire import MAX_RECORD, address, length_prefix, varint
 
 
 def messages(path: str | Path, *, limit: int = LIMIT) -> Iterator[Any]:
@@ -24,12 +24,16 @@ def messages(path: str | Path, *, limit: int = LIMIT) -> Iterator[Any]:
     limit: most bytes a compressed file may grow to [B]
     Raises TraceError for a record that is cut or is no such message, and for older formats.
     """
-    source = str(path)
-    data = inflate(content(path), source, limit=limit)
-    dialects.refuse_other_files(data, source)
+    yield from messages_of(inflate(content(path), str(path), limit=limit), str(path))
+
+
+def messages_of(data: bytes, source: str) -> Iterator[Any]:
+    """As `messages`, of a file's content; older formats and JSON come as messages of today's."""
+    data, form = dialects.to_current(data, source)
     metadata, pos = first_record(data, source)
-    if metadata is None:
-        decode(data, source)  # an older format would parse, with other meanings
+    if not form and (metadata is None or dialects.has_old_metadata(metadata)):
+        data = decode(data, source).data  # an older format would parse, with other meanings
+        metadata, pos = first_record(data, source)
     yield None if metadata is None else _parse(schema.GlobalMetadata, metadata, source, 0, 0)
     number = int(metadata is not None)
     base, end = address(data), len(data)
@@ -60,20 +64,6 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """Put `data` at `path`, all of it or nothing; compressed where the name ends in ".gz"."""
     with whole_file(path) as file:
         file.write(data)
-
-
-def length_prefix(size: int) -> bytes:
-    """`size` as a varint.
-
-    >>> length_prefix(300).hex()
-    'ac02'
-    """
-    out = bytearray()
-    while size > 127:
-        out.append(size & 127 | 128)
-        size >>= 7
-    out.append(size)
-    return bytes(out)
 
 
 def _record(message: Any) -> bytes:

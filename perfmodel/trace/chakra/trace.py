@@ -57,6 +57,7 @@ class RankTrace:
     node_offset, node_size: int64[n], int32[n]; the node's record in `data`
     metadata: payload of the GlobalMetadata record [bytes], None where the file has none
     version, schema: its version, and the text of its attribute `schema`; "" where absent
+    form: what the file was before it was turned into this format; "" for today's .et
     """
 
     source: str
@@ -91,6 +92,7 @@ class RankTrace:
     metadata: bytes | None
     version: str
     schema: str
+    form: str = ""
 
     def __len__(self) -> int:
         return len(self.id)

@@ -155,3 +155,17 @@ def fields(data: bytes, pos: int, end: int) -> Iterator[tuple[int, int, int, int
         if pos < 0:
             return
         yield field, wire, start, pos
+
+
+def length_prefix(size: int) -> bytes:
+    """`size` as a varint.
+
+    >>> length_prefix(300).hex()
+    'ac02'
+    """
+    out = bytearray()
+    while size > 127:
+        out.append(size & 127 | 128)
+        size >>= 7
+    out.append(size)
+    return bytes(out)

@@ -13,9 +13,8 @@ import numpy as np
 from perfmodel.errors import InputError
 from perfmodel.trace.chakra import attributes as at
 from perfmodel.trace.chakra import schema as messages
-from perfmodel.trace.chakra.records import length_prefix
 from perfmodel.trace.chakra.trace import RankTrace
-from perfmodel.trace.chakra.wire import compiled
+from perfmodel.trace.chakra.wire import compiled, length_prefix
 
 # Attributes whose value is one varint, by code, and the kind they are written as.
 _KINDS = {
@@ -96,6 +95,9 @@ def build(
     metadata = messages.GlobalMetadata(version=version)
     if schema:
         metadata.attr.add(name="schema", string_val=schema)
+    given: dict[str, Any] = {
+        name: column(name, attributes.get(name, -1), kinds.get(name, np.int64)) for name in known
+    }
     return RankTrace(
         source=source,
         data=b"".join(texts),
@@ -109,10 +111,7 @@ def build(
         ctrl_dep=ctrl_dep,
         start_us=column("start_us", start_us, np.uint64),
         duration_us=column("duration_us", duration_us),
-        **{
-            name: column(name, attributes.get(name, -1), kinds.get(name, np.int64))
-            for name in known
-        },
+        **given,
         involved_dim=column("involved_dim", involved_dim, np.int32),
         involved_dims=column("involved_dims", involved_dims, np.int8),
         group=column("group", group, np.int32),
@@ -125,9 +124,11 @@ def build(
     )
 
 
-def encode(trace: RankTrace) -> bytes:
+def encode(trace: RankTrace, *, extra: tuple[bytes, np.ndarray] | None = None) -> bytes:
     """The bytes of an .et file with the columns of `trace`; `decode` gives the same columns back.
 
+    extra: fields that go behind the others of each node, as bytes: one after the other, and [n+1]
+        where each node's begin
     Raises InputError for a number that its attribute's kind cannot hold.
     """
     values = np.stack([getattr(trace, _COLUMNS.get(k, at.NAMES[k])) for k in _KINDS]).astype(
@@ -149,6 +150,7 @@ def encode(trace: RankTrace) -> bytes:
         ]
     )
     dims, _ = _blob([_prefix("involved_dim", "bool_list")])
+    more, more_ptr = extra or (b"", np.zeros(len(trace) + 1, np.int64))
     arguments = (
         np.frombuffer(trace.data, np.uint8),
         trace.name_offset,
@@ -170,6 +172,8 @@ def encode(trace: RankTrace) -> bytes:
         trace.involved_dim.astype(np.int64),
         trace.involved_dims.astype(np.int64),
         dims,
+        np.frombuffer(more, np.uint8),
+        np.asarray(more_ptr, np.int64),
     )
     sizes = np.zeros(len(trace), np.int64)
     nothing = np.empty(0, np.uint8)
@@ -284,6 +288,8 @@ def _emit(
     dim_mask,
     dim_count,
     dims,
+    more,
+    more_ptr,
 ):
     """Write all nodes into `out` (the second pass), or only measure them into `sizes` (the first).
 
@@ -335,6 +341,7 @@ def _emit(
             pos = _put(out, pos, np.uint64(82), fill)
             pos = _put(out, pos, np.uint64(stop - start), fill)
             pos = _copy(out, pos, groups, start, stop, fill)
+        pos = _copy(out, pos, more, more_ptr[i], more_ptr[i + 1], fill)
         if not fill:
             sizes[i] = pos - first
             pos += _size(np.uint64(sizes[i]))

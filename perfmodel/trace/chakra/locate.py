@@ -1,0 +1,135 @@
+"""Values of named attributes, found in a pass of their own over a trace's nodes.
+
+For attributes that most files lack: those that every model reads stand in `attributes.NAMES` and cost no second pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.trace.chakra.trace import RankTrace
+from perfmodel.trace.chakra.wire import (
+    FIXED64,
+    LENGTH,
+    VARINT,
+    address,
+    byte_at,
+    compiled,
+    fields,
+    skip,
+    tag,
+    varint,
+)
+
+DOUBLE, DOUBLES, INTEGERS, TEXT, TEXTS = 3, 4, 10, 29, 30
+"""Fields of AttributeProto that hold a double, lists of doubles, int64 and texts, and a text."""
+
+
+def locate(trace: RankTrace, names: Sequence[str]) -> tuple[NDArray, NDArray, NDArray]:
+    """Where the values of the named attributes stand in `trace.data`.
+
+    Returns:
+        [names, n] number of the value's field (0: the node lacks it), [names, n] start and [names, n] end of the value.
+    """
+    texts = [name.encode() for name in names]
+    shape = (len(names), len(trace))
+    number, start, end = (np.zeros(shape, np.int64) for _ in range(3))
+    ptr = np.cumsum([0, *map(len, texts)])
+    blob = np.frombuffer(b"".join(texts), np.uint8)
+    sizes = trace.node_size.astype(np.int64)
+    _locate(address(trace.data), trace.node_offset, sizes, blob, ptr, number, start, end)
+    return number, start, end
+
+
+def texts_of(
+    trace: RankTrace, number: NDArray, start: NDArray, end: NDArray
+) -> tuple[NDArray, list[str]]:
+    """[n] index of each node's text into the distinct ones (-1: none), for one row of `locate`."""
+    index = np.full(len(trace), -1, np.int64)
+    known: dict[bytes, int] = {}
+    for i in np.flatnonzero(number == TEXT).tolist():
+        index[i] = known.setdefault(trace.data[start[i] : end[i]], len(known))
+    return index, [text.decode("utf-8", "replace") for text in known]
+
+
+def doubles_of(trace: RankTrace, number: NDArray, start: NDArray) -> NDArray[np.float64]:
+    """[n] each node's double, nan where it has none."""
+    value = np.full(len(trace), np.nan)
+    here = np.flatnonzero(number == DOUBLE)
+    data = np.frombuffer(trace.data, np.uint8)
+    value[here] = data[start[here, None] + np.arange(8)].copy().view("<f8")[:, 0]
+    return value
+
+
+def lists_of(
+    trace: RankTrace, number: NDArray, start: NDArray, end: NDArray
+) -> dict[int, tuple[float, ...]]:
+    """Numbers of each node that has a list of doubles or of int64, by position."""
+    found: dict[int, tuple[float, ...]] = {}
+    known: dict[bytes, tuple[float, ...]] = {}
+    for i in np.flatnonzero((number == DOUBLES) | (number == INTEGERS)).tolist():
+        raw = trace.data[start[i] : end[i]]
+        key = raw + bytes([int(number[i])])
+        if key not in known:
+            known[key] = _doubles(raw) if number[i] == DOUBLES else _integers(raw)
+        found[i] = known[key]
+    return found
+
+
+@compiled
+def _locate(base, offsets, sizes, blob, ptr, number, start, end):
+    for i in range(len(offsets)):
+        pos = offsets[i]
+        stop = pos + sizes[i]
+        while pos < stop:
+            field, wire, pos = tag(base, pos, stop)
+            p, pos = skip(base, pos, stop, wire)
+            if field != 10 or wire != LENGTH:
+                continue
+            q = p
+            name = name_end = np.int64(0)
+            value = value_end = kind = np.int64(0)
+            while q < pos:
+                inner, w, q = tag(base, q, pos)
+                a, q = skip(base, q, pos, w)
+                if inner == 1 and w == LENGTH:
+                    name, name_end = a, q
+                elif 3 <= inner <= 32:
+                    kind, value, value_end = inner, a, q
+            if kind == 0:
+                continue
+            for k in range(len(ptr) - 1):
+                if name_end - name != ptr[k + 1] - ptr[k]:
+                    continue
+                same = True
+                for j in range(name_end - name):
+                    if byte_at(base, name + j) != np.uint64(blob[ptr[k] + j]):
+                        same = False
+                        break
+                if same:
+                    number[k, i], start[k, i], end[k, i] = kind, value, value_end
+                    break
+
+
+def _doubles(raw: bytes) -> tuple[float, ...]:
+    values: list[float] = []
+    for field, wire, a, b in fields(raw, 0, len(raw)):
+        if field == 1 and wire in (FIXED64, LENGTH):
+            whole = (b - a) // 8 * 8
+            values += np.frombuffer(raw[a : a + whole], "<f8").tolist()
+    return tuple(values)
+
+
+def _integers(raw: bytes) -> tuple[float, ...]:
+    values: list[int] = []
+    base = address(raw) if raw else 0
+    for field, wire, a, b in fields(raw, 0, len(raw)):
+        while field == 1 and wire in (VARINT, LENGTH) and a < b:
+            value, a = varint(base, a, b)
+            if a < 0:
+                return tuple(values)
+            values.append(int(value) - (2**64 if value >= 2**63 else 0))
+    return tuple(values)

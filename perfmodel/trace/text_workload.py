@@ -1,0 +1,465 @@
+"""Text workloads of ASTRA-sim 1.0 and SimAI: a parallel strategy and a table of layers.
+
+    DATA
+    2
+    layer0  -1  1000 NONE 0  1000 NONE 0  1000 ALLREDUCE 1048576  10
+    layer1  -1  2000 NONE 0  2000 NONE 0  2000 ALLREDUCE 2097152  10
+
+First line: the strategy, with SimAI also `model_parallel_NPU_group: 2 ep: 1 pp: 1 ... all_gpus: 4`. Second: the
+number of layers. Then one layer a line: name, a number nobody reads, and for forward, input gradient and weight
+gradient the compute time, the collective and its size [B]; last the update time, which passes after each of the
+layer's collectives. Times are whole ticks of the simulator, 1 ns unless the caller says otherwise.
+
+What a strategy means is the order in which the simulators issue the layers' work: one stream of compute; a *blocking*
+collective holds it up until it is done, a free one only the work that needs its result:
+
+| strategy | forward | backward, from the last layer | waits |
+| --- | --- | --- | --- |
+| DATA, HYBRID_DLRM* | F | W, free Wc, I (not of layer 0) | F for its Wc of the pass before |
+| MODEL, other HYBRID_* | F, blocking Fc | I, free Ic (not of layer 0), W, free Wc | next layer for Ic |
+| HYBRID_TRANSFORMER* | F, blocking Fc | I, blocking Ic, W, free Wc | as DATA |
+| DISTRIBUTED_INFERENCE | F, blocking Fc | none | |
+| MICRO | Wc alone, all at once | none | |
+
+HYBRID_DLRM: a forward ALLTOALL is free and layer DLRM_LAST_BOTTOM_LAYER waits for that of layer 0; below it in the
+backward pass layer 0's Ic is issued, for which W of layer 0 waits. HYBRID_TRANSFORMER_FWD_IN_BCKWD: before the backward pass of a layer in `checkpoint_initiates`, the forward pass from the last checkpoint up to it runs again.
+
+Groups: collectives of forward and input gradient run over the model parallel group (consecutive ranks), those of the
+weight gradient over the data parallel one; a suffix _EP or _DP_EP names the expert group or its replicas. Ranks are
+numbered tensor first, then expert, data, pipeline, as Megatron numbers them.
+
+Sources: ASTRA-sim 1.0 and aliyun/SimAI, astra-sim/workload/Workload.cc and Layer.cc; mlcommons/chakra's Text converter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from perfmodel.errors import TraceError
+
+TICK = 1e-9
+"""Seconds in one unit of the table's times."""
+
+STRATEGIES = (
+    "MICRO",
+    "DATA",
+    "MODEL",
+    "HYBRID_DATA_MODEL",
+    "HYBRID_MODEL_DATA",
+    "HYBRID_CUSTOMIZED",
+    "HYBRID_DLRM",
+    "HYBRID_DLRM_ENHANCED",
+    "HYBRID_TRANSFORMER",
+    "HYBRID_TRANSFORMER_FWD_IN_BCKWD",
+    "DISTRIBUTED_INFERENCE",
+)
+_COLLECTIVES = {
+    "ALLREDUCE": "all_reduce",
+    "ALLTOALL": "all_to_all",
+    "ALLGATHER": "all_gather",
+    "REDUCESCATTER": "reduce_scatter",
+}
+_GROUP_KEYS = {
+    "model_parallel_NPU_group": "tensor",
+    "ep": "expert",
+    "pp": "pipeline",
+    "vpp": "virtual",
+    "ga": "accumulation",
+    "all_gpus": "ranks",
+    "DLRM_LAST_BOTTOM_LAYER": "last_bottom_layer",
+    "checkpoints": "checkpoints",
+    "checkpoint_initiates": "checkpoint_initiates",
+    "pp_comm": "pipeline_size",
+}
+_COLUMNS = 12
+MOST_LAYERS = 10_000_000
+MOST_RANKS = 2**20
+
+
+@dataclass(frozen=True)
+class Part:
+    """One third of a layer: compute [ticks], and its collective or ""; size [B]; suffix of the group."""
+
+    time: int
+    collective: str
+    size: int
+    suffix: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A line of the table."""
+
+    name: str
+    forward: Part
+    input: Part
+    weight: Part
+    update: int
+    strategy: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """A text workload as it stands in the file."""
+
+    source: str
+    strategy: str
+    layers: tuple[Layer, ...]
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    lists: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+def is_text_workload(head: bytes) -> bool:
+    """Whether a file that begins with `head` is a text workload: a strategy, and a number below it.
+
+    >>> is_text_workload(b"DATA\\n2\\nlayer0 -1 ...")
+    True
+    """
+    lines = head[:4096].split(b"\n", 2)
+    first = lines[0].split()
+    return (
+        len(lines) > 1
+        and bool(first)
+        and first[0].decode("latin-1") in STRATEGIES
+        and lines[1].strip().isdigit()
+    )
+
+
+def parse(text: str, source: str) -> Table:
+    """Read the table.
+
+    Raises:
+        TraceError: a line that is not as the format says, with its number.
+    """
+    lines = text.splitlines()
+    strategy, numbers, lists = _first_line(lines[0] if lines else "", source)
+    count = lines[1].strip() if len(lines) > 1 else ""
+    if not count.isdigit() or not 0 < int(count) <= MOST_LAYERS:
+        raise TraceError(
+            f"{source}: line 2: {_short(count)} is no number of layers; expected a whole number from 1 on"
+        )
+    rows = [(k, line.split()) for k, line in enumerate(lines[2:], 3) if line.strip()]
+    if len(rows) != int(count):
+        raise TraceError(
+            f"{source}: line 2 says {count} layers, {len(rows)} lines follow. Correct the number, or copy"
+            " the file again if it is cut off"
+        )
+    layers = tuple(_layer(words, strategy, f"{source}: line {k}") for k, words in rows)
+    return Table(source, strategy, layers, numbers, lists)
+
+
+def _first_line(line: str, source: str) -> tuple[str, dict[str, int], dict[str, tuple[int, ...]]]:
+    words = line.replace(":", " ").split()
+    strategy = words[0] if words else ""
+    if strategy not in STRATEGIES:
+        raise TraceError(
+            f"{source}: line 1: {_short(strategy)} is no parallel strategy; expected one of {', '.join(STRATEGIES)}"
+        )
+    numbers: dict[str, int] = {}
+    lists: dict[str, tuple[int, ...]] = {}
+    k = 1
+    while k < len(words):
+        key = _GROUP_KEYS.get(words[k])
+        if key is None and words[k].isdigit() and k == 1:  # Chakra's converter: the number alone
+            numbers["last_bottom_layer"] = int(words[k])
+            k += 1
+            continue
+        value = words[k + 1] if k + 1 < len(words) else ""
+        if not value.isdigit():
+            raise TraceError(
+                f"{source}: line 1: {_short(words[k])} is followed by {_short(value)}; expected a whole number"
+            )
+        k += 2
+        if key in ("checkpoints", "checkpoint_initiates"):
+            found = words[k : k + int(value)]
+            if len(found) != int(value) or not all(word.isdigit() for word in found):
+                raise TraceError(
+                    f"{source}: line 1: {key} says {value} layers and lists {len(found)}"
+                )
+            lists[key] = tuple(map(int, found))
+            k += int(value)
+        elif key:
+            numbers[key] = int(value)
+    return strategy, numbers, lists
+
+
+def _layer(words: list[str], strategy: str, where: str) -> Layer:
+    wanted = _COLUMNS + (strategy == "HYBRID_CUSTOMIZED")
+    if len(words) < wanted:
+        raise TraceError(
+            f"{where}: {len(words)} columns, expected {wanted}: name, a number, (time, collective, size) of forward,"
+            " input gradient and weight gradient, update time" + ", strategy" * (wanted > _COLUMNS)
+        )
+    own = words[12] if wanted > _COLUMNS else strategy
+    if own not in STRATEGIES:
+        raise TraceError(f"{where}: column 13: {_short(own)} is no parallel strategy")
+    forward, input_, weight = (
+        _part(words[k : k + 3], f"{where}: columns {k + 1} to {k + 3}") for k in (2, 5, 8)
+    )
+    update = _whole(words[11], f"{where}: column 12 (update time)")
+    return Layer(words[0], forward, input_, weight, update, own)
+
+
+def _part(words: list[str], where: str) -> Part:
+    time, size = (_whole(words[k], where) for k in (0, 2))
+    name, _, suffix = words[1].partition("_")
+    if name == "NONE":
+        return Part(time, "", 0, "")
+    if name not in _COLLECTIVES or suffix not in ("", "EP", "DP_EP"):
+        raise TraceError(
+            f"{where}: {_short(words[1])} is no collective; expected NONE or one of {', '.join(_COLLECTIVES)},"
+            " which may end in _EP or _DP_EP"
+        )
+    return Part(time, _COLLECTIVES[name], size, suffix)
+
+
+def _whole(word: str, where: str) -> int:
+    digits = word[:-2] if word.endswith(".0") else word
+    if not digits.isdigit() or len(digits) > 18:
+        raise TraceError(f"{where}: {_short(word)} is no whole number from 0 to 1e18")
+    return int(digits)
+
+
+def _short(word: str) -> str:
+    return repr(word if len(word) <= 40 else word[:37] + "...")
+
+
+@dataclass
+class Steps:
+    """A rank's nodes in the making: columns as lists; `after` are positions."""
+
+    name: list[str] = field(default_factory=list)
+    time: list[int] = field(default_factory=list)
+    collective: list[str] = field(default_factory=list)
+    size: list[int] = field(default_factory=list)
+    group: list[str] = field(default_factory=list)
+    update: list[bool] = field(default_factory=list)
+    edges: list[tuple[int, int]] = field(default_factory=list)
+
+    def add(
+        self,
+        name: str,
+        after: Iterable[int | None],
+        *,
+        time: int = 0,
+        collective: str = "",
+        size: int = 0,
+        group: str = "",
+        update: bool = False,
+    ) -> int:
+        """One node; its position."""
+        here = len(self.name)
+        self.name.append(name)
+        self.time.append(time)
+        self.collective.append(collective)
+        self.size.append(size)
+        self.group.append(group)
+        self.update.append(update)
+        self.edges += [(p, here) for p in dict.fromkeys(after) if p is not None]
+        return here
+
+
+class _Program:
+    """The issue order of a strategy, written down."""
+
+    def __init__(self, table: Table):
+        self.table, self.steps = table, Steps()
+        self.last: int | None = None
+        """What the next compute node waits for beside the compute before it."""
+        self.gradient: dict[int, int] = {}
+        """Weight gradient collective of each layer in the pass before."""
+        self.waits: list[int | None] = []
+
+    def compute(self, layer: int, word: str, part: Part, *after: int | None) -> int:
+        name = f"{self.prefix}{self.table.layers[layer].name}_{word}"
+        self.last = self.steps.add(name, [self.last, *self.waits, *after], time=part.time)
+        self.waits = []
+        return self.last
+
+    def collective(self, layer: int, word: str, part: Part, after: int | None) -> int | None:
+        """The part's collective behind `after`, with the layer's update time behind it; None where it has none."""
+        if not part.collective:
+            return None
+        line = self.table.layers[layer]
+        name = f"{self.prefix}{line.name}_{word}_comm"
+        at = self.steps.add(
+            name,
+            [after],
+            collective=part.collective,
+            size=part.size,
+            group=self._group(line, word, part),
+        )
+        if line.update:
+            at = self.steps.add(f"{name}_update", [at], time=line.update, update=True)
+        return at
+
+    def _group(self, line: Layer, word: str, part: Part) -> str:
+        if part.suffix:
+            return part.suffix
+        if self.table.strategy.startswith("HYBRID_DLRM") and line is self.table.layers[0]:
+            return "ALL"
+        if line.strategy in ("DATA", "MICRO", "HYBRID_DLRM", "HYBRID_DLRM_ENHANCED"):
+            return "ALL" if word == "weight_grad" else ""
+        if line.strategy in ("MODEL", "DISTRIBUTED_INFERENCE"):
+            return "ALL" if word != "weight_grad" else ""
+        return "DP" if word == "weight_grad" else "TP"
+
+    def run(self, passes: int) -> Steps:
+        for k in range(passes):
+            self.prefix = f"pass{k}." if passes > 1 else ""
+            getattr(self, _ORDERS[self.table.strategy])()
+        return self.steps
+
+    def micro(self) -> None:
+        for k, line in enumerate(self.table.layers):
+            self.collective(k, "weight_grad", line.weight, None)
+
+    def _forward(self, k: int, *, blocking: bool) -> None:
+        line = self.table.layers[k]
+        at = self.compute(k, "forward", line.forward, self.gradient.get(k))
+        if blocking:
+            self._hold(self.collective(k, "forward", line.forward, at))
+
+    def _hold(self, at: int | None) -> None:
+        if at is not None:
+            self.waits.append(at)
+
+    def _weight(self, k: int, after: int | None = None) -> None:
+        part = self.table.layers[k].weight
+        at = self.compute(k, "weight_grad", part, after)
+        done = self.collective(k, "weight_grad", part, at)
+        if done is not None:
+            self.gradient[k] = done
+
+    def data(self) -> None:
+        layers = self.table.layers
+        for k in range(len(layers)):
+            self._forward(k, blocking=False)
+        for k in reversed(range(len(layers))):
+            self._weight(k)
+            if k:
+                self.compute(k, "input_grad", layers[k].input)
+
+    def dlrm(self) -> None:
+        layers = self.table.layers
+        bottom = self.table.numbers.get("last_bottom_layer", -1)
+        first: int | None = None
+        for k in range(len(layers)):
+            at = self.compute(k, "forward", layers[k].forward, self.gradient.get(k))
+            if layers[k].forward.collective == "all_to_all":
+                done = self.collective(k, "forward", layers[k].forward, at)
+                first = done if k == 0 else first
+            if k == bottom:
+                self._hold(first)
+        back: int | None = None
+        for k in reversed(range(len(layers))):
+            self._weight(k, back if k == 0 else None)
+            if k:
+                at = self.compute(k, "input_grad", layers[k].input)
+                if k == bottom + 1:
+                    back = self.collective(0, "input_grad", layers[0].input, at)
+
+    def model(self) -> None:
+        layers = self.table.layers
+        for k in range(len(layers)):
+            self._forward(k, blocking=True)
+        if self.table.strategy == "DISTRIBUTED_INFERENCE":
+            return
+        for k in reversed(range(len(layers))):
+            at = self.compute(k, "input_grad", layers[k].input)
+            done = self.collective(k, "input_grad", layers[k].input, at) if k else None
+            self._weight(k)
+            self._hold(done)
+
+    def transformer(self) -> None:
+        layers, lists = self.table.layers, self.table.lists
+        again = set(lists.get("checkpoint_initiates", ()))
+        kept = sorted(lists.get("checkpoints", ()))
+        for k in range(len(layers)):
+            self._forward(k, blocking=True)
+        for k in reversed(range(len(layers))):
+            if k in again:
+                start = max((c for c in kept if c <= k), default=0)
+                for j in range(start, k):
+                    at = self.compute(j, "recompute", layers[j].forward)
+                    self._hold(self.collective(j, "recompute", layers[j].forward, at))
+            at = self.compute(k, "input_grad", layers[k].input)
+            self._hold(self.collective(k, "input_grad", layers[k].input, at))
+            self._weight(k)
+
+
+_ORDERS = {
+    "MICRO": "micro",
+    "DATA": "data",
+    "MODEL": "model",
+    "HYBRID_DATA_MODEL": "model",
+    "HYBRID_MODEL_DATA": "model",
+    "HYBRID_CUSTOMIZED": "model",
+    "DISTRIBUTED_INFERENCE": "model",
+    "HYBRID_DLRM": "dlrm",
+    "HYBRID_DLRM_ENHANCED": "dlrm",
+    "HYBRID_TRANSFORMER": "transformer",
+    "HYBRID_TRANSFORMER_FWD_IN_BCKWD": "transformer",
+}
+
+
+def steps_of(table: Table, passes: int = 1) -> Steps:
+    """The nodes that every rank runs, `passes` training steps of them."""
+    return _Program(table).run(passes)
+
+
+def groups_of(
+    table: Table, ranks: int, tensor: int | None, used: Iterable[str]
+) -> dict[str, np.ndarray]:
+    """[groups, members] of each kind of group in use: "ALL", "TP", "DP", "EP", "DP_EP".
+
+    Rank = t + tensor * (e + expert * (d + replicas * p)) with t in the tensor group, e in the expert group, d over
+    its replicas, p the pipeline stage; the data parallel group is (e, d) together.
+
+    Raises:
+        TraceError: the sizes do not divide the ranks, or a size is needed that nobody says.
+    """
+    numbers = table.numbers
+    kinds = set(used) - {""}
+    size = tensor or numbers.get("tensor") or (ranks if kinds <= {"ALL"} else None)
+    expert, pipeline = numbers.get("expert") or 1, numbers.get("pipeline") or 1
+    if size is None:
+        raise TraceError(
+            f"{table.source}: {table.strategy} splits the ranks into model and data parallel groups and does not say"
+            " of how many ranks. Give the model parallel one with tensor=N (--tensor N)"
+        )
+    whole = size * expert * pipeline
+    if ranks % whole:
+        raise TraceError(
+            f"{table.source}: {ranks} ranks are no multiple of model parallel {size} x expert {expert} x pipeline"
+            f" {pipeline}. Give another number with ranks=N (--ranks N)"
+        )
+    grid = np.arange(ranks).reshape(pipeline, ranks // whole, expert, size)  # p, d, e, t
+    every = {
+        "ALL": grid.reshape(1, ranks),
+        "TP": grid.reshape(-1, size),
+        "EP": grid.transpose(0, 1, 3, 2).reshape(-1, expert),
+        "DP_EP": grid.transpose(0, 2, 3, 1).reshape(-1, ranks // whole),
+        "DP": grid.transpose(0, 3, 1, 2).reshape(-1, expert * (ranks // whole)),
+    }
+    return {kind: every[kind] for kind in kinds}
+
+
+def ranks_of(table: Table, ranks: int | None) -> int:
+    """How many ranks run it: as asked for, else as the file says.
+
+    Raises:
+        TraceError: neither says so.
+    """
+    count = ranks or table.numbers.get("ranks")
+    if not count:
+        raise TraceError(
+            f"{table.source}: is a text workload of ASTRA-sim 1.0, which does not say how many ranks run it."
+            " Give the number with ranks=N (--ranks N)"
+        )
+    if not 0 < count <= MOST_RANKS:
+        raise TraceError(f"{table.source}: {count} ranks; expected 1 to {MOST_RANKS}")
+    return count
