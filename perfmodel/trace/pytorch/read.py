@@ -1,0 +1,249 @@
+"""PyTorch's traces of several ranks in, columns of nodes per rank out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from perfmodel.errors import TraceError
+from perfmodel.trace.pytorch import host_time as host
+from perfmodel.trace.pytorch.attribution import COLLECTIVE, SOURCES
+from perfmodel.trace.pytorch.collectives import SEND_RECV, UNKNOWN
+from perfmodel.trace.pytorch.columns import RankNodes, rank_nodes
+from perfmodel.trace.pytorch.files import RankFiles, Trace, find
+from perfmodel.trace.pytorch.link import link
+from perfmodel.trace.pytorch.ranks import Finding, Meetings, has_tail, meet, offsets
+from perfmodel.trace.pytorch.steps import Step, choose
+from perfmodel.trace.pytorch.timeline import timeline
+from perfmodel.vocabulary import NodeType
+
+BROADCAST = 5
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How well one rank's recording is understood.
+
+    Attributes:
+        rank, step: which rank of the run, which part of it.
+        operators_linked: share of operators found in host and device trace; 1 where there is no host trace.
+        rule: how they were joined, "" without a host trace.
+        time_attributed: share of the GPU's time whose launch lies in a known operator.
+        time_by_source: {where a kernel's work is known from: share of the GPU's time}.
+        launch_latency, stream_gap: medians of the trace [s].
+        offset: when the rank starts after the first of all [s].
+        begin: when the rank starts in the replay [s].
+    """
+
+    rank: int
+    step: str
+    operators_linked: float
+    rule: str
+    time_attributed: float
+    time_by_source: dict[str, float]
+    launch_latency: float
+    stream_gap: float
+    offset: float
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What a set of PyTorch traces says.
+
+    Attributes:
+        ranks: per rank the columns of its nodes by name (see `workload.columns.RankColumns`), in order of rank.
+        numbers: the ranks' numbers in the run.
+        groups: {communicator: places of its members among `ranks`}.
+        device_name: as the driver calls it ("NVIDIA A100-SXM4-80GB"), "" unknown.
+        figures: per rank.
+        matched: share of collectives that met the other members'.
+        findings: what is odd.
+        files: all files read.
+    """
+
+    ranks: list[dict[str, Any]]
+    numbers: tuple[int, ...]
+    groups: Mapping[str, tuple[int, ...]]
+    device_name: str
+    figures: tuple[Figures, ...]
+    matched: float
+    findings: list[Finding]
+    files: tuple[str, ...]
+
+
+def read(
+    trace: Trace,
+    *,
+    ranks: Iterable[int] | None = None,
+    step: Step = "last",
+    offsets_from: str = "recorded",
+) -> Recording:
+    """Read the traces of one run.
+
+    Args:
+        trace: a Kineto file, a folder, a prefix, a list of files, or of pairs (host trace, device trace).
+        ranks: only these ranks.
+        step: "last", "all", "file", or the number of a ProfilerStep.
+        offsets_from: when ranks start: "recorded", "collectives" or "none" (together).
+
+    Raises:
+        TraceError: a file that is none of these, damaged, or of another run.
+        InputError: an option with an unknown value.
+    """
+    files = find(trace, ranks)
+    devices = [f.device for f in files if f.device is not None]
+    windows = choose(devices, step)
+    links = [link(f.host, d) if f.host is not None else None for f, d in zip(files, devices)]
+    nodes = [
+        rank_nodes(timeline(d, w), f.host, found)
+        for f, d, w, found in zip(files, devices, windows, links)
+    ]
+    begin = offsets(nodes, offsets_from)
+    numbers = tuple(f.rank for f in files)
+    world = max((d.world for d in devices), default=-1)
+    meetings = meet(nodes, numbers, world, begin)
+    names = {d.device_name for d in devices}
+    findings = [*meetings.findings, *_findings(nodes, numbers)]
+    return Recording(
+        ranks=[_columns(n, meetings, i, float(begin[i])) for i, n in enumerate(nodes)],
+        numbers=numbers,
+        groups=meetings.groups,
+        device_name=names.pop() if len(names) == 1 else "",
+        figures=tuple(
+            _figures(n, f, found, float(b)) for n, f, found, b in zip(nodes, files, links, begin)
+        ),
+        matched=meetings.matched,
+        findings=findings,
+        files=tuple(
+            p
+            for f in files
+            for p in (f.host.path if f.host else "", f.device.path if f.device else "")
+            if p
+        ),
+    )
+
+
+def _findings(nodes: list[RankNodes], numbers) -> list[Finding]:
+    found = []
+    for number, rank in zip(numbers, nodes):
+        line = rank.timeline
+        lost = int((line.work.call < 0).sum())
+        if lost:
+            found.append(
+                Finding(
+                    "launch-missing",
+                    number,
+                    f"{lost} GPU events have no launch call in the file: they keep their order in the stream",
+                )
+            )
+        refuted = line.stream_waits.refuted + line.host_waits.refuted
+        if refuted:
+            found.append(
+                Finding(
+                    "wait-refuted",
+                    number,
+                    f"{refuted} waits that the calls suggest are refuted by the recorded times and left out",
+                )
+            )
+        unknown = sum(c.kind == UNKNOWN for c in rank.collective.values())
+        if unknown:
+            found.append(
+                Finding(
+                    "unknown-collective",
+                    number,
+                    f"{unknown} NCCL kernels do not say which collective they are: "
+                    "they keep their recorded time on other hardware",
+                )
+            )
+    return found
+
+
+def _figures(rank: RankNodes, files: RankFiles, links, offset: float) -> Figures:
+    line, work = rank.timeline, rank.timeline.work
+    length = work.end - work.start
+    total = max(float(length.sum()), 1e-30)
+    source = rank.attribution.source
+    return Figures(
+        rank=files.rank,
+        step=line.window.label,
+        operators_linked=links.share if links is not None else 1.0,
+        rule=links.rule if links is not None else "",
+        time_attributed=float(length[rank.attribution.operator >= 0].sum() / total)
+        if len(work)
+        else 1.0,
+        time_by_source={
+            text: float(length[source == i].sum() / total) for i, text in enumerate(SOURCES)
+        },
+        launch_latency=float(np.median(work.latency)) if len(work) else 0.0,
+        stream_gap=work.gap,
+        offset=offset,
+    )
+
+
+def _columns(rank: RankNodes, meetings: Meetings, place: int, begin: float) -> dict[str, Any]:
+    """One rank's columns, nodes in order of recorded start."""
+    line, time = rank.timeline, rank.timeline.host
+    h, n = rank.hosts, len(rank)
+    duration = rank.duration.copy()
+    start, end = rank.start + begin, rank.end + begin
+    first = int(np.flatnonzero((time.thread == line.window.main) & (time.kind == host.BEGIN))[0])
+    duration[first], start[first] = begin, 0.0
+    after = has_tail(rank)
+    for node, rest in meetings.tail[place].items():
+        duration[after[node]] = rest
+        start[after[node]] -= rest
+        end[node] -= rest
+    for node, cost in meetings.cost[place].items():
+        duration[node] = cost if meetings.tail[place] or node < h else duration[node]
+    order = np.lexsort((np.arange(n), end, start))
+    position = np.empty(n, np.int64)
+    position[order] = np.arange(n)
+    names = list(meetings.groups)
+    group = np.full(n, -1, np.int32)
+    comm_type, size = np.full(n, -1, np.int32), np.full(n, -1, np.int64)
+    kind = np.full(n, int(NodeType.COMP), np.int8)
+    number = {name: i for i, name in enumerate(names)}
+    for node, what in rank.collective.items():
+        kind[node] = int(NodeType.COMM_COLL)
+        comm_type[node] = what.kind if what.kind not in (SEND_RECV, UNKNOWN) else BROADCAST
+        size[node] = what.size if what.kind != UNKNOWN else -1
+        group[node] = number[meetings.group[place][node]]
+    flops, moved = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
+    flops[h:], moved[h:] = rank.attribution.flops, rank.attribution.bytes
+    works = [None] * h + rank.attribution.work
+    return {
+        "id": np.arange(n, dtype=np.uint64),
+        "type": kind[order],
+        "name": tuple(rank.name[order].tolist()),
+        "host": (np.arange(n) < h)[order],
+        "flops": flops[order],
+        "bytes": moved[order],
+        "work": tuple(works[i] for i in order.tolist()),
+        "duration": duration[order],
+        "start": start[order],
+        "comm_type": comm_type[order],
+        "size": size[order],
+        "group": group[order],
+        "group_names": tuple(names),
+        "resource": rank.resource[order],
+        "resources": rank.resources,
+        "source": np.concatenate([np.full(h, -1, np.int8), rank.attribution.source])[order],
+        "edge_from": position[line.edge_from],
+        "edge_to": position[line.edge_to],
+        "edge_latency": line.edge_latency,
+        "edge_kind": line.edge_kind,
+        "end": end[order],
+    }
+
+
+def check(recording: Recording) -> None:
+    """Raise where findings are to be errors."""
+    if recording.findings:
+        text = "; ".join(f.message for f in recording.findings)
+        raise TraceError(f"{recording.files[0]} and others: {text}.")
+
+
+__all__ = ["COLLECTIVE", "Figures", "Recording", "read"]
