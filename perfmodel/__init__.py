@@ -27,6 +27,7 @@ _HOME = {
     "hardware": "machine.system",
     "System": "machine.system",
     "systems": "machine.system",
+    "catalogue": "report.catalogue",
     "parameters": "parameter_paths",
     "with_parameters": "parameter_paths",
     "record": "pytree",

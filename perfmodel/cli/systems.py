@@ -7,107 +7,152 @@ from typing import Any
 import click
 
 from perfmodel.cli.output import output_options, show, text_of
-from perfmodel.errors import SystemFileError
-
-PEAK = "npu.peak_flops"
 
 
 @click.command()
 @click.argument("name", required=False)
+@click.option(
+    "--kind",
+    type=click.Choice(["system", "accelerator", "link", "switch", "memory"]),
+    help="What to list; by default systems.",
+)
 @output_options
-def systems(name, as_json, output) -> None:
+def systems(name, kind, as_json, output) -> None:
     """The systems in hwdb with their parameters; of NAME every figure with its source.
 
-    NAME is a system, an accelerator (such as h100-sxm) or your own TOML file. For programs (--json, -o) figures are
-    SI numbers. A network's outermost dimension marked "+" grows with the trace.
+    NAME is a system, an accelerator (such as h100-sxm), a link (nvlink-4), a switch, a memory (hbm3e), or your own TOML
+    file. Rates are dense peaks, bandwidths one way; "sparse" and "achieved" figures are never used. For programs
+    (--json, -o) figures are SI numbers. A network's outermost dimension marked "+" grows with the trace.
     """
     people = not (as_json or output)
-    if name is None:
+    if name is not None:
+        print_figures(name) if people else show(figures(name), as_json, output)
+    elif kind in (None, "system"):
         show(all_systems(people), as_json, output)
-    elif people:
-        print_figures(by_dtype_of(name))
     else:
-        show(figures(by_dtype_of(name)), as_json, output)
+        show(all_of(kind, people), as_json, output)
+    if name is None and people:
+        others = "perfmodel systems --kind accelerator | link | switch | memory"
+        click.echo(
+            f"\nEvery figure with its source: perfmodel systems NAME. Others than these: {others}."
+        )
 
 
 def all_systems(people: bool = False) -> Any:
-    """One row per system: its network and its parameters [SI]; for people, texts with units."""
+    """One row per system: its network and its parameters [SI]; for people the figures of one NPU with units."""
     import pandas as pd
 
     from perfmodel import units
-    from perfmodel.machine.system import hardware
+    from perfmodel.machine.system import hardware, parameters
     from perfmodel.machine.system import systems as names
-    from perfmodel.parameter_paths import parameter_units, parameters
 
     rows = []
     for name in names():
         system = hardware(name)
-        values = parameters(system)
-        if people:
-            known = parameter_units(system)
-            values = {path: units.format(value, known[path]) for path, value in values.items()}
-        rows.append({"system": name, "network": network_of(system), **values})
-    table = pd.DataFrame(rows)
-    return table.fillna("") if people else table
+        if not people:
+            rows.append({"system": name, "network": network_of(system), **parameters(system)})
+            continue
+        npu = system.npu
+        memory = f"{units.format(npu.memory_capacity, 'B')} at {units.format(npu.memory_bandwidth, 'B/s')}"
+        rows.append(
+            {
+                "system": name,
+                "peak": f"{units.format(npu.peak_flops, 'FLOP/s')} {system.dtype}",
+                "memory": memory,
+                "network": network_of(system, people=True),
+            }
+        )
+    return pd.DataFrame(rows)
 
 
-def network_of(system: Any) -> str:
-    """The network's dimensions in words, innermost first."""
+def all_of(kind: str, people: bool = False) -> Any:
+    """One row per accelerator or part of that kind, a column per figure [SI]; for people, the main ones with units."""
+    from perfmodel import units
+    from perfmodel.report.catalogue import catalogue
+
+    table = catalogue(kind=kind)
+    if people:
+        table["value"] = [
+            units.format(v, u) for v, u in zip(table["value"], table["unit"], strict=True)
+        ]
+        shown = ACCELERATOR if kind == "accelerator" else table["figure"].unique()
+        table = table[table["figure"].isin(shown)]
+    wide = table.pivot(index="name", columns="figure", values="value")
+    wide = wide[[f for f in table["figure"].unique() if f in wide]].loc[table["name"].unique()]
+    wide = wide.rename(columns=lambda f: f.removeprefix("npu.")) if people else wide
+    wide = wide.reset_index(names=kind)
+    return wide.fillna("") if people else wide
+
+
+ACCELERATOR = (
+    "npu.peak_flops.bf16",
+    "npu.peak_flops.fp16",
+    "npu.peak_flops.fp8",
+    "npu.memory_bandwidth",
+    "npu.memory_capacity",
+    "npu.cores",
+    "npu.power",
+)
+"""What people see of every accelerator."""
+
+
+def network_of(system: Any, people: bool = False) -> str:
+    """The network's dimensions in words, innermost first; for people with their bandwidths."""
+    from perfmodel import units
+
     last = len(system.network) - 1
     return " x ".join(
         f"{d.topology} {d.size}{'+' if system.grows and k == last else ''}"
+        + (f" ({units.format(d.bandwidth, 'B/s')})" if people else "")
         for k, d in enumerate(system.network)
     )
 
 
-def figures(by_dtype: dict[str, Any]) -> Any:
-    """Every figure of a system, one row each: figure, value [SI], unit, source.
+def figures(name: str) -> Any:
+    """Every figure of one entry, one row each: figure, value [SI], unit, status, source."""
+    from perfmodel.report.catalogue import catalogue
 
-    A peak rate's name ends in its dtype, where the dtypes differ.
-    """
-    import pandas as pd
-
-    first = next(iter(by_dtype.values()))
-    peaks = {dtype: system.fact(PEAK) for dtype, system in by_dtype.items()}
-    if len(set(peaks.values())) == 1:
-        rows = [(PEAK, first.fact(PEAK))]
-    else:
-        rows = [(f"{PEAK}.{dtype}", fact) for dtype, fact in peaks.items()]
-    rows += [(fact.path, fact) for fact in first.facts if fact.path != PEAK]
-    return pd.DataFrame(
-        [(name, fact.value, fact.unit, fact.source) for name, fact in rows],
-        columns=["figure", "value", "unit", "source"],
-    )
+    return catalogue(name)[["figure", "value", "unit", "status", "source"]]
 
 
-def by_dtype_of(name: str) -> dict[str, Any]:
-    """The system with each dtype that it has a peak rate of."""
-    from perfmodel.machine.system import hardware
-    from perfmodel.machine.system_file import DTYPES
-
-    found: dict[str, Any] = {}
-    wrong = None
-    for dtype in DTYPES:
-        try:
-            found[dtype] = hardware(name, dtype=dtype)
-        except SystemFileError as error:
-            wrong = wrong or error
-    if wrong and not found:
-        raise wrong
-    return found
-
-
-def print_figures(by_dtype: dict[str, Any]) -> None:
+def print_figures(name: str) -> None:
     """The figures for people: a table whose sources are numbered, and the sources below it."""
     from perfmodel import units
+    from perfmodel.machine.system_figures import STATUS
 
-    system = next(iter(by_dtype.values()))
-    table = figures(by_dtype)
-    sources = [text for text in table["source"].unique() if text]
+    table = figures(name)
+    head = title_of(name)
+    texts = [
+        f"{status}: {source}" if status else source
+        for status, source in zip(table["status"], table["source"], strict=True)
+    ]
+    sources = list(dict.fromkeys(text for text in texts if text))
     pairs = zip(table["value"], table["unit"], strict=True)
     table["value"] = [units.format(value, unit) for value, unit in pairs]
-    table["source"] = [f"[{sources.index(s) + 1}]" if s else "" for s in table["source"]]
-    click.echo(f"{system.name}: {network_of(system) or 'one accelerator, without a network'}\n")
+    table["source"] = [f"[{sources.index(text) + 1}]" if text else "" for text in texts]
+    click.echo(f"{head}\n")
     click.echo(text_of(table.drop(columns="unit")) + "\n")
-    for number, source in enumerate(sources, 1):
-        click.echo(f"[{number}] {source}")
+    for number, text in enumerate(sources, 1):
+        click.echo(f"[{number}] {text}")
+    used = [word for word in STATUS if word and word in set(table["status"])]
+    if used:
+        click.echo("\n" + "; ".join(f"{word}: {STATUS[word]}" for word in used))
+
+
+def title_of(name: str) -> str:
+    """What an entry is, and of a system its network and whose fitted coefficients it takes."""
+    from perfmodel.machine.parts import parts
+    from perfmodel.machine.system import hardware
+    from perfmodel.machine.system_file import read
+
+    if name in parts():
+        part = parts()[name]
+        return f"{part.name}: {part.title}, a {part.kind}"
+    description = read(name)
+    title = f", {description.title}" if description.title else ""
+    network = network_of(hardware(name)) or "one accelerator, without a network"
+    fitted = "none, the bare roofline"
+    if description.models:
+        own = description.models == description.name
+        fitted = f"{'its own' if own else 'a relative'}, {description.models}"
+    return f"{description.name}{title}: {network}\nfitted coefficients: {fitted}"

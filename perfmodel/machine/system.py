@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from perfmodel.errors import InputError, SystemFileError
 from perfmodel.machine import system_file
-from perfmodel.machine.system_file import Fact, accelerators, find_hwdb, systems
+from perfmodel.machine.system_figures import Fact
+from perfmodel.machine.system_file import REDUCTIONS, accelerators, find_hwdb, systems
 from perfmodel.parameter_paths import parameter_units, parameters, with_parameters
 from perfmodel.pytree import number, record, static
 
@@ -40,11 +44,38 @@ TOPOLOGIES = ("ring", "switch", "fully-connected")
 
 @record
 class NPU:
-    """One accelerator: peak rate [FLOP/s], its memory's bandwidth [B/s] and capacity [B]."""
+    """One accelerator: peak rate [FLOP/s], its memory's bandwidth [B/s] and capacity [B].
+
+    Attributes:
+        peak_flops: dense, of the system's dtype.
+        cores: streaming multiprocessors, compute units or what else its vendor counts; None where not known.
+        dtype_ratios: (dtype, its peak over the system's dtype's) of every dtype that the device has; none where all
+            have the same. Sweeping `peak_flops` keeps the ratios.
+    """
 
     peak_flops: Any = number("FLOP/s")
     memory_bandwidth: Any = number("B/s")
     memory_capacity: Any = number("B", default=math.inf)
+    cores: Any = number("1", default=None)
+    dtype_ratios: tuple[tuple[str, float], ...] = static(default=())
+
+    def of_dtype(self, dtype: str) -> NPU:
+        """The same NPU with the peak rate of a dtype; itself of "", which stands for the system's.
+
+        Raises:
+            InputError: the device has no such dtype.
+
+        >>> hardware("h100-sxm").npu.of_dtype("fp8").peak_flops / 1e12
+        1979.0
+        """
+        if not dtype or not self.dtype_ratios:
+            return self
+        ratios = dict(self.dtype_ratios)
+        if dtype not in ratios:
+            raise InputError(
+                f"dtype {dtype!r}: the device has no peak rate for it; it has {', '.join(ratios)}"
+            )
+        return dataclasses.replace(self, peak_flops=self.peak_flops * ratios[dtype])
 
 
 @record
@@ -53,6 +84,8 @@ class Dimension:
 
     `size` NPUs take part. `built` says how many the hardware joins where the machine is used in
     part (0: as many as take part); it fixes how many links share a fully connected bandwidth.
+    `reduction` says what its switches reduce by themselves: "nvls" (NVLink SHARP), "sharp"
+    (InfiniBand SHARP) or nothing.
     """
 
     bandwidth: Any = number("B/s")
@@ -60,12 +93,17 @@ class Dimension:
     topology: str = static(default="switch")
     size: int = static(default=1)
     built: int = static(default=0)
+    reduction: str = static(default="")
 
     def __post_init__(self):
         if self.topology not in TOPOLOGIES:
             raise InputError(f"topology {self.topology!r}: expected one of {', '.join(TOPOLOGIES)}")
         if self.size < 1:
             raise InputError(f"size of a network dimension: got {self.size}, expected 1 or more")
+        if self.reduction not in REDUCTIONS:
+            raise InputError(
+                f"reduction {self.reduction!r}: expected one of {', '.join(filter(None, REDUCTIONS))}, or none"
+            )
 
     @property
     def links(self) -> int:
@@ -87,9 +125,10 @@ class RemoteMemory:
 class System:
     """NPUs, all alike, and what joins them, innermost dimension first.
 
-    `grows` says that the outermost dimension takes the size that the ranks need. `facts` are all
-    figures of the system's files with their sources, those that no parameter holds (power, price,
-    die area) included.
+    `grows` says that the outermost dimension takes the size that the ranks need; `used` how many NPUs
+    of each inner dimension jobs use (none: all that are built). `facts` are all figures of the
+    system's files with their sources, those that no parameter holds (power, price, die area)
+    included. `model_set` names the fitted coefficients that the machine takes.
     """
 
     npu: NPU
@@ -99,6 +138,9 @@ class System:
     grows: bool = static(default=False)
     dtype: str = static(default="")
     facts: tuple[Fact, ...] = static(default=())
+    used: tuple[int, ...] = static(default=())
+    model_set: str = static(default="")
+    title: str = static(default="")
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -123,12 +165,12 @@ class System:
         Raises:
             SystemFileError: the size is fixed and another, or ranks do not fill whole dimensions.
         """
+        if isinstance(ranks, bool) or not isinstance(ranks, int | np.integer) or ranks < 1:
+            raise SystemFileError(
+                f"system {self.name}: {ranks!r} ranks asked for, expected a whole number, 1 or more"
+            )
         if ranks == self.ranks:
             return self
-        if ranks < 1:
-            raise SystemFileError(
-                f"system {self.name}: {ranks} ranks asked for, expected 1 or more"
-            )
         if not self.grows:
             raise SystemFileError(
                 f"system {self.name} has a fixed size of {self.ranks} ranks, {ranks} are needed; "
@@ -136,12 +178,13 @@ class System:
             )
         sizes, left = [], ranks
         for k, dimension in enumerate(self.network[:-1]):
-            full = max(dimension.built, dimension.size)
+            built = max(dimension.built, dimension.size)
+            full = self.used[k] if k < len(self.used) else built
             if left > full and left % full:
                 raise SystemFileError(
                     f"system {self.name}: {ranks} ranks do not fill whole groups of {full} in "
-                    f"network dimension {k}; use a multiple of {ranks // left * full}, or a file "
-                    f"of your own whose [[network]] {k} has another size"
+                    f"network dimension {k}; use a multiple of {ranks // left * full}, or say how many "
+                    f"jobs use of each: hardware(..., sizes=({'..., ' * k}N,))"
                 )
             sizes.append(min(full, left))
             left //= sizes[-1]
@@ -157,33 +200,80 @@ class System:
         return next((f for f in self.facts if f.path == path), None)
 
 
-def hardware(name_or_path: str | Path, *, ranks: int | None = None, dtype: str = "bf16") -> System:
+def hardware(
+    name_or_path: str | Path,
+    *,
+    ranks: int | None = None,
+    dtype: str | None = None,
+    sizes: Sequence[int] = (),
+) -> System:
     """The system of that name in hwdb, or of one's own TOML file.
 
     Args:
         name_or_path: a name that `systems()` lists, or the path of a file of the same form.
         ranks: how many NPUs; without it the file's size, one of an outermost dimension "any".
-        dtype: which of the peak rates counts.
+        dtype: which of the peak rates counts; by default bf16, or what the file says where the device has none.
+        sizes: how many NPUs jobs use of each inner dimension, innermost first: (64,) for 64 of 72; of a ring, whose
+            links close it at any size, how many it has. One more is the outermost's size.
 
     Raises:
-        SystemFileError: no such system (the nearest names are offered), or its file is wrong.
+        SystemFileError: no such system (the nearest names are offered), its file is wrong, or it cannot have the sizes.
 
-    >>> hardware("dgx-h100", ranks=16).sizes
-    (8, 2)
+    >>> hardware("dgx-h100", ranks=16).sizes, hardware("gb200-nvl72", ranks=128, sizes=(64,)).sizes
+    ((8, 2), (64, 2))
     """
     description = system_file.read(name_or_path, dtype=dtype)
     network = tuple(
-        Dimension(d["bandwidth"], d["latency"], d["topology"], d["size"] or 1)
+        Dimension(
+            d["bandwidth"], d["latency"], d["topology"], d["size"] or 1, reduction=d["reduction"]
+        )
         for d in description.network
     )
     remote = description.remote_memory
+    peaks = description.peaks
+    ratios = tuple((word, peak / peaks[description.dtype]) for word, peak in peaks.items())
     system = System(
-        NPU(**description.npu),
+        NPU(**description.npu, dtype_ratios=ratios),
         network,
         RemoteMemory(**remote) if remote else None,
         name=description.name,
         grows=bool(network) and description.network[-1]["size"] is None,
-        dtype=dtype,
+        dtype=description.dtype,
         facts=description.facts,
+        model_set=description.models,
+        title=description.title,
     )
+    if len(sizes):
+        system = _shaped(system, tuple(sizes))
     return system if ranks is None else system.resized(ranks)
+
+
+def _shaped(system: System, sizes: tuple[int, ...]) -> System:
+    """The system whose dimensions have, or are used to, these sizes."""
+    where = f"system {system.name}: sizes={sizes}"
+    network = system.network
+    most = len(network) if system.grows else len(network) - 1
+    if len(sizes) > most:
+        fixed = "" if system.grows else " besides the outermost, whose size is fixed"
+        raise SystemFileError(f"{where}: {len(sizes)} sizes, but it has {most} dimensions{fixed}")
+    shaped = []
+    for k, (size, d) in enumerate(zip(sizes, network)):
+        if isinstance(size, bool) or not isinstance(size, int | np.integer) or size < 1:
+            raise SystemFileError(
+                f"{where}: dimension {k}: got {size!r}, expected a whole number, 1 or more"
+            )
+        built = max(d.built, d.size)
+        free = d.topology == "ring" or (system.grows and k + 1 == len(network))
+        if size > built and not free:
+            raise SystemFileError(
+                f"{where}: dimension {k}: {size} NPUs, but its {d.topology} joins {built}"
+            )
+        shaped.append(dataclasses.replace(d, size=int(size), built=0 if free else built))
+    inner = tuple(d.size for d in shaped[: len(network) - 1])
+    whole = (*shaped, *network[len(sizes) :])
+    total = math.prod(d.size for d in whole)
+    if total > system_file.LARGEST_SIZE:
+        raise SystemFileError(
+            f"{where}: {total} NPUs in all, expected {system_file.LARGEST_SIZE} at most"
+        )
+    return dataclasses.replace(system, network=whole, used=inner)

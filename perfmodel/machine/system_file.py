@@ -1,25 +1,41 @@
 """System files: TOML with a unit in every figure, checked to the last key, and hwdb made of them.
 
 A file has `npu` (a table of figures, or the name of an accelerator's file), `[[network]]` once per
-dimension, innermost first, and optionally `[remote_memory]`, `[system]` (power, price), `source`.
-A figure is text ("3.35 TB/s") or a table { value = "3.35 TB/s", source = "..." }; the `source` of a
-section holds for its figures that name none. [npu] may take what it does not say itself from
-`accelerator = "h100-sxm"`. A file without [[network]] is one accelerator.
+dimension, innermost first, and optionally `[remote_memory]`, `[system]` (power, price), `title`, `source`,
+`dtype` (which peak rate counts where nobody asks for one; else bf16) and `models` (the set of fitted coefficients it
+takes, by name or path). A figure is text ("3.35 TB/s") or a table { value = "3.35 TB/s", source = "...", status =
+"assumed" }; `source` and `status` of a section hold for its figures that have none. [npu] may take what it does not
+say itself from `accelerator = "h100-sxm"`. A file without [[network]] is one accelerator.
+
+Peak rates are dense ones, by dtype; those with sparsity stand in [npu.sparse_peak_flops] and are never taken. The
+place for other descriptions of machines (InfraGraph, NCCL's topology XML) is beside this module: a reader of them
+returns a `Description`, too.
 """
 
 import difflib
-import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from perfmodel import units
 from perfmodel.errors import SystemFileError
+from perfmodel.machine.system_figures import (
+    Fact,
+    Mark,
+    as_table,
+    check_keys,
+    figure,
+    mark,
+    offer,
+    table_list,
+    text,
+    toml,
+)
 
-LARGEST_FILE = 1 << 20
 LARGEST_SIZE = 1 << 24
-DTYPES = ("bf16", "fp16", "tf32", "fp32", "fp64", "fp64_tensor", "fp8", "fp4", "int8")
+DTYPES = ("bf16", "fp16", "tf32", "fp32", "fp64", "fp64_tensor", "fp8", "fp6", "fp4", "int8")
+DEFAULT_DTYPE = "bf16"
 
 _PRICED = {"price": "$", "price_per_time": "$/s", "power": "W"}
 _REQUIRED = {
@@ -33,40 +49,71 @@ _OPTIONAL = {
         **_PRICED,
         "die_area": "m^2",
         "clock": "Hz",
+        "cores": "1",
         "cache": "B",
+        "cache_bandwidth": "B/s",
+        "core_memory": "B",
+        "achieved_bandwidth": "B/s",
         "material_cost": "$",
-        "energy_per_flop": "J/FLOP",
         "energy_per_byte": "J/B",
     },
     "network": {**_PRICED, "energy_per_byte": "J/B"},
     "remote_memory": {**_PRICED, "capacity": "B", "energy_per_byte": "J/B"},
-    "system": _PRICED,
+    "system": {**_PRICED, "largest": "1"},
 }
-"""Figures that no model of time needs: section -> key -> unit."""
+"""Figures that may be absent: section -> key -> unit."""
+
+_BY_DTYPE = {
+    "peak_flops": "FLOP/s",
+    "sparse_peak_flops": "FLOP/s",
+    "achieved_flops": "FLOP/s",
+    "energy_per_flop": "J/FLOP",
+}
+"""Figures of [npu] that may be tables with one for each dtype; the first is required."""
+_OF_THE_SYSTEM = ("peak_flops", "energy_per_flop")
+"""Those of which a system has one, that of its dtype."""
 
 _WORDS = {
-    "npu": ("peak_flops", "accelerator", "source"),
-    "network": ("topology", "size", "source"),
-    "remote_memory": ("source",),
-    "system": ("source",),
+    "npu": (*_BY_DTYPE, "accelerator", "process", "link", "source", "status"),
+    "network": ("topology", "size", "reduction", "link", "switch", "source", "status"),
+    "remote_memory": ("source", "status"),
+    "system": ("source", "status"),
+    "link": ("kind", "source", "status"),
 }
-
-
-@dataclass(frozen=True)
-class Fact:
-    """A figure as a file gives it: path, value in SI, its SI unit, and who says so."""
-
-    path: str
-    value: float
-    unit: str
-    source: str
+_LINK = {"count": "1", "bandwidth": "B/s"}
+_TOP = (
+    "title",
+    "aliases",
+    "models",
+    "dtype",
+    "npu",
+    "network",
+    "remote_memory",
+    "system",
+    "source",
+)
+REDUCTIONS = ("", "nvls", "sharp")
+"""What a dimension's switches can reduce by themselves: nothing, NVLink SHARP, InfiniBand SHARP."""
 
 
 @dataclass
 class Description:
-    """What a file says, checked, in SI. A network size of None grows with the ranks."""
+    """What a file says, checked, in SI. A network size of None grows with the ranks.
+
+    Attributes:
+        name: of the file; title: for people.
+        npu: peak_flops of `dtype`, memory_bandwidth, memory_capacity, cores where known.
+        peaks: dense peak by dtype [FLOP/s]; empty where one figure is given for all.
+        models: the set of fitted coefficients that the machine takes, "" for none.
+        folder: where the file lies, for paths in it.
+    """
 
     name: str
+    title: str = ""
+    dtype: str = ""
+    models: str = ""
+    folder: Path = Path()
+    peaks: dict[str, float] = field(default_factory=dict)
     npu: dict[str, float] = field(default_factory=dict)
     network: list[dict[str, Any]] = field(default_factory=list)
     remote_memory: dict[str, float] | None = None
@@ -88,17 +135,17 @@ def find_hwdb() -> Path:
 
 def systems() -> list[str]:
     """Names of the systems in hwdb."""
-    return [p.stem for p in _files() if "network" in _toml(p)]
+    return [p.stem for p in _files() if "network" in toml(p)]
 
 
 def accelerators() -> list[str]:
     """Names of the single accelerators in hwdb."""
-    return [p.stem for p in _files() if "network" not in _toml(p)]
+    return [p.stem for p in _files() if "network" not in toml(p)]
 
 
 def holders(accelerator: str) -> list[str]:
     """Names of the systems in hwdb that are made of that accelerator."""
-    made_of = {name: _toml(locate(name)).get("npu") for name in systems()}
+    made_of = {name: toml(locate(name)).get("npu") for name in systems()}
     return [
         name
         for name, npu in made_of.items()
@@ -106,52 +153,70 @@ def holders(accelerator: str) -> list[str]:
     ]
 
 
-def read(name_or_path: str | Path, *, dtype: str) -> Description:
+def read(name_or_path: str | Path, *, dtype: str | None = None) -> Description:
     """Read and check a system file, and the accelerator's that it names.
+
+    Args:
+        dtype: which of the peak rates counts; by default what the file says, else bf16.
 
     Raises:
         SystemFileError: file, section and key, what was found, what was expected.
     """
     path = locate(name_or_path)
-    data = _toml(path)
-    _known(data, ("npu", "network", "remote_memory", "system", "source"), str(path))
-    reader = _Reader(path, data.get("source", ""), [])
+    data = toml(path)
+    check_keys(data, _TOP, str(path))
+    if dtype is not None and dtype not in DTYPES:
+        raise SystemFileError(f"dtype {dtype!r}: {offer(str(dtype), DTYPES)}")
+    reader = _Reader(path, text(data.get("source", ""), f"{path}: source"), [])
+    reader.words(data)
     npu = reader.npu(data.get("npu"), dtype)
-    network = _list(data.get("network", []), f"{path}: [[network]]")
+    network = table_list(data.get("network", []), f"{path}: [[network]]")
     dimensions = [reader.dimension(k, d, k + 1 == len(network)) for k, d in enumerate(network)]
     remote = None
     if "remote_memory" in data:
         remote = reader.figures(
-            "remote_memory", _table(data["remote_memory"], f"{path}: remote_memory")
+            "remote_memory", as_table(data["remote_memory"], f"{path}: remote_memory")
         )
     if "system" in data:
-        reader.figures("system", _table(data["system"], f"{path}: system"))
+        reader.figures("system", as_table(data["system"], f"{path}: system"))
     total = 1
     for d in dimensions:
         total *= d["size"] or 1
     if total > LARGEST_SIZE:
         raise SystemFileError(f"{path}: {total} NPUs in all, expected {LARGEST_SIZE} at most")
-    return Description(path.stem, npu, dimensions, remote, tuple(reader.facts))
+    return Description(
+        path.stem,
+        reader.title,
+        reader.dtype,
+        reader.models,
+        path.parent,
+        reader.peaks,
+        npu,
+        dimensions,
+        remote,
+        tuple(reader.facts),
+    )
 
 
 def locate(name_or_path: str | Path, beside: Path | None = None) -> Path:
     """The file of a name in hwdb, or of a path (relative to `beside`, too)."""
-    text = str(name_or_path)
-    candidates = [Path(text)] if beside is None else [beside / text, Path(text)]
-    looks_like_path = text.endswith(".toml") or "/" in text or "\\" in text
+    wanted = str(name_or_path)
+    candidates = [Path(wanted)] if beside is None else [beside / wanted, Path(wanted)]
+    looks_like_path = wanted.endswith(".toml") or "/" in wanted or "\\" in wanted
     known = {p.stem: p for p in _files()}
-    if not looks_like_path and text in known:
-        return known[text]
+    if not looks_like_path and (wanted in known or wanted in _aliases()):
+        return known[wanted if wanted in known else _aliases()[wanted]]
     for path in candidates:
         if path.is_file():
             return path
     word, names = ("system", systems()) if beside is None else ("accelerator", accelerators())
     if looks_like_path:
-        raise SystemFileError(f"{text}: no such {word} file; names in hwdb: {', '.join(names)}.")
-    near = difflib.get_close_matches(text, names, n=3, cutoff=0.4)
+        raise SystemFileError(f"{wanted}: no such {word} file; names in hwdb: {', '.join(names)}.")
+    every = names if beside else [*systems(), *accelerators(), *_aliases()]
+    near = difflib.get_close_matches(wanted, every, n=3, cutoff=0.4)
     offer = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(names)}."
     raise SystemFileError(
-        f"{word} {text!r}: no such name in hwdb; {offer} A file of your own is named by its path."
+        f"{word} {wanted!r}: no such name in hwdb; {offer} A file of your own is named by its path."
     )
 
 
@@ -162,8 +227,24 @@ class _Reader:
     path: Path
     source: str
     facts: list[Fact]
+    title: str = ""
+    dtype: str = ""
+    models: str = ""
+    peaks: dict[str, float] = field(default_factory=dict)
 
-    def npu(self, entry: Any, dtype: str) -> dict[str, float]:
+    def words(self, data: Mapping[str, Any]) -> None:
+        """What the head of a file says: its title, its dtype, its models."""
+        for key in ("title", "dtype", "models"):
+            setattr(self, key, text(data.get(key, ""), f"{self.path}: {key}"))
+        if self.dtype and self.dtype not in DTYPES:
+            raise SystemFileError(f"{self.path}: dtype {self.dtype!r}: {offer(self.dtype, DTYPES)}")
+        aliases = data.get("aliases", [])
+        if not (isinstance(aliases, list) and all(isinstance(word, str) for word in aliases)):
+            raise SystemFileError(
+                f"{self.path}: aliases: got {aliases!r}, expected a list of names"
+            )
+
+    def npu(self, entry: Any, dtype: str | None) -> dict[str, float]:
         where = f"{self.path}: npu"
         if entry is None:
             raise SystemFileError(
@@ -171,52 +252,93 @@ class _Reader:
             )
         if isinstance(entry, str):
             entry = {"accelerator": entry}
-        table = dict(_table(entry, where))
-        _known(table, (*_REQUIRED["npu"], *_OPTIONAL["npu"], *_WORDS["npu"]), where)
-        source = _text(table.get("source", self.source), f"{where}.source")
+        table = dict(as_table(entry, where))
+        optional = (*_REQUIRED["npu"], *_OPTIONAL["npu"])
+        check_keys(table, (*optional, *_WORDS["npu"]), where)
         base: dict[str, float] = {}
         if "accelerator" in table:
-            name = _text(table.pop("accelerator"), f"{where}.accelerator")
+            name = text(table.pop("accelerator"), f"{where}.accelerator")
             base = self._accelerator(name, dtype, table)
-        if "peak_flops" in table or not base:
-            entry = table.pop("peak_flops", None)
-            base["peak_flops"] = self._peak(entry, dtype, source)
+        text(table.get("process", ""), f"{where}.process")
+        self.dtype = dtype or self.dtype or DEFAULT_DTYPE
+        default = mark(table, where, (self.source, ""))
+        for key, unit in _BY_DTYPE.items():
+            if key in table or (key == "peak_flops" and not base):
+                value = self._by_dtype(key, table.get(key), unit, default)
+                if key == "peak_flops":
+                    base["peak_flops"] = value
+        for link in table_list(table.get("link", []), f"{where}.link"):
+            self._link(link, default)
         return {**base, **self.figures("npu", table, have=base)}
 
-    def _accelerator(self, name: str, dtype: str, own: Mapping[str, Any]) -> dict[str, float]:
+    def _accelerator(
+        self, name: str, dtype: str | None, own: Mapping[str, Any]
+    ) -> dict[str, float]:
         """The figures of another file; those that this one gives itself do not come from there."""
         path = locate(name, self.path.parent)
-        data = _toml(path)
+        data = toml(path)
         entry = data.get("npu")
         if not isinstance(entry, dict) or "accelerator" in entry:
             raise SystemFileError(
                 f"{self.path}: npu names {path}, which has no [npu] table of figures itself"
             )
         other = _Reader(path, data.get("source", ""), [])
+        other.words(data)
         if "peak_flops" in own:
             entry = {**entry, "peak_flops": own["peak_flops"]}
-        base = other.npu(entry, dtype)
+        base = other.npu(entry, dtype or self.dtype)
+        self.dtype, self.peaks = other.dtype, other.peaks
+        self.models = self.models or other.models
         replaced = {f"npu.{key}" for key in own}
-        self.facts += [f for f in other.facts if f.path not in replaced]
+        self.facts += [f for f in other.facts if ".".join(f.path.split(".")[:2]) not in replaced]
         return {key: value for key, value in base.items() if key not in own}
 
-    def _peak(self, entry: Any, dtype: str, source: str) -> float:
-        """One figure for all dtypes, or one of a table by dtype."""
-        where = f"{self.path}: npu.peak_flops"
-        if isinstance(entry, dict) and "value" not in entry:
-            table = dict(entry)
-            source = _text(table.pop("source", source), f"{where}.source")
-            _known(table, DTYPES, where)
-            if dtype not in table:
-                raise SystemFileError(
-                    f"{where}: no figure for dtype {dtype!r}; there are: {', '.join(table)}"
-                )
-            entry, where = table[dtype], f"{where}.{dtype}"
-        return self._figure("npu.peak_flops", entry, "FLOP/s", source, where=where)
+    def _by_dtype(self, key: str, entry: Any, unit: str, default: Mark) -> float:
+        """One figure for all dtypes, or one of a table by dtype; returned is that of the system's dtype.
+
+        Only a peak rate must have that dtype; 0 where another figure has not.
+        """
+        where = f"{self.path}: npu.{key}"
+        if not isinstance(entry, dict) or "value" in entry:
+            return self._add(f"npu.{key}", entry, unit, default)
+        table = dict(entry)
+        default = mark(table, where, default)
+        for word in ("source", "status"):
+            table.pop(word, None)
+        check_keys(table, DTYPES, where)
+        if self.dtype not in table and key == "peak_flops":
+            raise SystemFileError(
+                f"{where}: no figure for dtype {self.dtype!r}; there are: {', '.join(table)}"
+            )
+        place = len(self.facts)
+        values = {
+            word: self._add(f"npu.{key}.{word}", table[word], unit, default) for word in table
+        }
+        if key == "peak_flops":
+            self.peaks = values
+        if self.dtype not in table or key not in _OF_THE_SYSTEM:
+            return 0.0
+        own = next(f for f in self.facts[place:] if f.path.endswith(f".{self.dtype}"))
+        self.facts.insert(place, replace(own, path=f"npu.{key}"))
+        return values[self.dtype]
+
+    def _link(self, entry: Any, default: Mark) -> None:
+        """A kind of links that the accelerator has: how many, and what each carries one way."""
+        where = f"{self.path}: npu.link"
+        table = as_table(entry, where)
+        kind = text(table.get("kind"), f"{where}.kind")
+        check_keys(table, (*_LINK, *_WORDS["link"]), where)
+        default = mark(table, where, default)
+        for key, unit in _LINK.items():
+            self._add(f"npu.link.{kind}.{key}", table.get(key), unit, default)
+
+    def _add(self, path: str, entry: Any, unit: str, default: Mark) -> float:
+        self.facts.append(figure(path, entry, unit, default, str(self.path)))
+        return self.facts[-1].value
 
     def dimension(self, k: int, entry: Any, outermost: bool) -> dict[str, Any]:
         where = f"{self.path}: [[network]] {k}"
-        table = _table(entry, where)
+        table = as_table(entry, where)
         figures = self.figures("network", table, label=f"network.{k}")
         topology = table.get("topology")
         if topology not in ("ring", "switch", "fully-connected"):
@@ -232,7 +354,19 @@ class _Reader:
             raise SystemFileError(
                 f'{where}.size: got {size!r}, expected "any" or a whole number, 1 to {LARGEST_SIZE}'
             )
-        return {**figures, "topology": topology, "size": None if size == "any" else size}
+        for key in ("link", "switch"):
+            text(table.get(key, ""), f"{where}.{key}")
+        reduction = table.get("reduction", "")
+        if reduction not in REDUCTIONS:
+            raise SystemFileError(
+                f"{where}.reduction: got {reduction!r}, expected nvls or sharp (left out: none)"
+            )
+        return {
+            **figures,
+            "topology": topology,
+            "size": None if size == "any" else size,
+            "reduction": reduction,
+        }
 
     def figures(
         self, section: str, table: Mapping[str, Any], *, label: str = "", have: Any = ()
@@ -241,66 +375,22 @@ class _Reader:
         label = label or section
         where = f"{self.path}: {label}"
         required, optional = _REQUIRED[section], _OPTIONAL[section]
-        _known(table, (*required, *optional, *_WORDS[section]), where)
-        source = _text(table.get("source", self.source), f"{where}.source")
+        check_keys(table, (*required, *optional, *_WORDS[section]), where)
+        default = mark(table, where, (self.source, ""))
         found = {}
         for key, unit in {**required, **optional}.items():
             if key in table or (key in required and key not in have):
-                value = self._figure(f"{label}.{key}", table.get(key), unit, source)
-                if key in required:
+                value = self._add(f"{label}.{key}", table.get(key), unit, default)
+                if key in required or key == "cores":
                     found[key] = value
         return found
-
-    def _figure(self, path: str, entry: Any, unit: str, source: str, *, where: str = "") -> float:
-        where = where or f"{self.path}: {path}"
-        if isinstance(entry, dict):
-            _known(entry, ("value", "source"), where)
-            source = _text(entry.get("source", source), f"{where}.source")
-            entry = entry.get("value")
-        value = units.parse(entry, unit, where=where, zero=unit == "s")
-        self.facts.append(Fact(path, value, unit, source))
-        return value
 
 
 def _files() -> list[Path]:
     return sorted(find_hwdb().glob("*.toml"))
 
 
-def _toml(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(LARGEST_FILE + 1)
-    except OSError as error:
-        raise SystemFileError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(raw) > LARGEST_FILE:
-        raise SystemFileError(f"{path}: more than {LARGEST_FILE} bytes, which is no system file")
-    try:
-        return tomllib.loads(raw.decode())
-    except (ValueError, RecursionError) as error:
-        raise SystemFileError(f"{path}: not a TOML file: {error}") from error
-
-
-def _known(table: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
-    for key in table:
-        if key not in keys:
-            near = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-            offer = f"did you mean {near[0]}?" if near else f"expected {', '.join(keys)}"
-            raise SystemFileError(f"{where}: unknown key {key!r}; {offer}")
-
-
-def _table(entry: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(entry, dict):
-        raise SystemFileError(f"{where}: got {entry!r}, expected a table")
-    return entry
-
-
-def _list(entry: Any, where: str) -> list[Any]:
-    if not isinstance(entry, list):
-        raise SystemFileError(f"{where}: got one table, expected a list: write [[network]]")
-    return entry
-
-
-def _text(entry: Any, where: str) -> str:
-    if not isinstance(entry, str):
-        raise SystemFileError(f"{where}: got {entry!r}, expected text")
-    return entry
+@cache
+def _aliases() -> dict[str, str]:
+    """Other names of machines in hwdb -> their files' names."""
+    return {alias: p.stem for p in _files() for alias in toml(p).get("aliases", ())}

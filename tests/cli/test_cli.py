@@ -327,11 +327,11 @@ def test_an_accelerator_in_the_place_of_a_system_is_answered_with_systems_that_h
     assert status == 1
     assert err == (
         "perfmodel: system 'h100-sxm': is an accelerator without a network, for one rank; "
-        "systems made of it: dgx-h100.\n"
+        "systems made of it: aws-p5, dgx-h100, gcp-a3-high, gcp-a3-mega, meta-24k-h100.\n"
     )
     _, _, err = call(capsys, "run", GPT, "--system", "qqqq")
-    assert "there are: dgx-a100, " in err
-    assert "tpu-v5p-slice. A file" in err
+    assert "there are: aws-p4d, " in err
+    assert "tpu-v7x-slice. A file" in err
     assert "h100-sxm" not in err
 
 
@@ -371,14 +371,49 @@ def test_systems_of_a_name_lists_every_figure_with_unit_and_source(capsys):
     figures = {row["figure"]: row for row in rows}
     assert figures["network.1.bandwidth"]["value"] == 50e9
     assert figures["network.1.bandwidth"]["unit"] == "B/s"
-    assert {f.path for f in pm.hardware("dgx-h100").facts} <= {
-        name.removesuffix(".bf16") for name in figures
-    }
+    of_all_dtypes = {f.path for f in pm.hardware("dgx-h100").facts} - {"npu.peak_flops"}
+    assert of_all_dtypes == set(figures)
     assert all(row["source"] for row in rows)
     assert "one accelerator" in call(capsys, "systems", "h100-sxm")[1]
+    assert "weak: an estimate" in out
+    assert {row["status"] for row in rows} == {"", "derived", "measured", "weak"}
     status, _, err = call(capsys, "systems", "qqqq")
     assert status == 1
     assert "there are: " in err
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "shown"),
+    [
+        ("accelerator", "mi355x", "2.5 PFLOP/s"),
+        ("link", "nvlink-5", "50 GB/s"),
+        ("switch", "nvlink-switch-nvl72", "130 TB/s"),
+        ("memory", "hbm3e", "1.23 TB/s"),
+    ],
+)
+def test_systems_lists_other_kinds_and_every_figure_of_one_of_them(capsys, kind, name, shown):
+    status, out, _ = call(capsys, "systems", "--kind", kind)
+    assert status == 0
+    assert shown in next(line for line in out.splitlines() if line.split()[:1] == [name])
+    assert "NaN" not in out
+    rows = {
+        row[kind]: row for row in json.loads(call(capsys, "systems", "--kind", kind, "--json")[1])
+    }
+    assert name in rows
+    _, out, _ = call(capsys, "systems", name)
+    assert out.startswith(f"{name}")
+    assert "[1] " in out
+
+
+def test_systems_offers_names_near_a_wrong_one_of_any_kind(capsys):
+    status, _, err = call(capsys, "systems", "nvlink4")
+    assert status == 1
+    assert "nvlink-4" in err
+    _, _, err = call(capsys, "systems", "h100-smx")
+    assert "h100-sxm" in err
+    _, _, err = call(capsys, "systems", "dgx_h100")
+    assert "did you mean dgx-h100" in err
+    assert call(capsys, "systems", "--kind", "cable")[0] == 2
 
 
 def test_systems_knows_files_with_one_peak_rate_for_all_dtypes(capsys, tmp_path):

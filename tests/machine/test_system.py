@@ -14,12 +14,9 @@ from perfmodel.machine.system import (
     NPU,
     Dimension,
     RemoteMemory,
-    accelerators,
-    find_hwdb,
     hardware,
     parameter_units,
     parameters,
-    systems,
     with_parameters,
 )
 from perfmodel.models.compute import Roofline
@@ -71,7 +68,7 @@ def write(tmp_path):
 
 def test_a_file_of_ones_own_is_read_into_si(write):
     system = hardware(write(FILE), ranks=8)
-    assert system.npu == NPU(100e12, 1e12, 16e9)
+    assert system.npu == NPU(100e12, 1e12, 16e9, dtype_ratios=(("bf16", 1.0), ("fp8", 2.0)))
     assert system.network == (
         Dimension(100e9, 1e-6, "ring", 4, 4),
         Dimension(10e9, 0.0, "switch", 2),
@@ -196,35 +193,117 @@ def test_an_accelerator_that_refers_to_itself_is_refused(write):
         hardware(path)
 
 
-@pytest.mark.parametrize("name", [p.stem for p in sorted(find_hwdb().glob("*.toml"))])
-def test_every_file_of_hwdb_loads_and_every_figure_has_a_source(name):
-    system = hardware(name)
-    assert name in (systems() if system.network else accelerators())
-    for fact in system.facts:
-        assert fact.source.strip(), fact
-    assert 1e13 < system.npu.peak_flops < 1e17
-    assert 1e11 < system.npu.memory_bandwidth < 1e14
-    assert 1e10 < system.npu.memory_capacity < 1e12
-    for d in system.network:
-        assert 1e9 < d.bandwidth <= 2e12
-        assert 1e-7 < d.latency < 1e-4
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_byte_order_mark_at_the_head_of_a_file_is_passed_over(tmp_path, mark):
+    (tmp_path / "mine.toml").write_bytes(mark + FILE.encode())
+    assert hardware(tmp_path / "mine.toml").npu.peak_flops == 100e12
 
 
-def test_hwdb_has_the_first_set():
-    assert {"dgx-a100", "dgx-h100", "gb200-nvl72", "tpu-v4-slice"} <= set(systems())
-    first = {"a100-sxm-80", "h100-sxm", "h200-sxm", "b200-sxm", "mi300x", "tpu-v4", "tpu-v5p"}
-    assert first <= set(accelerators())
+def test_the_peaks_of_other_dtypes_keep_their_ratio_when_one_is_swept():
+    system = hardware("h100-sxm")
+    assert system.npu.of_dtype("fp8").peak_flops == 1979e12
+    assert system.npu.of_dtype("") is system.npu
+    half, _ = with_parameters(system, None, {"npu.peak_flops": 989e12 / 2})
+    assert half.npu.of_dtype("fp8").peak_flops == pytest.approx(1979e12 / 2)
+    assert hardware("h100-sxm", dtype="fp8").npu.of_dtype("bf16").peak_flops == pytest.approx(
+        989e12
+    )
+
+
+def test_a_dtype_that_a_device_lacks_is_refused():
+    with pytest.raises(InputError, match=r"dtype 'fp8'.*no peak rate.*bf16, fp16"):
+        hardware("a100-sxm-80").npu.of_dtype("fp8")
+    with pytest.raises(SystemFileError, match="no figure for dtype 'fp8'"):
+        hardware("dgx-a100", dtype="fp8")
+    with pytest.raises(SystemFileError, match="dtype 'bf61': did you mean bf16"):
+        hardware("dgx-a100", dtype="bf61")
+
+
+def test_a_device_without_bf16_has_the_dtype_that_its_file_says():
+    assert hardware("dgx-1v").dtype == "fp16"
+    assert hardware("dgx-1v").npu.peak_flops == 125e12
+    assert hardware("dgx-1v", dtype="fp32").npu.peak_flops == 15.7e12
+
+
+def test_one_figure_for_all_dtypes_is_the_peak_of_each(write):
+    text = (
+        '[npu]\npeak_flops = "1 TFLOP/s"\nmemory_bandwidth = "1 TB/s"\nmemory_capacity = "1 GB"\n'
+    )
+    npu = hardware(write(text)).npu
+    assert npu.of_dtype("fp8") == npu
+    assert npu.cores is None
+
+
+def test_cores_are_a_parameter_where_they_are_known():
+    assert parameters(hardware("h100-sxm"))["npu.cores"] == 132
+    assert hardware("h100-sxm").fact("npu.cores").unit == "1"
+
+
+def test_a_file_says_what_its_switches_reduce_and_which_coefficients_it_takes(write):
+    assert [d.reduction for d in hardware("dgx-h100").network] == ["nvls", ""]
+    assert [d.reduction for d in hardware("dgx-a100").network] == ["", ""]
+    assert hardware("dgx-h200").model_set == "h100-sxm"
+    assert hardware("mi300x-8").model_set == ""
+    own = 'models = "a100-sxm-80"\nnpu = "mi300x"\n[[network]]' + FILE.split("[[network]]", 1)[1]
+    assert hardware(write(own)).model_set == "a100-sxm-80"
+    with pytest.raises(SystemFileError, match="reduction: got 'nvsl', expected nvls or sharp"):
+        hardware(write(FILE.replace("size = 4", 'size = 4\nreduction = "nvsl"', 1)))
+
+
+def test_figures_say_how_far_they_are_to_be_trusted(write):
+    system = hardware("mi300x-8")
+    assert system.fact("network.0.latency").status == "assumed"
+    assert system.fact("npu.die_area").status == "weak"
+    assert system.fact("npu.power").status == ""
+    text = FILE.replace('"1 TB/s"', '{ value = "1 TB/s", status = "gueseed" }', 1)
+    with pytest.raises(SystemFileError, match=r"memory_bandwidth\.status: got 'gueseed'"):
+        hardware(write(text))
 
 
 @pytest.mark.parametrize(
-    ("name", "multiprocessors", "fma", "clock"),
-    [("h100-sxm", 132, 512, 1.83e9), ("a100-sxm-80", 108, 256, 1.41e9)],
+    ("name", "ranks", "sizes", "whole"),
+    [
+        ("gb200-nvl72", 128, (64,), (64, 2)),
+        ("gb300-nvl72", 64, (64,), (64, 1)),
+        ("gb200-nvl72", 32, (64,), (32, 1)),
+        ("dgx-h100", 8, (4,), (4, 2)),
+        ("dgx-h100", None, (8, 4), (8, 4)),
+        ("tpu-v5e-slice", 256, (16,), (16, 16)),
+        ("tpu-v4-slice", 512, (8, 8), (8, 8, 8)),
+        ("meta-24k-h100", 6144, (), (8, 384, 2)),
+    ],
 )
-def test_nvidias_peaks_follow_from_cores_and_clock(name, multiprocessors, fma, clock):
-    """SMs x 4 tensor cores x FMAs per clock x 2 FLOP x clock."""
-    peak = multiprocessors * 4 * fma * 2 * clock
-    assert hardware(name).npu.peak_flops == pytest.approx(peak, rel=1e-3)
-    assert hardware(name).fact("npu.clock").value == clock
+def test_jobs_may_use_a_part_of_the_inner_dimensions(name, ranks, sizes, whole):
+    system = hardware(name, ranks=ranks, sizes=sizes)
+    assert system.sizes == whole
+    if len(sizes) < len(whole):
+        again = system.resized(2).resized(math.prod(whole))
+        assert again.sizes == whole
+        assert hardware(name, sizes=sizes).resized(math.prod(whole)) == system
+
+
+def test_what_is_left_idle_is_built_none_the_less():
+    inner = hardware("gb200-nvl72", ranks=128, sizes=(64,)).network[0]
+    assert (inner.size, inner.built) == (64, 72)
+    assert hardware("mi300x-8", ranks=8, sizes=(4,)).network[0].links == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("gb200-nvl72", {"sizes": (73,)}, ["dimension 0", "73 NPUs", "joins 72"]),
+        ("gb200-nvl72", {"sizes": (0,)}, ["dimension 0", "got 0"]),
+        ("gb200-nvl72", {"sizes": (6.4,)}, ["dimension 0", "6.4", "whole number"]),
+        ("gb200-nvl72", {"sizes": (1, 2, 3)}, ["3 sizes", "has 2"]),
+        ("gb200-nvl72", {"sizes": (64,), "ranks": 100}, ["100 ranks", "groups of 64", "sizes="]),
+        ("dgx-h100", {"ranks": 1.5}, ["1.5 ranks", "whole number"]),
+        ("dgx-h100", {"sizes": (8, 1 << 24)}, ["in all", "at most"]),
+    ],
+)
+def test_sizes_that_a_machine_cannot_have_are_refused(name, options, words):
+    with pytest.raises(SystemFileError) as error:
+        hardware(name, **options)
+    assert all(word in str(error.value) for word in [name, *words]), error.value
 
 
 @pytest.mark.parametrize(
@@ -263,7 +342,7 @@ def test_a_fixed_size_and_other_ranks_are_refused_with_both_named(write):
         hardware(fixed, ranks=16)
     with pytest.raises(SystemFileError, match="fixed size of 1 ranks"):
         hardware("h100-sxm", ranks=8)
-    with pytest.raises(SystemFileError, match="expected 1 or more"):
+    with pytest.raises(SystemFileError, match="expected a whole number, 1 or more"):
         hardware("dgx-h100", ranks=0)
 
 
