@@ -9,7 +9,9 @@ with k = tr(J' J / s^2 H^-1) the number of parameters that the measurements them
 priors), J [n, P] = d ln t / d theta and H = J' J / s^2 + diag(1 / sigma^2). The interval of a parameter is
 exp(theta_j +- t(n - k) sqrt(H^-1_jj)), Student's t. Reference: D. Bates, D. Watts, "Nonlinear Regression Analysis
 and Its Applications", Wiley 1988, sections 2.2 and 2.3; priors as further data: A. Gelman et al., "Bayesian Data
-Analysis", 3rd edition, section 14.8.
+Analysis", 3rd edition, section 14.8. The minimum is found by steps of K. Levenberg (1944) and D. Marquardt (1963) on
+the triangular factor of J (J. Nocedal, S. Wright, "Numerical Optimization", 2nd edition, section 10.3), so that n
+measurements take memory and time in proportion to n P, n P^2.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import optimize, stats
+from scipy import stats
 
 from perfmodel.errors import InputError
 
@@ -32,6 +34,15 @@ VANISHED = 1e-6
 
 FURTHEST = 30.0
 """No parameter is fitted to more than e^30 times its start, or less than e^-30."""
+
+LONGEST = 200
+"""Steps after which a fit that has not converged is given up."""
+
+SMALL = 1e-13
+"""A fit has converged when a step would lessen the sum of squares by no more than this fraction of it, ..."""
+
+SHORT = 1e-11
+"""... or change no parameter by more than this fraction."""
 
 TURNS = 20
 """How often the noise is estimated anew where priors weigh against it."""
@@ -117,35 +128,98 @@ def solve(
 def _solve(predict: Predict, target, theta, prior: Priors, rows, noise: float) -> Fit:
     """The same, priors weighed against a given noise."""
     pull = noise * prior.weight
-    last: list[tuple[Floats, Floats, Floats]] = []
-
-    def both(theta: Floats) -> tuple[Floats, Floats]:
-        if not last or not np.array_equal(last[0][0], theta):
-            values, slopes = predict(theta)
-            last[:] = [(theta.copy(), (values - target)[rows], slopes[rows])]
-        return last[0][1:]
-
-    solution = optimize.least_squares(
-        lambda theta: np.concatenate([both(theta)[0], pull * (theta - prior.mean)]),
-        theta,
-        jac=lambda theta: np.vstack([both(theta)[1], np.diag(pull)]),
-        bounds=(theta - FURTHEST, theta + FURTHEST),
-        x_scale="jac",
-        xtol=1e-12,
-        ftol=1e-12,
-        gtol=1e-12,
-    )
-    residual, slopes = both(solution.x)
+    theta, residual, slopes = _descend(predict, target, theta, prior.mean, pull, rows)
     information = slopes.T @ slopes
     inverse = np.linalg.pinv(information + np.diag(pull**2), hermitian=True)
     freedom = len(rows) - float(np.trace(information @ inverse))
     if freedom < 1e-6:
         unknown: Floats = np.full(information.shape, np.nan)
-        return Fit(solution.x, unknown, np.nan, 0.0, slopes)
+        return Fit(theta, unknown, np.nan, 0.0, slopes)
     estimate = max(float(np.sqrt(residual @ residual / freedom)), SMALLEST_NOISE)
     precision = information / estimate**2 + np.diag(prior.weight**2)
     covariance = np.linalg.pinv(precision, hermitian=True).astype(np.float64)
-    return Fit(solution.x, covariance, estimate, freedom, slopes)
+    return Fit(theta, covariance, estimate, freedom, slopes)
+
+
+def _descend(
+    predict: Predict, target: Floats, start: Floats, mean: Floats, pull: Floats, rows
+) -> tuple[Floats, Floats, Floats]:
+    """theta, residuals and slopes at the minimum of |ln t - target|^2 + |pull (theta - mean)|^2.
+
+    Raises:
+        InputError: no convergence.
+    """
+    every = len(rows) == len(target)
+
+    def at(theta: Floats) -> tuple[Floats, Floats, float]:
+        values, slopes = predict(theta)
+        residual = values - target
+        if not every:
+            residual, slopes = residual[rows], slopes[rows]
+        bias = pull * (theta - mean)
+        return residual, slopes, float(residual @ residual + bias @ bias)
+
+    theta, low, high = start, start - FURTHEST, start + FURTHEST
+    residual, slopes, cost = at(theta)
+    damping, widths = 1e-3, np.zeros(len(theta))
+    nothing = len(rows) * (0.1 * SMALLEST_NOISE) ** 2
+    for _ in range(LONGEST):
+        triangle, side = _triangle(slopes, residual, pull, theta - mean)
+        gradient = triangle.T @ side
+        free = ~(((theta <= low) & (gradient > 0)) | ((theta >= high) & (gradient < 0)))
+        widths = np.maximum(widths, np.linalg.norm(triangle, axis=0))
+        while True:
+            step = _step(triangle, side, widths, damping, free)
+            trial = np.clip(theta + step, low, high)
+            gain = (
+                cost - float(np.sum((triangle @ (trial - theta) + side) ** 2)) - _rest(cost, side)
+            )
+            if gain <= SMALL * cost + nothing or np.abs(trial - theta).max() <= SHORT:
+                return theta, residual, slopes
+            try:
+                after = at(trial)
+            except InputError:  # beyond what the models can tell
+                after = (residual, slopes, np.inf)
+            if after[2] < cost:
+                break
+            damping *= 10.0
+            if damping > 1e20:
+                return theta, residual, slopes
+        better = (cost - after[2]) / gain
+        theta, (residual, slopes, cost) = trial, after
+        damping = damping / 10.0 if better > 0.75 else damping * 3.0 if better < 0.25 else damping
+        damping = max(damping, 1e-20)
+    raise InputError(
+        f"the fit did not converge in {LONGEST} steps (residuals of {np.sqrt(cost / len(rows)):.3g} in the root mean "
+        "square); fit fewer parameters, start nearer, or give priors"
+    )
+
+
+def _triangle(slopes, residual, pull, bias) -> tuple[Floats, Floats]:
+    """R [P, P] and q [P] with |J s + r|^2 + |pull (s + bias)|^2 = |R s + q|^2 + what no step changes."""
+    parameters = slopes.shape[1]
+    joined = np.column_stack([slopes, residual])
+    prior = np.column_stack([np.diag(pull), pull * bias])[pull > 0]
+    factor = np.linalg.qr(np.vstack([joined, prior]), mode="r")
+    full = np.zeros((parameters + 1, parameters + 1))
+    full[: len(factor)] = factor
+    return full[:parameters, :parameters], full[:parameters, parameters]
+
+
+def _rest(cost: float, side: Floats) -> float:
+    """What of the sum of squares no step changes."""
+    return max(cost - float(side @ side), 0.0)
+
+
+def _step(triangle, side, widths, damping: float, free) -> Floats:
+    """Of Levenberg and Marquardt: the least |R s + q|^2 + damping |D s|^2 over the parameters that are free."""
+    step = np.zeros(len(side))
+    if free.any():
+        scale = np.where(widths > 0, widths, 1.0)[free]
+        matrix = np.vstack([triangle[:, free] / scale, np.sqrt(damping) * np.eye(len(scale))])
+        right = np.concatenate([-side, np.zeros(len(scale))])
+        step[free] = np.linalg.lstsq(matrix, right, rcond=None)[0] / scale
+    return step
 
 
 def check_determined(
@@ -170,7 +244,8 @@ def check_determined(
     columns = fit.slopes[:, present]
     scaled = columns / np.linalg.norm(columns, axis=0)
     known = np.diag(prior.there[present].astype(float))
-    _, singular, directions = np.linalg.svd(np.vstack([scaled, known]))
+    triangle = np.linalg.qr(np.vstack([scaled, known]), mode="r")
+    _, singular, directions = np.linalg.svd(triangle)
     if singular[-1] < 1e-7 * singular[0]:
         entangled = [names[present[k]] for k in np.flatnonzero(np.abs(directions[-1]) > 0.1)]
         raise InputError(

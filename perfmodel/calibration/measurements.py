@@ -40,6 +40,16 @@ CATEGORY = {
 }
 
 
+SHORTEST, LONGEST = 1e-12, 1e9
+"""What a duration may be [s]."""
+
+LARGEST = 1e30
+"""What FLOP and bytes may be."""
+
+LARGEST_GROUP = 1 << 20
+"""Ranks that may take part."""
+
+
 @dataclass(frozen=True, eq=False)
 class NodeTimes:
     """m measured durations by block of equal kind.
@@ -95,36 +105,64 @@ def read(table: pd.DataFrame, system: System) -> NodeTimes:
     if not len(table):
         raise InputError("measurements: the table is empty; expected one row per measurement")
     duration = _numbers(table, "duration_s", np.ones(len(table), bool), positive=True)
-    blocks: dict[tuple[int, tuple[Hashable, ...]], list[tuple[int, list[float]]]] = {}
-    for row, key, work in _rows(table, system):
-        blocks.setdefault(key, []).append((row, work))
+    beyond = (duration < SHORTEST) | (duration > LONGEST)
+    if beyond.any():
+        row = int(np.flatnonzero(beyond)[0])
+        raise InputError(
+            f"measurements: row {row}: duration_s is {duration[row]:g}, expected {SHORTEST:g} to {LONGEST:g} s"
+        )
+    blocks = list(_blocks(table, system))
     return NodeTimes(
-        tuple(blocks),
-        tuple(np.array([work for _, work in found], float) for found in blocks.values()),
-        np.array([row for found in blocks.values() for row, _ in found], np.int64),
+        tuple(key for key, _, _ in blocks),
+        tuple(work for _, _, work in blocks),
+        np.concatenate([place for _, place, _ in blocks]),
         duration,
     )
 
 
-def _rows(table: pd.DataFrame, system: System):
-    """(row, key, work) of every row, kind by kind."""
+def _blocks(table: pd.DataFrame, system: System):
+    """(key, places [rows] in the table, work [rows, 1 or 2]) of every block, kind by kind."""
     kind = _kinds(table)
     chosen = kind == "compute"
     if chosen.any():
         moved = "bytes_B" if "bytes_B" in table else "bytes"
-        flops, traffic = _numbers(table, "flops", chosen), _numbers(table, moved, chosen)
-        for row in np.flatnonzero(chosen):
-            yield row, (system.ranks, ("compute",)), [flops[row], traffic[row]]
-    size = _numbers(table, "size_B", ~chosen) if (~chosen).any() else np.zeros(0)
-    for row in np.flatnonzero(kind == "memory"):
-        yield row, (system.ranks, ("memory", _memory(table, int(row), system))), [size[row]]
-    chosen = kind == "collective"
-    if chosen.any() and "ranks" not in table:
+        work = np.column_stack([_numbers(table, name, chosen)[chosen] for name in ("flops", moved)])
+        yield (system.ranks, ("compute",)), np.flatnonzero(chosen), work
+    if chosen.all():
+        return
+    size = _numbers(table, "size_B", ~chosen)
+    if (kind == "collective").any() and "ranks" not in table:
         raise InputError("measurements: collectives need the column ranks, how many take part")
-    for row in np.flatnonzero(chosen):
-        yield row, _collective(table, int(row), system), [size[row]]
-    for row in np.flatnonzero(kind == "point_to_point"):
-        yield row, _message(table, int(row), system), [size[row]]
+    columns = {
+        "memory": (("memory",), _memory),
+        "collective": (("collective", "ranks", "per_node"), _collective),
+        "point_to_point": (("source", "target", "per_node"), _message),
+    }
+    for word, (names, key_of) in columns.items():
+        for places, values in _alike(table, kind == word, names):
+            key = key_of(values, int(places[0]), system)
+            yield key, places, size[places][:, None]
+
+
+def _alike(table: pd.DataFrame, chosen: NDArray, names: tuple[str, ...]):
+    """(places, {name: value}) of the rows chosen that have the same values in the columns named."""
+    places = np.flatnonzero(chosen)
+    if not len(places):
+        return
+    columns = {name: table[name].iloc[places].tolist() for name in names if name in table}
+    groups: dict[Any, list[int]] = {}
+    cells = zip(*([_hashable(v) for v in column] for column in columns.values()), strict=True)
+    for place, values in zip(places, cells if columns else [()] * len(places)):
+        groups.setdefault(values, []).append(place)
+    for values, found in groups.items():
+        yield np.array(found), dict(zip(columns, values))
+
+
+def _hashable(value: Any) -> Any:
+    """A cell as a key: lists are tuples, and no number is None."""
+    if isinstance(value, list | np.ndarray):
+        return tuple(value)
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _kinds(table: pd.DataFrame) -> NDArray[Any]:
@@ -166,6 +204,12 @@ def _numbers(
         )
     values = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
     wrong = chosen & ~(np.isfinite(values) & ((values > 0) if positive else (values >= 0)))
+    large = chosen & ~wrong & (values > LARGEST)
+    if large.any():
+        row = int(np.flatnonzero(large)[0])
+        raise InputError(
+            f"measurements: row {row}: {name} is {values[row]:g}, expected {LARGEST:g} at most"
+        )
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         expected = (
@@ -180,39 +224,56 @@ def _numbers(
     return values
 
 
-def _memory(table: pd.DataFrame, row: int, system: System) -> str:
-    word = str(table["memory"].iloc[row])
+def _memory(values: dict[str, Any], row: int, system: System):
+    word = str(values["memory"])
     if word not in ("local", "remote"):
         raise InputError(
             f'measurements: row {row}: memory is {word!r}, expected "local" or "remote"'
         )
     if word == "remote" and system.remote_memory is None:
         raise InputError(f"measurements: row {row}: system {system.name} has no remote memory")
-    return word
+    return system.ranks, ("memory", word)
 
 
-def _collective(table: pd.DataFrame, row: int, system: System):
-    word = str(table["collective"].iloc[row]).lower()
+def _collective(values: dict[str, Any], row: int, system: System):
+    word = str(values["collective"]).lower()
     if word not in COLLECTIVES:
         near = difflib.get_close_matches(word, COLLECTIVES, n=2, cutoff=0.4)
         raise InputError(
             f"measurements: row {row}: collective is {word!r}, expected one of "
             f"{', '.join(near or COLLECTIVES)}"
         )
-    members = _members(table["ranks"].iloc[row], row)
-    fitting = _sized(system, max(members) + 1)
+    members = _members(values["ranks"], values.get("per_node"), row, system)
+    fitting = _sized(system, int(members.max()) + 1)
     return fitting.ranks, ("collective", word, span(members, fitting.sizes))
 
 
-def _members(ranks: Any, row: int) -> tuple[int, ...]:
-    """The ranks of a group, from their number or their list."""
-    listed = ranks if isinstance(ranks, (tuple, list)) else range(_whole(ranks, "ranks", row))
-    members = tuple(_whole(rank, "ranks", row) for rank in listed)
-    if len(members) < 2 or len(set(members)) < len(members):
-        raise InputError(
-            f"measurements: row {row}: ranks is {ranks!r}, expected 2 or more different ones"
-        )
+def _members(ranks: Any, per_node: Any, row: int, system: System) -> NDArray[np.int64]:
+    """The ranks of a group, from their number (and how many of a node take part) or their list."""
+    wrong = f"measurements: row {row}: ranks is {ranks!r}, expected"
+    if isinstance(ranks, tuple):
+        members = np.array([_whole(rank, "ranks", row) for rank in ranks], np.int64)
+    else:
+        count = _whole(ranks, "ranks", row)
+        if count > LARGEST_GROUP:
+            raise InputError(f"{wrong} {LARGEST_GROUP} at most")
+        members = _placed(np.arange(count), per_node, row, system)
+    if len(members) < 2 or len(np.unique(members)) < len(members):
+        raise InputError(f"{wrong} 2 or more different ones")
     return members
+
+
+def _placed(
+    members: NDArray[np.int64], per_node: Any, row: int, system: System
+) -> NDArray[np.int64]:
+    """The ranks that stand for `members` where only `per_node` NPUs of each node take part."""
+    of_node = _whole(per_node, "per_node", row) if per_node is not None else 0
+    if not of_node or len(system.network) < 2:
+        return members
+    inner = max(system.network[0].built, system.network[0].size)
+    if of_node >= inner or len(members) <= of_node:
+        return members
+    return members // of_node * inner + members % of_node
 
 
 def _whole(value: Any, name: str, row: int) -> int:
@@ -221,15 +282,20 @@ def _whole(value: Any, name: str, row: int) -> int:
     raise InputError(f"measurements: row {row}: {name} is {value!r}, expected a whole number")
 
 
-def _message(table: pd.DataFrame, row: int, system: System):
+def _message(values: dict[str, Any], row: int, system: System):
     source, target = (
-        _whole(table[name].iloc[row], name, row) if name in table else default
+        _whole(default if values.get(name) is None else values[name], name, row)
         for name, default in (("source", 0), ("target", 1))
     )
     if source == target:
         raise InputError(f"measurements: row {row}: a message of rank {source} to itself")
-    fitting = _sized(system, max(source, target) + 1)
-    return fitting.ranks, ("point_to_point", hops(source, target, fitting.network))
+    if max(source, target) > LARGEST_GROUP:
+        raise InputError(
+            f"measurements: row {row}: a message to rank {max(source, target)}, expected {LARGEST_GROUP} at most"
+        )
+    pair = _placed(np.array([source, target]), values.get("per_node"), row, system)
+    fitting = _sized(system, int(pair.max()) + 1)
+    return fitting.ranks, ("point_to_point", hops(int(pair[0]), int(pair[1]), fitting.network))
 
 
 def _sized(system: System, ranks: int) -> System:

@@ -1,0 +1,92 @@
+"""Files of measurements, recognised by what is in them: nccl-tests' output, a table, a Kineto trace."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from pathlib import Path
+
+import pandas as pd
+
+from perfmodel.calibration.nccl_tests import is_nccl_tests, read_nccl_tests
+from perfmodel.calibration.tables import standard
+from perfmodel.errors import InputError
+
+LARGEST_FILE = 1 << 30
+"""Bytes, unpacked; a table of a million rows has about 100 MB."""
+
+
+def read_measurements(
+    path: str | Path,
+    *,
+    collective: str | None = None,
+    ranks: int | None = None,
+    in_place: bool = False,
+    dtype: str = "bf16",
+) -> pd.DataFrame:
+    """The measurements of a file, in the columns of `calibration.measurements`.
+
+    Args:
+        path: what nccl-tests or rccl-tests printed (.txt, .log, ...); a table (.csv, .parquet) as `pm.calibrate` takes
+            it or with m, n, k and a time; or a Kineto trace (.json). Each may be packed (.gz), but for .parquet.
+        collective, ranks, in_place: of nccl-tests, see `nccl_tests.read_nccl_tests`.
+        dtype: of matrix products whose table has no column dtype.
+
+    Raises:
+        InputError: it cannot be read, is none of these, or has no measurements.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".parquet":
+        return standard(_parquet(path), str(path), dtype)
+    raw = _content(path)
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is no text ({error.reason} at byte {error.start})") from None
+    if is_nccl_tests(text):
+        return read_nccl_tests(
+            text, source=str(path), collective=collective, ranks=ranks, in_place=in_place
+        )
+    return standard(_csv(text, path), str(path), dtype)
+
+
+def _content(path: Path) -> bytes:
+    """All bytes of a file, unpacked."""
+    try:
+        with path.open("rb") as file:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+            stream = gzip.GzipFile(fileobj=file) if packed else file
+            raw = stream.read(LARGEST_FILE + 1)
+    except (OSError, EOFError) as error:
+        raise InputError(
+            f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
+    if len(raw) > LARGEST_FILE:
+        raise InputError(
+            f"{path}: more than {LARGEST_FILE} bytes; split it, or take a sample of its rows"
+        )
+    return raw
+
+
+def _csv(text: str, path: Path) -> pd.DataFrame:
+    if "\x00" in text[:4096] or "," not in text[:65536]:
+        raise InputError(
+            f"{path}: is no output of nccl-tests (no line 'size count type ... time algbw busbw'), no table with "
+            "commas and no Kineto trace"
+        )
+    try:
+        return pd.read_csv(io.StringIO(text))
+    except (ValueError, pd.errors.ParserError) as error:
+        raise InputError(f"{path}: is no table ({str(error).strip()})") from None
+
+
+def _parquet(path: Path) -> pd.DataFrame:
+    import pyarrow
+
+    try:
+        return pd.read_parquet(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
+        raise InputError(f"{path}: is no table ({error})") from None
