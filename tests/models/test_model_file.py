@@ -101,5 +101,5 @@ def test_a_class_of_ones_own_and_numbers_that_are_none_are_not_written(tmp_path)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(InputError, match="none.toml: cannot be read"):
+    with pytest.raises(InputError, match=r"none\.toml: cannot be read"):
         read(tmp_path / "none.toml")
