@@ -153,7 +153,7 @@ def _alike(table: pd.DataFrame, chosen: NDArray, names: tuple[str, ...]):
     groups: dict[Any, list[int]] = {}
     cells = zip(*([_hashable(v) for v in column] for column in columns.values()), strict=True)
     for place, values in zip(places, cells if columns else [()] * len(places)):
-        groups.setdefault(values, []).append(place)
+        groups.setdefault(values, []).append(int(place))
     for values, found in groups.items():
         yield np.array(found), dict(zip(columns, values))
 
