@@ -20,7 +20,7 @@ from perfmodel.astra.deadlock import diagnose, require_finished
 from perfmodel.astra.event_run import EventGraph, Run, along
 from perfmodel.astra.lower import Lowered, lower
 from perfmodel.astra.pipeline import AstraModels, load
-from perfmodel.astra.traces import read_flat
+from perfmodel.astra.traces import read_flat, warn_of_left_out
 from perfmodel.vocabulary import describe
 
 __all__ = [
@@ -80,6 +80,8 @@ def simulate(
     backend: str = "unaware",
     *,
     queues: int = 1,
+    injection_scale: float = 1.0,
+    rendezvous: bool = False,
 ) -> Result:
     """Cycles as ASTRA-sim's analytical backends print them.
 
@@ -89,14 +91,24 @@ def simulate(
     Args:
         prefix: traces are ``<prefix>.<rank>.et`` for all ranks of the network.
         system, network, remote_memory, comm_group: the simulator's configuration files.
-        backend: "unaware" or "aware" of congestion. queues: ``--num-queues-per-dim``.
+        backend: "unaware" or "aware" of congestion.
+        queues, injection_scale, rendezvous: ``--num-queues-per-dim``, ``--injection-scale``, ``--rendezvous-protocol``.
 
     Raises:
         TraceError, SystemFileError: input that the simulator refuses, or would get silently wrong.
         DeadlockError: the run never ends; names the ranks and nodes that wait for each other.
     """
-    config = read_config(system, network, remote_memory, backend=backend, queues=queues)
+    config = read_config(
+        system,
+        network,
+        remote_memory,
+        backend=backend,
+        queues=queues,
+        injection_scale=injection_scale,
+        rendezvous=rendezvous,
+    )
     warn_of_ignored(config)
+    warn_of_left_out(prefix, config.network.ranks)
     lowered = lower(read_flat(prefix, config.network.ranks, comm_group), config)
     cost = lowered.costs()
     run = event_run.run(lowered, cost, record=True)

@@ -21,6 +21,7 @@ from perfmodel.astra.record import (
     pop_cell,
     push_cell,
 )
+from perfmodel.astra.shared_bus import request_packet
 from perfmodel.astra.timers import set_timer
 
 GOES_ON = -2
@@ -67,24 +68,30 @@ def insert(t, m, f, now, k, before, also):
     j = m[k + c.CHUNK_INSERTED]
     m[k + c.CHUNK_INSERTED] = j + 1
     reduces = t[phase + c.PHASE_REDUCES]
-    period = t[phase + c.PHASE_PERIOD]
+    period, window = t[phase + c.PHASE_PERIOD], t[phase + c.PHASE_WINDOW]
+    size = t[phase + c.PHASE_SIZE]
     reduction = -1
     if t[phase + c.PHASE_ALGORITHM] == c.HALVING:
         step = t[c.T_STEPS] + (t[phase + c.PHASE_STEPS] + j) * c.STEP_W
         reduction = t[step + c.STEP_REDUCTION]
-    elif (
-        reduces > 0
-        and j % period >= t[phase + c.PHASE_WINDOW]
-        and (reduces == 2 or (j // period) % 2 == 0)
-    ):
+        size = t[step + c.STEP_BUS_SIZE]
+    elif reduces > 0 and j % period >= window and (reduces == 2 or (j // period) % 2 == 0):
         reduction = t[phase + c.PHASE_REDUCTION]
-    fill(t, m, f, now, k, reduction, before, also)
+    flags = 0
+    if j % period >= window:
+        flags = c.TO_NPU | c.SENT_BACK if period - j % period > window else c.TO_NPU
+    fill(t, m, f, now, k, reduction, flags, size, before, also)
 
 
 @compiled
-def fill(t, m, f, now, k, reduction, before, also):
-    """The endpoint delay, and after it the reduction, if any."""
-    row = t[m[k + c.CHUNK_PHASE] + c.PHASE_ROW]
+def fill(t, m, f, now, k, reduction, flags, size, before, also):
+    """The endpoint delay or the shared bus, and after it the reduction, if any."""
+    phase = m[k + c.CHUNK_PHASE]
+    row = t[phase + c.PHASE_ROW]
+    if t[c.T_BUS] == 1 and t[phase + c.PHASE_STRIDE] > 0:
+        vertex = add_vertex(m, -1, before, also)
+        request_packet(t, m, f, now, k, reduction, flags, size, vertex)
+        return
     vertex = add_vertex(m, row, before, also)
     kind = c.FILLED if reduction < 0 else c.BEFORE_REDUCTION
     set_timer(m, f, m[k + c.CHUNK_RANK], now + cost_of(m, f, row), kind, k, reduction, vertex)
@@ -126,7 +133,7 @@ def exchange(t, m, f, now, k, cause):
     rank = m[k + c.CHUNK_RANK]
     tag = m[k + c.CHUNK_TAG]
     send(t, m, f, now, tag, rank, there, size, c.NOBODY, 0, 0, cause)
-    post(m, f, now, tag, here, rank, size, c.BY_CHUNK, k, q, cause)
+    post(t, m, f, now, tag, here, rank, size, c.BY_CHUNK, k, q, cause)
 
 
 @compiled
@@ -198,7 +205,10 @@ def received(t, m, f, now, k, q, arrival, posted):
     if algorithm == c.TREE:
         role = t[t[c.T_TREES] + m[k + c.CHUNK_TREE] * c.TREE_W + c.TREE_ROLE]
         reduction = -1 if role == c.LEAF else t[phase + c.PHASE_REDUCTION]
-        fill(t, m, f, now, k, reduction, arrival, posted)
+        back = role == c.TOP or (role == c.INNER and m[k + c.CHUNK_RECEIVED] > 1)
+        flags = c.TO_NPU | c.SENT_BACK if back else c.TO_NPU
+        size = t[phase + c.PHASE_SIZE]
+        fill(t, m, f, now, k, reduction, flags, size, arrival, posted)
         return
     if algorithm == c.DIRECT:
         gated = t[phase + c.PHASE_GATED] == 1
@@ -224,7 +234,7 @@ def post_from(t, m, f, now, k, member, cause):
     size = t[m[k + c.CHUNK_PHASE] + c.PHASE_SIZE]
     source = rank_of(t, m, k, member)
     rank = m[k + c.CHUNK_RANK]
-    post(m, f, now, m[k + c.CHUNK_TAG], source, rank, size, c.BY_CHUNK, k, 0, cause)
+    post(t, m, f, now, m[k + c.CHUNK_TAG], source, rank, size, c.BY_CHUNK, k, 0, cause)
 
 
 @compiled
@@ -246,7 +256,7 @@ def begin_tree(t, m, f, now, k, cause):
     m[k + c.CHUNK_TREE] = place
     tree = t[c.T_TREES] + place * c.TREE_W
     if t[tree + c.TREE_ROLE] == c.LEAF:
-        fill(t, m, f, now, k, -1, cause, -1)
+        fill(t, m, f, now, k, -1, 0, t[phase + c.PHASE_SIZE], cause, -1)
         return
     if t[tree + c.TREE_LEFT] >= 0:
         post_from(t, m, f, now, k, t[tree + c.TREE_LEFT], cause)

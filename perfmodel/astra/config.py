@@ -1,26 +1,34 @@
 """ASTRA-sim's configuration files: system JSON, network YAML, remote-memory JSON.
 
-Every key that ASTRA-sim's analytical backends read is taken; a value that is unknown, contradictory or asks for
-something that is not modelled here is one clear error. Keys that ASTRA-sim itself ignores are collected in
-`ignored`, so that a typing error does not go unnoticed.
+Every key that ASTRA-sim's analytical backends read is taken as they take it; a value on which they would stop is one
+clear error. Keys that they ignore are collected in `ignored`, so that a typing error does not go unnoticed, and values
+that mean something else there than they seem to in `notes`.
 
 Source: ASTRA-sim's system, network and remote-memory layers at 518bd51, network v2.2.1, memory 641cce8.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import sys
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
+import numpy as np
 
+from perfmodel.astra.config_values import (
+    LARGEST,
+    Taker,
+    load_json,
+    load_yaml,
+    read_mapping,
+    real,
+    scalar,
+    whole,
+)
 from perfmodel.errors import SystemFileError
 
 COLLECTIVE_KEYS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
@@ -40,15 +48,6 @@ LONGEST = 2.0**53
 ALGORITHMS = ("ring", "direct", "halvingDoubling", "doubleBinaryTree")
 
 _GIBI = 2.0**30
-_WITHOUT_EFFECT = {
-    "boost-mode",
-    "local-mem-trace-filename",
-    "local-reduction-delay",
-    "track-local-mem",
-    "trace-enabled",
-}
-"""Keys that ASTRA-sim reads, or used to read, and that change no time without its shared-bus model."""
-_BUS_KEYS = ("L", "o", "g", "G")
 
 
 @dataclass(frozen=True)
@@ -67,18 +66,37 @@ class Algorithm:
 
 
 @dataclass(frozen=True)
+class Bus:
+    """The shared bus between a rank and its memory, by the LogGP model.
+
+    Attributes:
+        latency, overhead, gap: L, o, g [ns]. gap_per_byte: G [ns/B], in single precision as the simulator keeps it.
+        reduction_delay: ``local-reduction-delay`` of 100 B [ns].
+    """
+
+    latency: int
+    overhead: int
+    gap: int
+    gap_per_byte: float
+    reduction_delay: int
+
+
+@dataclass(frozen=True)
 class SystemConfig:
     """The system JSON.
 
     Attributes:
         peak_flops: [FLOP/s]; memory_bandwidth: of the local memory [B/s]; 0 where the file has none.
-        endpoint_delay: [ns]; splits: ``preferred-dataset-splits``; active_chunks: per dimension.
+        endpoint_delay: [ns], scaled by ``--injection-scale`` where the file gives it; splits: ``preferred-dataset-splits``; active_chunks: per dimension.
         algorithms: one tuple of `Algorithm`, a dimension each, by collective key; absent where not configured.
         custom: prefix of the Chakra traces that replace a collective's algorithm, by collective key.
+        per_node: the same for single nodes, by node id.
         baseline: all-reduce runs a whole all-reduce in each dimension (else local-bandwidth-aware).
         roofline: compute nodes are costed by roofline, else replayed; replay: every node is replayed.
-        queues: per dimension.
-        source: the file, for messages; ignored: keys without effect.
+        queues: per dimension. rendezvous: messages are asked for by their receivers. bus: the shared bus, if any.
+        trace: issue and end of every node are logged. track_memory, memory_trace: whether and under which name the use
+            of the local memory is written.
+        source: the file, for messages; ignored: keys without effect; notes: what is not what it seems to be.
     """
 
     source: str
@@ -93,7 +111,14 @@ class SystemConfig:
     roofline: bool
     replay: bool
     queues: int = 1
+    rendezvous: bool = False
+    per_node: Mapping[int, str] = field(default_factory=dict)
+    bus: Bus | None = None
+    trace: bool = False
+    track_memory: bool = False
+    memory_trace: str = "local_mem_trace"
     ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +149,7 @@ class MemoryConfig:
     nodes: int = 0
     ranks_per_node: int = 0
     ignored: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,12 +174,15 @@ def read_config(
     *,
     backend: str = "unaware",
     queues: int = 1,
+    injection_scale: float = 1.0,
+    rendezvous: bool = False,
 ) -> Config:
     """Read and check the three files (or their contents as mappings).
 
     Args:
         backend: "unaware" or "aware" of congestion.
-        queues: ASTRA-sim's ``--num-queues-per-dim``.
+        queues, injection_scale, rendezvous: ASTRA-sim's ``--num-queues-per-dim``, ``--injection-scale`` (of the
+            endpoint delay) and ``--rendezvous-protocol``.
 
     Raises:
         SystemFileError: naming file, key, what was got and what fits.
@@ -163,7 +192,9 @@ def read_config(
     if queues < 1:
         raise SystemFileError(f"num-queues-per-dim is {queues}; expected 1 or more")
     config = Config(
-        read_system(system, queues=queues),
+        read_system(
+            system, queues=queues, injection_scale=injection_scale, rendezvous=rendezvous
+        ),
         read_network(network),
         read_memory(remote_memory),
         backend,
@@ -173,23 +204,26 @@ def read_config(
 
 
 def warn_of_ignored(config: Config) -> None:
-    """Name keys without effect once."""
+    """Name what is not what it seems to be, a line each, and all keys without effect in one line."""
+    for note in config.system.notes + config.memory.notes:
+        warnings.warn(note, UserWarning, stacklevel=3)
     if config.ignored:
         warnings.warn(
             f"without effect in ASTRA-sim: {'; '.join(config.ignored)}", UserWarning, stacklevel=3
         )
 
 
-def read_system(source: str | Path | Mapping[str, Any], *, queues: int = 1) -> SystemConfig:
+def read_system(
+    source: str | Path | Mapping[str, Any],
+    *,
+    queues: int = 1,
+    injection_scale: float = 1.0,
+    rendezvous: bool = False,
+) -> SystemConfig:
     """The system JSON, checked."""
-    data, name = _mapping(source, _load_json, "system")
-    take = _Taker(data, name)
-    if take.number("model-shared-bus", 0) != 0:
-        raise SystemFileError(
-            f"{name}: model-shared-bus is on; the LogGP bus is not modelled; set it to 0"
-        )
-    for key in _BUS_KEYS:
-        take.number(key, 0)
+    data, name = read_mapping(source, load_json, "system")
+    take = Taker(data, name)
+    bus = _bus(take) if take.integer("model-shared-bus", 0, -LARGEST) == 1 else None
     take.choice("scheduling-policy", ("LIFO", "FIFO", "EXPLICIT"), "LIFO")
     optimization = take.choice("collective-optimization", ("baseline", "localBWAware"), "baseline")
     algorithms, custom = {}, {}
@@ -207,32 +241,61 @@ def read_system(source: str | Path | Mapping[str, Any], *, queues: int = 1) -> S
                     "prefix of Chakra traces"
                 )
             custom[key] = prefix[0]
-    if "per-node-custom-implementation" in data:
-        raise SystemFileError(
-            f"{name}: per-node-custom-implementation is not modelled; use "
-            "<collective>-implementation-custom, which applies to all nodes of that collective"
-        )
-    splits = take.integer("preferred-dataset-splits", None, 1)
+    real(injection_scale, "injection-scale", least=0.0)
+    delay = take.integer("endpoint-delay", 10, 0)
+    scaled = math.trunc(delay * injection_scale) if "endpoint-delay" in data else delay
     return SystemConfig(
         source=name,
         peak_flops=take.number("peak-perf", 0.0, 0.0) * 1e12,
         memory_bandwidth=take.number("local-mem-bw", 0.0, 0.0) * 1e9,
-        endpoint_delay=take.integer("endpoint-delay", 10, 0, LONGEST),
-        splits=splits,
+        endpoint_delay=int(real(scaled, f"{name}: endpoint-delay, scaled,", most=LARGEST)),
+        splits=take.integer("preferred-dataset-splits", None, 1),
         active_chunks=take.integer("active-chunks-per-dimension", 1, 1),
         algorithms=algorithms,
         custom=custom,
         baseline=optimization == "baseline",
-        roofline=take.number("roofline-enabled", 0) != 0,
-        replay=take.number("replay-only", 0) != 0,
+        roofline=take.switch("roofline-enabled"),
+        replay=take.switch("replay-only"),
         queues=queues,
-        ignored=take.ignored(_WITHOUT_EFFECT | set(_BUS_KEYS)),
+        rendezvous=rendezvous,
+        per_node=_per_node(take),
+        bus=bus,
+        trace=take.switch("trace-enabled"),
+        track_memory=take.switch("track-local-mem"),
+        memory_trace=take.text("local-mem-trace-filename", "local_mem_trace"),
+        ignored=take.ignored(),
+        notes=tuple(take.notes),
     )
+
+
+def _bus(take: Taker) -> Bus:
+    """The LogGP figures, which the simulator keeps in single precision; all but G are then cut to whole ns."""
+    latency, overhead, gap, per_byte = (
+        float(np.float32(take.number(key, 0.0, 0.0, LARGEST))) for key in ("L", "o", "g", "G")
+    )
+    delay = take.integer("local-reduction-delay", 1, 0)
+    return Bus(int(latency), int(overhead), int(gap), per_byte, delay)
+
+
+def _per_node(take: Taker) -> dict[int, str]:
+    """The YAML file of custom implementations by node id; relative to the working directory, or to the system file."""
+    key = "per-node-custom-implementation"
+    path = Path(take.text(key, ""))
+    if key not in take.data:
+        return {}
+    beside = Path(take.name).parent / path
+    data, name = read_mapping(path if path.is_file() else beside, load_yaml, key)
+    for node, prefix in data.items():
+        if not isinstance(whole(node), int) or not isinstance(prefix, str):
+            raise SystemFileError(
+                f"{name}: {node!r}: {prefix!r}; expected a node id and a prefix of Chakra traces"
+            )
+    return {whole(node): prefix for node, prefix in data.items()}
 
 
 def read_network(source: str | Path | Mapping[str, Any]) -> NetworkConfig:
     """The network YAML, checked. ``bandwidth`` is GiB/s (x 2^30 B/s), ``latency`` ns."""
-    data, name = _mapping(source, _load_yaml, "network")
+    data, name = read_mapping(source, load_yaml, "network")
     lists: dict[str, list[Any]] = {}
     for key in ("topology", "npus_count", "bandwidth", "latency"):
         value = data.get(key)
@@ -244,7 +307,7 @@ def read_network(source: str | Path | Mapping[str, Any]) -> NetworkConfig:
         raise SystemFileError(
             f"{name}: lists of different lengths {lengths}; one entry a dimension"
         )
-    for key, convert in (("npus_count", _whole), ("bandwidth", _scalar), ("latency", _scalar)):
+    for key, convert in (("npus_count", whole), ("bandwidth", scalar), ("latency", scalar)):
         lists[key] = [convert(value) for value in lists[key]]
     for text in lists["topology"]:
         if text not in TOPOLOGIES:
@@ -252,9 +315,9 @@ def read_network(source: str | Path | Mapping[str, Any]) -> NetworkConfig:
     for size in lists["npus_count"]:
         if not isinstance(size, int) or isinstance(size, bool) or size < 1:
             raise SystemFileError(f"{name}: npus_count {size!r}; expected a positive whole number")
-    bandwidth = [_real(v, f"{name}: bandwidth", above=0.0) for v in lists["bandwidth"]]
-    latency = [_real(v, f"{name}: latency", least=0.0, most=LONGEST) for v in lists["latency"]]
-    unknown = sorted(set(data) - set(lists))
+    bandwidth = [real(v, f"{name}: bandwidth", above=0.0) for v in lists["bandwidth"]]
+    latency = [real(v, f"{name}: latency", least=0.0, most=LONGEST) for v in lists["latency"]]
+    unknown = sorted(set(data) - set(lists), key=str)
     return NetworkConfig(
         source=name,
         topology=tuple(lists["topology"]),
@@ -269,9 +332,9 @@ def read_memory(source: str | Path | Mapping[str, Any] | None) -> MemoryConfig:
     """The remote-memory JSON, checked; None is a system without remote memory."""
     if source is None:
         return MemoryConfig(NO_FILE)
-    data, name = _mapping(source, _load_json, "remote memory")
-    take = _Taker(data, name)
-    kind = take.choice("memory-type", MEMORY_TYPES, None)
+    data, name = read_mapping(source, load_json, "remote memory")
+    take = Taker(data, name)
+    kind = take.choice("memory-type", MEMORY_TYPES, "NO_MEMORY_EXPANSION")
     latency = float(int(take.number("remote-mem-latency", 0.0, 0.0, LONGEST)))
     bandwidth = float(int(take.number("remote-mem-bw", 0.0, 0.0)))
     nodes = ranks_per_node = 0
@@ -283,7 +346,14 @@ def read_memory(source: str | Path | Mapping[str, Any] | None) -> MemoryConfig:
             f"{name}: remote-mem-bw is below 1 B/ns; ASTRA-sim keeps whole B/ns, so it would be 0"
         )
     return MemoryConfig(
-        name, kind, latency / 1e9, bandwidth * 1e9, nodes, ranks_per_node, take.ignored(set())
+        name,
+        kind,
+        latency / 1e9,
+        bandwidth * 1e9,
+        nodes,
+        ranks_per_node,
+        take.ignored(),
+        tuple(take.notes),
     )
 
 
@@ -327,131 +397,3 @@ def _algorithm(text: str, where: str) -> Algorithm:
         f"{where}: {text!r}; expected ring, oneRing, direct or direct<window>, oneDirect or "
         "oneDirect<window> (window 1 or more), halvingDoubling, oneHalvingDoubling, doubleBinaryTree"
     )
-
-
-class _Taker:
-    """Takes keys from a mapping, checks them, and remembers which were asked for."""
-
-    def __init__(self, data: Mapping[str, Any], name: str):
-        self.data, self.name, self.known = data, name, set[str]()
-
-    def number(
-        self,
-        key: str,
-        default: float | None,
-        least: float = -math.inf,
-        most: float = math.inf,
-    ) -> float:
-        self.known.add(key)
-        if key not in self.data and default is not None:
-            return default
-        return _real(self.data.get(key), f"{self.name}: {key}", least=least, most=most)
-
-    def integer(self, key: str, default: int | None, least: int, most: float = math.inf) -> int:
-        value = self.number(key, default, least, most)
-        if value != int(value):
-            raise SystemFileError(f"{self.name}: {key} is {value!r}; expected a whole number")
-        return int(value)
-
-    def choice(self, key: str, options: tuple[str, ...], default: str | None) -> str:
-        self.known.add(key)
-        value = self.data.get(key, default)
-        if value not in options:
-            raise SystemFileError(f"{self.name}: {key} is {value!r}; expected one of {options}")
-        return str(value)
-
-    def texts(self, key: str) -> list[str] | None:
-        self.known.add(key)
-        value = self.data.get(key)
-        if value is None and key not in self.data:
-            return None
-        if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-            raise SystemFileError(f"{self.name}: {key} is {value!r}; expected a list of texts")
-        return value
-
-    def ignored(self, without_effect: set[str]) -> tuple[str, ...]:
-        unknown = set(self.data) - (self.known - without_effect)
-        return tuple(f"{self.name}: {key}" for key in sorted(unknown))
-
-
-def _scalar(value: Any) -> Any:
-    """A number that YAML 1.1 takes for a text (1e3, "50") as ASTRA-sim's reader takes it.
-
-    >>> _scalar("1e3")
-    1000.0
-    """
-    pattern = r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?"
-    return float(value) if isinstance(value, str) and re.fullmatch(pattern, value) else value
-
-
-def _whole(value: Any) -> Any:
-    """The same for a whole number."""
-    return int(value) if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value) else value
-
-
-def _real(
-    value: Any,
-    where: str,
-    *,
-    least: float = -math.inf,
-    above: float = -math.inf,
-    most: float = math.inf,
-) -> float:
-    good = isinstance(value, int | float) and abs(value) < math.inf
-    if not good or value < least or value <= above or value > min(most, sys.float_info.max):
-        bound = f", at least {least:g}" if least > -math.inf else ""
-        bound = f", above {above:g}" if above > -math.inf else bound
-        bound += f", at most {most:g}" if most < math.inf else ""
-        raise SystemFileError(f"{where} is {value!r}; expected a number{bound}")
-    return float(value)
-
-
-def _mapping(source, load, what: str) -> tuple[Mapping[str, Any], str]:
-    if isinstance(source, Mapping):
-        return source, f"<{what} configuration>"
-    path = Path(source)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SystemFileError(f"{path}: cannot be read as the {what} file ({error})") from None
-    data = load(text, str(path))
-    if not isinstance(data, dict) or not all(isinstance(key, str) for key in data):
-        raise SystemFileError(f"{path}: not a {what} configuration; expected keys and values")
-    return data, str(path)
-
-
-def _pairs(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
-    """The keys and values of a mapping, each key once: readers differ in which of two they take."""
-    found: dict[Any, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise SystemFileError(f"the key {key!r} is given twice; expected once")
-        found[key] = value
-    return found
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML in which no key may be given twice."""
-
-    def construct_mapping(self, node, deep=False):
-        made = super().construct_mapping(node, deep=deep)
-        _pairs((self.construct_object(key, deep=True), None) for key, _ in node.value)
-        return made
-
-
-def _load_json(text: str, name: str) -> Any:
-    try:
-        return json.loads(text, object_pairs_hook=_pairs)
-    except SystemFileError as error:
-        raise SystemFileError(f"{name}: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise SystemFileError(f"{name}: not JSON ({error})") from None
-
-
-def _load_yaml(text: str, name: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except SystemFileError as error:
-        raise SystemFileError(f"{name}: {error}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise SystemFileError(f"{name}: not YAML ({error})") from None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,9 @@ from numpy.typing import NDArray
 
 from perfmodel.astra import costs, state
 from perfmodel.astra.config import Config
-from perfmodel.astra.plans import CustomFile, Planner
+from perfmodel.astra.hash_order import buckets_for, walk
+from perfmodel.astra.naming import Flat, name_of
+from perfmodel.astra.plans import KEYS, CustomFile, Planner
 from perfmodel.errors import SystemFileError, TraceError
 from perfmodel.trace import chakra
 from perfmodel.vocabulary import NodeType
@@ -21,59 +25,146 @@ NATIVE_TAGS = 500_000_000
 
 @dataclass(frozen=True, eq=False)
 class Customs:
-    """Nodes of all custom traces: `ptr` [P+1] by trace and position, edges as indices into `nodes`."""
+    """Nodes of all custom traces: `ptr` [P+1] by trace and position, edges as indices into `nodes`.
+
+    Nodes without prerequisites come first, in the order in which they start. `buckets` [P] of the table of ready
+    nodes once these were in it; successors are in the order in which they are put into that table.
+    """
 
     nodes: NDArray
     ptr: NDArray[np.int64]
+    buckets: NDArray[np.int64]
     successor: NDArray[np.int64]
     predecessor: NDArray[np.int64]
 
 
-def read_custom(config: Config, planner: Planner) -> Customs:
-    """Read the traces that the system file names, positions 0, 1, ... as far as there are files.
+def custom_of(flat: Flat, rows: NDArray[np.int64], config: Config) -> tuple[list[str], NDArray]:
+    """Which custom collective each node of `rows` runs: prefixes, and [n] an index into them, -1 for none.
+
+    Raises:
+        SystemFileError: a group whose nodes of one collective differ in it: in ASTRA-sim the first that a rank issues
+            decides for all of them.
+    """
+    system = config.system
+    prefixes = list(dict.fromkeys([*system.custom.values(), *system.per_node.values()]))
+    found = np.full(len(rows), -1, np.int64)
+    for kind, key in KEYS.items():
+        if key in system.custom:
+            found[flat.comm_type[rows] == kind] = prefixes.index(system.custom[key])
+    node = flat.node_id[rows].astype(np.int32)  # as ASTRA-sim narrows it
+    for number, prefix in system.per_node.items():
+        found[node == number] = prefixes.index(prefix)
+    if system.per_node:
+        table = np.stack([flat.rank[rows], flat.group[rows], flat.comm_type[rows], found])
+        distinct, first = np.unique(table, axis=1, return_index=True)
+        same = (distinct[:3, 1:] == distinct[:3, :-1]).all(axis=0) & (distinct[1, 1:] > 0)
+        if same.any():
+            k = int(np.flatnonzero(same)[0])
+            one, other = (name_of(flat, int(rows[first[j]])) for j in (k, k + 1))
+            raise SystemFileError(
+                f"{system.source}: per-node-custom-implementation: {one} and {other} run different implementations "
+                "of one collective in one communicator group, where ASTRA-sim takes for both that of the one "
+                "that is issued first; give them the same, or groups of their own"
+            )
+    return prefixes, found
+
+
+def read_custom(config: Config, planner: Planner, members: Mapping[str, int]) -> Customs:
+    """Read the traces of custom collectives.
 
     A path is relative to the working directory, as in ASTRA-sim, or else to the system file's folder.
+
+    Args:
+        members: how many positions of each prefix are used; further files are not looked at.
 
     Raises:
         SystemFileError: a prefix without files. TraceError: a node that a custom collective cannot hold.
     """
-    nodes: list[NDArray] = []
-    ptr = [0]
-    edges: list[tuple[NDArray, NDArray]] = []
-    for prefix in dict.fromkeys(config.system.custom.values()):
+    nodes = [np.zeros((0, state.CUSTOM_W), np.int64)]
+    edges = [np.zeros((2, 0), np.int64)]
+    ptr, buckets = [0], []
+    for prefix, count in members.items():
         planner.custom_start[prefix] = len(ptr) - 1
         planner.custom_files[prefix] = []
-        for path in _files(prefix, config):
-            part, source, target, file = _read_one(path, planner, config)
-            planner.custom_files[prefix].append(file)
-            edges.append((source + ptr[-1], target + ptr[-1]))
+        for path in _files(prefix, count, config):
+            trace = chakra.read(path)
+            graph = start_order(trace.id, *_prerequisites(trace, path))
+            part, messages = _nodes(trace, graph.order, path, planner, config)
+            planner.custom_files[prefix].append(CustomFile(path, messages))
+            edges.append(np.stack([graph.source, graph.target]) + ptr[-1])
+            buckets.append(graph.buckets)
             nodes.append(part)
             ptr.append(ptr[-1] + len(part))
-    if not nodes:
-        none = np.zeros(0, np.int64)
-        return Customs(np.zeros((0, state.CUSTOM_W), np.int64), np.zeros(1, np.int64), none, none)
-    table = np.concatenate(nodes)
-    source = np.concatenate([s for s, _ in edges])
-    target = np.concatenate([t for _, t in edges])
+    table, (source, target) = np.concatenate(nodes), np.concatenate(edges, axis=1)
     table[:, state.CUSTOM_INDEGREE] = np.bincount(target, minlength=len(table))
-    successor, ptr_out = _lists(source, target, len(table))
+    ptr_out = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=len(table)))])
     table[:, state.CUSTOM_NEXT], table[:, state.CUSTOM_NEXT_END] = ptr_out[:-1], ptr_out[1:]
-    predecessor, ptr_in = _lists(target, source, len(table))
+    ptr_in = np.concatenate([[0], np.cumsum(np.bincount(target, minlength=len(table)))])
     table[:, state.CUSTOM_BEFORE], table[:, state.CUSTOM_BEFORE_END] = ptr_in[:-1], ptr_in[1:]
-    return Customs(table, np.array(ptr, np.int64), successor, predecessor)
+    predecessor = source[np.lexsort((source, target))]
+    return Customs(
+        table, np.array(ptr, np.int64), np.array(buckets, np.int64), target, predecessor
+    )
 
 
-def _lists(key: NDArray, value: NDArray, n: int):
-    order = np.lexsort((value, key))
-    ptr = np.concatenate([[0], np.cumsum(np.bincount(key, minlength=n))])
-    return value[order].astype(np.int64), ptr
+@dataclass(frozen=True, eq=False)
+class StartOrder:
+    """In which order the nodes of a custom trace start that are ready at one moment.
+
+    Attributes:
+        order: [n] positions in the file: those without prerequisites in the order in which they start, then the rest.
+        source, target: [e] edges as places in `order`; the targets of a source in the order in which they are put into
+            the table of ready nodes.
+        buckets: of that table after the first nodes.
+    """
+
+    order: NDArray[np.int64]
+    source: NDArray[np.int64]
+    target: NDArray[np.int64]
+    buckets: int
 
 
-def _files(prefix: str, config: Config) -> list[Path]:
+def start_order(ids: NDArray[np.uint64], ptr: NDArray, before: NDArray) -> StartOrder:
+    """The order that follows from the simulator's hash tables.
+
+    Prerequisites of a node form a set, nodes and prerequisites a map by id in the order of the file, the nodes of that
+    map without prerequisites the set of ready nodes; the nodes that wait for one form a set in the order of the file.
+
+    Args:
+        ids: [n] in the order of the file; before: prerequisites of node i are ``before[ptr[i]:ptr[i+1]]``, positions in
+            the order of the file's data and control dependencies, each once.
+    """
+    n = len(ids)
+    waiting: list[list[int]] = [[] for _ in range(n)]
+    known: dict[int, None] = {}
+    for i in range(n):
+        needs = before[ptr[i] : ptr[i + 1]]
+        known[i] = None
+        for k in _walk(ids, needs):
+            known[k] = None
+            waiting[k].append(i)
+    seen = np.fromiter(known, np.int64, n)
+    seen = seen[walk(ids[seen])]
+    free = np.diff(ptr) == 0
+    roots = seen[free[seen]]
+    order = np.concatenate([roots[walk(ids[roots])], np.flatnonzero(~free)])
+    place = np.empty(n, np.int64)
+    place[order] = np.arange(n)
+    after = [_walk(ids, np.array(waiting[k], np.int64)) for k in order.tolist()]
+    source = np.repeat(np.arange(n), [len(part) for part in after])
+    target = place[np.array([k for part in after for k in part], np.int64)]
+    return StartOrder(order, source, target, buckets_for(len(roots)))
+
+
+def _walk(ids: NDArray[np.uint64], chosen: NDArray[np.int64]) -> list[int]:
+    """Positions in the order in which a table is walked into which they are put in the given order."""
+    return (chosen[walk(ids[chosen])] if len(chosen) > 1 else chosen).tolist()
+
+
+def _files(prefix: str, count: int, config: Config) -> list[Path]:
     for folder in (Path(), Path(config.system.source).parent):
-        found: list[Path] = []
-        while (path := folder / f"{prefix}.{len(found)}.et").is_file():
-            found.append(path)
+        paths = [folder / f"{prefix}.{k}.et" for k in range(count)]
+        found = list(takewhile(Path.is_file, paths))
         if found:
             return found
     raise SystemFileError(
@@ -82,15 +173,30 @@ def _files(prefix: str, config: Config) -> list[Path]:
     )
 
 
-def _read_one(path: Path, planner: Planner, config: Config):
-    """One position's nodes in ascending id, its edges, and its messages."""
-    trace = chakra.read(path)
-    order = np.argsort(trace.id, kind="stable")
-    ids = trace.id[order]
-    if len(ids) == 0 or (np.diff(ids) == 0).any():
+def _prerequisites(trace: chakra.RankTrace, path: Path) -> tuple[NDArray, NDArray]:
+    """Offsets and positions in the file of what each node waits for, in the order of the file, each once."""
+    place = {node: i for i, node in enumerate(trace.id.tolist())}
+    if len(place) < len(trace):
         raise TraceError(f"{path}: a custom collective needs nodes, each with an id of its own")
-    nodes = np.zeros((len(ids), state.CUSTOM_W), np.int64)
+    ptr, found = [0], []
+    for i, node in enumerate(trace.id.tolist()):
+        data = trace.data_dep[trace.data_ptr[i] : trace.data_ptr[i + 1]]
+        control = trace.ctrl_dep[trace.ctrl_ptr[i] : trace.ctrl_ptr[i + 1]]
+        for other in dict.fromkeys([*data.tolist(), *control.tolist()]):
+            if other not in place:
+                raise TraceError(
+                    f"{path}: node {node} depends on node {other}, which is not there"
+                )
+            found.append(place[other])
+        ptr.append(len(found))
+    return np.array(ptr, np.int64), np.array(found, np.int64)
+
+
+def _nodes(trace: chakra.RankTrace, order: NDArray, path: Path, planner: Planner, config: Config):
+    """One position's nodes in the given order, and its messages."""
+    nodes = np.zeros((len(order), state.CUSTOM_W), np.int64)
     nodes[:, [state.CUSTOM_ROW, state.CUSTOM_PEER]] = -1
+    nodes[:, state.CUSTOM_ID] = trace.id[order].view(np.int64)
     messages = []
     for i, k in enumerate(order.tolist()):
         where = f"{path}: node {trace.id[k]}"
@@ -104,8 +210,8 @@ def _read_one(path: Path, planner: Planner, config: Config):
             raise TraceError(
                 f"{where} has type {kind}; a custom collective holds SEND, RECV and COMP"
             )
-        sends = kind == NodeType.COMM_SEND
-        peer = int((trace.comm_dst if sends else trace.comm_src)[k])
+        sending = kind == NodeType.COMM_SEND
+        peer = int((trace.comm_dst if sending else trace.comm_src)[k])
         tag, size = int(trace.comm_tag[k]), int(trace.comm_size[k])
         if peer < 0 or tag < 0 or size <= 0:
             raise TraceError(
@@ -113,28 +219,12 @@ def _read_one(path: Path, planner: Planner, config: Config):
                 "tag of 0 or more, and 1 byte or more"
             )
         messages.append((int(trace.id[k]), peer))
-        nodes[i, state.CUSTOM_ACTION] = state.SEND if sends else state.RECV
+        nodes[i, state.CUSTOM_ACTION] = state.SEND if sending else state.RECV
         nodes[i, state.CUSTOM_PEER], nodes[i, state.CUSTOM_TAG] = peer, -1 - tag % NATIVE_TAGS
-        nodes[i, state.CUSTOM_SIZE] = number = planner.size(size)
-        if sends:
-            everyone = np.arange(config.network.ranks)
-            for offset in range(1, config.network.ranks):
-                planner.use(number, everyone, np.roll(everyone, -offset))
-    sources, targets = [], []
-    for i, k in enumerate(order.tolist()):
-        before = np.concatenate(
-            [
-                trace.data_dep[trace.data_ptr[k] : trace.data_ptr[k + 1]],
-                trace.ctrl_dep[trace.ctrl_ptr[k] : trace.ctrl_ptr[k + 1]],
-            ]
-        )
-        for dep in np.unique(before):
-            place = int(np.searchsorted(ids, dep))
-            if place >= len(ids) or ids[place] != dep:
-                raise TraceError(
-                    f"{path}: node {trace.id[k]} depends on node {dep}, which is not there"
-                )
-            sources.append(place)
-            targets.append(i)
-    edges = np.array(sources, np.int64), np.array(targets, np.int64)
-    return nodes, *edges, CustomFile(path, tuple(messages))
+        nodes[i, state.CUSTOM_SIZE] = planner.size(size)
+    everyone = np.arange(config.network.ranks)
+    sends = nodes[:, state.CUSTOM_ACTION] == state.SEND
+    for number in np.unique(nodes[sends, state.CUSTOM_SIZE]).tolist():
+        for offset in range(1, config.network.ranks):
+            planner.use(number, everyone, np.roll(everyone, -offset))
+    return nodes, tuple(messages)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.astra import kernel, state
+from perfmodel.astra.hash_order import buckets_for
 from perfmodel.astra.lower import Lowered
 from perfmodel.astra.tables import Tables
 from perfmodel.engine import longest_path
@@ -21,6 +22,8 @@ _POOL_WIDTHS = {
     state.MESSAGES: state.MESSAGE_W,
     state.CHUNKS: state.CHUNK_W,
     state.CELLS: state.CELL_W,
+    state.HANDSHAKES: state.HANDSHAKE_W,
+    state.REQUESTS: state.REQUEST_W,
 }
 _NAN = int(np.float64(np.nan).view(np.int64))
 
@@ -88,6 +91,8 @@ class Memory:
             state.MESSAGES: 64 + flight,
             state.CHUNKS: 64 + tables.ranks * (tables.chunks + tables.stations * tables.places),
             state.CELLS: 64 + 4 * flight * record,
+            state.HANDSHAKES: 64 + flight * (tables.rendezvous >= 0),
+            state.REQUESTS: 64 + 2 * flight * (len(tables.per_byte) > 0),
             state.VERTEX_ROW: (1024 + 64 * tables.nodes) * record,
             state.EDGE: (4096 + 128 * tables.nodes) * record,
         }
@@ -128,6 +133,12 @@ class Memory:
             (state.LINKS, t.links * state.SERVER_W),
             (state.SERVERS, t.servers * state.SERVER_W),
             (state.CUSTOM_STATE, 2 * t.ranks * t.custom_room),
+            (state.CUSTOM_READY, t.custom_room),
+            (state.CUSTOM_CHAIN, t.custom_room + 1),
+            (state.CUSTOM_HEADS, buckets_for(t.custom_room)),
+            (state.SIDES, 4 * t.ranks * state.SIDE_W * (len(t.per_byte) > 0)),
+            (state.BUS_PER_BYTE, len(t.per_byte)),
+            (state.JOURNAL, (2 * t.nodes + t.ranks) * self.record),
             (state.VERTEX_ROW, room[state.VERTEX_ROW]),
             (state.VERTEX_PTR, room[state.VERTEX_ROW] + 1),
             (state.EDGE, room[state.EDGE]),
@@ -154,6 +165,8 @@ class Memory:
         self.words[:cleared] = 0
         self.words[: len(header)] = header
         self.floats[header[state.COSTS] : header[state.COSTS] + self.rows] = cost
+        place = int(header[state.BUS_PER_BYTE])
+        self.floats[place : place + len(t.per_byte)] = t.per_byte
         self._fill_records()
 
     def _fill_records(self) -> None:
@@ -168,6 +181,9 @@ class Memory:
         nodes[:, [state.NODE_FIRST, state.NODE_LAST]] = -1
         self.view(state.STATIONS, t.ranks * t.stations, state.STATION_W)[:, state.STATION_NODE] = -1
         self.view(state.LINKS, t.links, state.SERVER_W)[:, state.SERVER_VERTEX] = -1
+        if len(t.per_byte):
+            sides = self.view(state.SIDES, 4 * t.ranks, state.SIDE_W)
+            sides[:, state.SIDE_VERTEX] = -1
         servers = self.view(state.SERVERS, t.servers, state.SERVER_W)
         servers[:, [state.SERVER_VERTEX, state.SERVER_HEAD]] = -1
 

@@ -14,7 +14,7 @@ from perfmodel.astra import state as c
 from perfmodel.astra.algorithms import GOES_ON, filled, received, reduce
 from perfmodel.astra.compiled import compiled
 from perfmodel.astra.custom import end_custom
-from perfmodel.astra.messages import enter_link, free_link, hop
+from perfmodel.astra.messages import after_handshake, enter_link, free_link, hop
 from perfmodel.astra.nodes import (
     check_finished,
     complete_node,
@@ -25,6 +25,7 @@ from perfmodel.astra.nodes import (
     state_of,
 )
 from perfmodel.astra.record import add_vertex, note_order
+from perfmodel.astra.shared_bus import bus_event, end_bus_event
 from perfmodel.astra.timers import drop_batch, give_back, pop_event
 
 _PARTS = [
@@ -34,6 +35,7 @@ _PARTS = [
     "messages",
     "algorithms",
     "custom",
+    "shared_bus",
     "stations",
     "nodes",
     "kernel",
@@ -71,13 +73,36 @@ def fire(t, m, f, now, k):
     elif kind == c.BEFORE_REDUCTION:
         reduce(m, f, now, item, m[k + c.TIMER_EXTRA], vertex)
     elif kind == c.SERVER_FREE:
-        free_server(t, m, f, now, item, m[k + c.TIMER_EXTRA])
+        free_server(t, m, f, now, item)
     elif kind == c.CUSTOM_ENDS:
         end_of_custom(t, m, f, now, item, m[k + c.TIMER_EXTRA], vertex)
+    elif kind == c.FILLED:
+        end_of_slot(t, m, f, now, item, vertex)
     else:
-        end = filled(t, m, f, now, item, vertex)
-        if end != GOES_ON:
-            end_phase(t, m, f, now, item, end)
+        r = bus_event(t, m, f, now, kind, item, vertex)
+        if r > 0:
+            deliver(t, m, f, now, r)
+        end_bus_event(t, m, f, now, kind, item, vertex)
+
+
+@compiled
+def end_of_slot(t, m, f, now, k, vertex):
+    """A slot of a chunk is full, and its phase perhaps over."""
+    end = filled(t, m, f, now, k, vertex)
+    if end != GOES_ON:
+        end_phase(t, m, f, now, k, end)
+
+
+@compiled
+def deliver(t, m, f, now, r):
+    """A packet has crossed the shared bus."""
+    k, reduction = m[r + c.REQUEST_CHUNK], m[r + c.REQUEST_REDUCTION]
+    vertex = m[r + c.REQUEST_VERTEX]
+    give_back(m, c.REQUESTS, r)
+    if reduction >= 0:
+        reduce(m, f, now, k, reduction, vertex)
+    else:
+        end_of_slot(t, m, f, now, k, vertex)
 
 
 @compiled
@@ -97,9 +122,12 @@ def hand_over(t, m, f, now, k):
     """A message is there and asked for: its receiver goes on."""
     receiver, item, extra = m[k + c.MESSAGE_RECEIVER], m[k + c.MESSAGE_ITEM], m[k + c.MESSAGE_EXTRA]
     arrival, posted = m[k + c.MESSAGE_VERTEX], m[k + c.MESSAGE_POSTED]
-    if receiver == c.BY_NODE and m[k + c.MESSAGE_SENDER] == c.BY_NODE:
+    if receiver == m[k + c.MESSAGE_SENDER]:  # of two nodes, or of two nodes of custom collectives
         note_order(m, c.PAIR_ORDER, item, m[k + c.MESSAGE_SENDER_ITEM])
     give_back(m, c.MESSAGES, k)
+    if receiver == c.BY_SEND:
+        after_handshake(t, m, f, now, item, 0, add_vertex(m, -1, arrival, posted))
+        return
     if receiver == c.BY_CHUNK:
         received(t, m, f, now, item, extra, arrival, posted)
         return
@@ -121,6 +149,8 @@ def arrive(t, m, f, now, k):
         complete_node(t, m, f, now, item, m[k + c.MESSAGE_VERTEX])
     elif sender == c.BY_CUSTOM:
         end_of_custom(t, m, f, now, item, m[k + c.MESSAGE_SENDER_EXTRA], m[k + c.MESSAGE_VERTEX])
+    elif sender == c.BY_RECEIVE:
+        after_handshake(t, m, f, now, item, 1, m[k + c.MESSAGE_VERTEX])
     if m[k + c.MESSAGE_RECEIVER] != c.NOBODY:
         hand_over(t, m, f, now, k)
     else:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from perfmodel.astra import costs, state
 from perfmodel.astra.config import NO_FILE, Config
-from perfmodel.astra.customs import NATIVE_TAGS, read_custom
+from perfmodel.astra.customs import NATIVE_TAGS, Customs, custom_of, read_custom
 from perfmodel.astra.naming import Flat, group_name, name_of
 from perfmodel.astra.plans import BROADCAST, Planner
 from perfmodel.astra.tables import Tables, build_tables
@@ -82,13 +82,13 @@ def lower(flat: Flat, config: Config) -> Lowered:
     """
     _check_world(flat, config)
     planner = Planner(config, flat.groups, costs.RowTable())
-    customs = read_custom(config, planner)
+    customs, prefixes, custom = _customs(flat, config, planner)
     nodes = {name: np.zeros(len(flat.rank), np.int64) for name in state.NODE_FIELDS}
     nodes["rank"][:] = flat.rank
     for name in ("row", "server", "plan"):
         nodes[name][:] = -1
     nodes["unit"] = _units(flat)
-    _Nodes(flat, config, planner, nodes).fill()
+    _Nodes(flat, config, planner, nodes, [*prefixes, ""], custom).fill()
     order = np.lexsort((flat.node_id, flat.rank))
     tables, rows = build_tables(flat, config, planner, nodes, customs, order)
     timed = nodes["action"] == state.TIMER
@@ -118,6 +118,21 @@ def _check_world(flat: Flat, config: Config) -> None:
             raise TraceError(f"communicator group {group_name(flat, g)} {what}")
 
 
+def _customs(flat: Flat, config: Config, planner: Planner) -> tuple[Customs, list[str], Ints]:
+    """The custom collectives that are run, their prefixes, and [N] an index into these, -1 for none."""
+    custom = np.full(len(flat.rank), -1, np.int64)
+    rows = np.flatnonzero((flat.type == NodeType.COMM_COLL) & (not config.system.replay))
+    prefixes, found = custom_of(flat, rows, config)
+    custom[rows] = found
+    members = dict.fromkeys(prefixes, 0)
+    table = np.unique(np.stack([found, flat.group[rows]]), axis=1)
+    for k, group in table.T.tolist():
+        if k >= 0 and 0 <= group < len(flat.groups):
+            members[prefixes[k]] = max(members[prefixes[k]], len(flat.groups[group]))
+    used = {prefix: count for prefix, count in members.items() if count}
+    return read_custom(config, planner, used), prefixes, custom
+
+
 def _units(flat: Flat) -> Ints:
     """The resource of each node; on the GPU side all but compute and receives share communication."""
     unit = np.full(len(flat.rank), state.COMMUNICATION, np.int64)
@@ -130,8 +145,17 @@ def _units(flat: Flat) -> Ints:
 class _Nodes:
     """Decides what every node does when it is issued."""
 
-    def __init__(self, flat: Flat, config: Config, planner: Planner, nodes: dict[str, Ints]):
+    def __init__(
+        self,
+        flat: Flat,
+        config: Config,
+        planner: Planner,
+        nodes: dict[str, Ints],
+        prefixes: list[str],
+        custom: Ints,
+    ):
         self.flat, self.config, self.planner, self.nodes = flat, config, planner, nodes
+        self.prefixes, self.custom = prefixes, custom
 
     def fill(self) -> None:
         flat, system = self.flat, self.config.system
@@ -235,15 +259,16 @@ class _Nodes:
         if not len(rows):
             return
         self._refuse(which & (flat.comm_size < 0), "has no comm_size")
-        columns = (flat.comm_type, flat.comm_size, flat.group, flat.involved)
+        columns = (flat.comm_type, flat.comm_size, flat.group, flat.involved, self.custom)
         table = np.stack([np.asarray(column, np.int64)[rows] for column in columns])
         distinct, first, inverse = np.unique(table, axis=1, return_index=True, return_inverse=True)
         plans = np.empty(distinct.shape[1], np.int32)
-        for k, (kind, size, group, involved) in enumerate(distinct.T.tolist()):
+        for k, (kind, size, group, involved, custom) in enumerate(distinct.T.tolist()):
             if group < 0 or group >= len(flat.groups):
                 raise TraceError(f"{name_of(flat, rows[first[k]])} is of an unknown group")
             try:
-                plans[k] = self.planner.plan(kind, size, group, involved)
+                prefix = self.prefixes[custom]
+                plans[k] = self.planner.plan(kind, size, group, involved, prefix)
             except TraceError as error:
                 raise TraceError(f"{name_of(flat, rows[first[k]])} {error}") from None
             except SystemFileError as error:

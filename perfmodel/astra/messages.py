@@ -11,7 +11,11 @@ from numba import int64, uint64
 from perfmodel.astra import state as c
 from perfmodel.astra.compiled import compiled
 from perfmodel.astra.record import add_vertex, mix, note_order
-from perfmodel.astra.timers import push_event, take
+from perfmodel.astra.timers import give_back, push_event, take
+
+
+RENDEZVOUS = 1 << 60
+"""Flipped in the tags of the small messages with which receivers ask for others."""
 
 
 @compiled
@@ -64,7 +68,60 @@ def pair(m, tag, source, target, size, sending):
 
 @compiled
 def send(t, m, f, now, tag, source, target, size, sender, item, extra, cause):
-    """A rank sends; `sender` with `item` and `extra` says whom to tell when the message has arrived."""
+    """A rank sends; `sender` with `item` and `extra` says whom to tell when the message has arrived.
+
+    With the rendezvous protocol the message waits for a small one from its receiver.
+    """
+    if t[c.T_RENDEZVOUS] < 0:
+        send_now(t, m, f, now, tag, source, target, size, sender, item, extra, cause)
+        return
+    h = shake_hands(m, tag, source, target, size, sender, item, extra)
+    small = t[c.T_RENDEZVOUS]
+    post_now(m, f, now, tag ^ RENDEZVOUS, target, source, small, c.BY_SEND, h, 0, cause)
+
+
+@compiled
+def post(t, m, f, now, tag, source, target, size, receiver, item, extra, cause):
+    """A rank waits for a message; with the rendezvous protocol it sends a small one for it first."""
+    if t[c.T_RENDEZVOUS] < 0:
+        post_now(m, f, now, tag, source, target, size, receiver, item, extra, cause)
+        return
+    h = shake_hands(m, tag, source, target, size, receiver, item, extra)
+    small = t[c.T_RENDEZVOUS]
+    send_now(t, m, f, now, tag ^ RENDEZVOUS, target, source, small, c.BY_RECEIVE, h, 0, cause)
+
+
+@compiled
+def shake_hands(m, tag, source, target, size, kind, item, extra):
+    """Remember what to do after the small message."""
+    h = take(m, c.HANDSHAKES)
+    m[h + c.HANDSHAKE_TAG] = tag
+    m[h + c.HANDSHAKE_SOURCE] = source
+    m[h + c.HANDSHAKE_TARGET] = target
+    m[h + c.HANDSHAKE_SIZE] = size
+    m[h + c.HANDSHAKE_KIND] = kind
+    m[h + c.HANDSHAKE_ITEM] = item
+    m[h + c.HANDSHAKE_EXTRA] = extra
+    return h
+
+
+@compiled
+def after_handshake(t, m, f, now, h, receives, cause):
+    """The small message is there: the message itself is sent (0) or waited for (1)."""
+    tag, size = m[h + c.HANDSHAKE_TAG], m[h + c.HANDSHAKE_SIZE]
+    source, target = m[h + c.HANDSHAKE_SOURCE], m[h + c.HANDSHAKE_TARGET]
+    kind, item = m[h + c.HANDSHAKE_KIND], m[h + c.HANDSHAKE_ITEM]
+    extra = m[h + c.HANDSHAKE_EXTRA]
+    give_back(m, c.HANDSHAKES, h)
+    if receives == 1:
+        post_now(m, f, now, tag, source, target, size, kind, item, extra, cause)
+    else:
+        send_now(t, m, f, now, tag, source, target, size, kind, item, extra, cause)
+
+
+@compiled
+def send_now(t, m, f, now, tag, source, target, size, sender, item, extra, cause):
+    """A message leaves its sender."""
     k = pair(m, tag, source, target, size, 1)
     m[k + c.MESSAGE_SENT] = 1
     m[k + c.MESSAGE_SENDER] = sender
@@ -81,7 +138,7 @@ def send(t, m, f, now, tag, source, target, size, sender, item, extra, cause):
 
 
 @compiled
-def post(m, f, now, tag, source, target, size, receiver, item, extra, cause):
+def post_now(m, f, now, tag, source, target, size, receiver, item, extra, cause):
     """A rank waits for a message. One that is there already is received at the end of this moment."""
     k = pair(m, tag, source, target, size, 0)
     m[k + c.MESSAGE_RECEIVER] = receiver

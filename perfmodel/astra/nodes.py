@@ -12,15 +12,12 @@ from perfmodel.astra.record import (
     add_vertex,
     begin_vertex,
     drain_cells,
+    log,
     new_cell,
     note_order,
 )
 from perfmodel.astra.stations import begin_collective, enqueue, leave, start_waiting
 from perfmodel.astra.timers import give_back, set_timer
-
-CRASH_RANKS, CRASH_NODES = 4, 40
-"""Ranks of a memory node, and nodes of a rank, from which on `crashes` looks."""
-
 
 @compiled
 def rank_at(m, number):
@@ -92,6 +89,7 @@ def issue_pass(t, m, f, now, number, trigger):
         pop_ready(t, m, number, chosen)
         vertex = issue_vertex(t, m, best, trigger)
         f[state_of(m, best) + c.NODE_ISSUE] = now
+        log(m, best * 2)
         if t[t[c.T_NODES] + best * c.NODE_W + c.NODE_ACTION] == c.SKIP:
             deferred = finish_node(t, m, f, now, best, vertex, deferred)
         else:
@@ -144,7 +142,7 @@ def issue_node(t, m, f, now, n, vertex):
     elif action == c.SEND:
         send(t, m, f, now, tag, rank, peer, size, c.BY_NODE, n, 0, vertex)
     elif action == c.RECV:
-        post(m, f, now, tag, peer, rank, size, c.BY_NODE, n, 0, vertex)
+        post(t, m, f, now, tag, peer, rank, size, c.BY_NODE, n, 0, vertex)
     elif action == c.MEMORY:
         ask_server(t, m, f, now, n, vertex)
     elif action == c.COLLECTIVE:
@@ -185,50 +183,21 @@ def begin_transfer(t, m, f, now, n, server):
     m[server + c.SERVER_VERTEX] = end
     time = now + cost_of(m, f, row)
     set_timer(m, f, rank, time, c.NODE_ENDS, n, 0, end)
-    set_timer(m, f, rank, time, c.SERVER_FREE, server, rank, end)
+    set_timer(m, f, rank, time, c.SERVER_FREE, server, 0, end)
 
 
 @compiled
-def free_server(t, m, f, now, server, number):
-    """A memory server that has served rank `number` turns to the node that waits longest."""
-    if crashes(t, m, server, number):
-        return
+def free_server(t, m, f, now, server):
+    """A memory server turns to the node that waits longest.
+
+    ASTRA-sim reads a request here that it has given back. Mostly that is harmless; where the memory was used anew
+    meanwhile (the end of a rank writes much) it reads anything, and no rule says what happens then.
+    """
     m[server + c.SERVER_BUSY] = 0
     n = m[server + c.SERVER_HEAD]
     if n >= 0:
         m[server + c.SERVER_HEAD] = m[state_of(m, n) + c.NODE_NEXT]
         begin_transfer(t, m, f, now, n, server)
-
-
-@compiled
-def crashes(t, m, server, number):
-    """Whether a rank's end is one on which ASTRA-sim crashes, as far as that is known.
-
-    After each transfer of a memory node it reads the request whose memory it has given back. That is harmless
-    while nothing has taken the place, but the end of a rank writes much. What happens then depends on the heap; most
-    runs end with the cycles of a plain queue. The runs of the reference that crashed had several memory nodes of
-    four ranks with forty nodes each, and on every one of them the first rank ended with a transfer while all others
-    stood in the queue. Only a run that is like them counts.
-    """
-    rank = rank_at(m, number)
-    size = t[c.T_SERVER_RANKS]
-    if m[rank + c.RANK_FINISHED] == 0 or size < CRASH_RANKS or t[c.T_RANKS] < 2 * size:
-        return False
-    if m[rank + c.RANK_NODES] < CRASH_NODES:
-        return False
-    others = size - 1
-    last = -1
-    n = m[server + c.SERVER_HEAD]
-    while n >= 0:
-        waiting = t[t[c.T_NODES] + n * c.NODE_W + c.NODE_RANK]
-        if waiting != last:
-            others -= 1
-        last = waiting
-        n = m[state_of(m, n) + c.NODE_NEXT]
-    if others > 0:
-        return False
-    m[c.CROWDED] += 1
-    return m[c.CROWDED] * size >= t[c.T_RANKS]
 
 
 @compiled
@@ -257,6 +226,7 @@ def complete_node(t, m, f, now, n, vertex):
     node = t[c.T_NODES] + n * c.NODE_W
     number, unit = t[node + c.NODE_RANK], t[node + c.NODE_UNIT]
     rank = rank_at(m, number)
+    log(m, n * 2 + 1)
     if unit != c.RECEIVE:
         m[rank + c.RANK_BUSY + unit] = 0
         m[rank + c.RANK_VERTEX + unit] = vertex
@@ -273,6 +243,7 @@ def check_finished(m, f, now, number):
     if m[rank + c.RANK_FINISHED] == 0 and m[rank + c.RANK_DONE] == m[rank + c.RANK_NODES]:
         m[rank + c.RANK_FINISHED] = 1
         f[rank + c.RANK_END] = now
+        log(m, -1 - number)
         m[c.FINISHED] += 1
 
 

@@ -19,7 +19,7 @@ from perfmodel.astra import costs, event_run
 from perfmodel.astra.config import Config, read_config, warn_of_ignored
 from perfmodel.astra.deadlock import diagnose
 from perfmodel.astra.lower import Flat, Lowered, lower
-from perfmodel.astra.traces import trace_files
+from perfmodel.astra.traces import aliases, trace_files, warn_of_left_out
 from perfmodel.compiled import Compiled
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine.reduction import reduce
@@ -27,6 +27,7 @@ from perfmodel.errors import DeadlockError, InputError
 from perfmodel.machine.system import NPU, Dimension, RemoteMemory, System
 from perfmodel.pytree import number, record, static
 from perfmodel.schedule.frozen_graph import Events
+from perfmodel.trace import chakra
 from perfmodel.vocabulary import COMMUNICATION, COMPUTE, MEMORY
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.load import examine
@@ -196,6 +197,8 @@ def load(
     truncate: bool = False,
     *,
     queues: int = 1,
+    injection_scale: float = 1.0,
+    rendezvous: bool = False,
 ) -> tuple[Graph, System, AstraModels]:
     """ASTRA-sim's inputs as (graph, system, models) for predict, sweep, sensitivity, optimize.
 
@@ -204,7 +207,7 @@ def load(
         system, network, remote_memory, comm_group: the simulator's files.
         backend: "unaware" or "aware" of congestion.
         truncate: keep the simulator's whole nanoseconds; without it results are smooth in the parameters.
-        queues: `--num-queues-per-dim`.
+        queues, injection_scale, rendezvous: `--num-queues-per-dim`, `--injection-scale`, `--rendezvous-protocol`.
 
     Returns:
         The graph; the system, its `network.K.bandwidth` the YAML's GiB/s per link in B/s; the models.
@@ -212,10 +215,23 @@ def load(
     Raises:
         TraceError, SystemFileError: anything wrong with an input.
     """
-    config = read_config(system, network, remote_memory, backend=backend, queues=queues)
+    config = read_config(
+        system,
+        network,
+        remote_memory,
+        backend=backend,
+        queues=queues,
+        injection_scale=injection_scale,
+        rendezvous=rendezvous,
+    )
     warn_of_ignored(config)
+    files = _files(prefix, config.network.ranks)
     given: Any = {} if comm_group is None or "empty" in str(comm_group) else comm_group
-    graph, problems = examine(_files(prefix, config.network.ranks), groups=given, lenient=LENIENT)
+    graph, problems = examine(files, groups=given, lenient=LENIENT)
+    if given and any(problem.code == "unknown-group" for problem in problems.found):
+        known = chakra.read_groups(given)
+        named = {name for file in files for name in chakra.read(file).group_names}
+        graph, problems = examine(files, groups=known | aliases(named, known), lenient=LENIENT)
     problems.check()
     return (
         replace(graph, source=str(prefix)),
@@ -224,12 +240,12 @@ def load(
     )
 
 
-def _files(prefix: str | Path, ranks: int) -> str | Path | list[str | Path]:
-    """The trace as `simulate` takes it: the files of ranks 0..ranks-1, where there are more."""
-    if Path(prefix).exists():
-        return prefix
-    files: list[str | Path] = [*trace_files(prefix, ranks)]
-    return files if Path(f"{prefix}.{ranks}.et").is_file() else prefix
+def _files(prefix: str | Path, ranks: int) -> list[Path]:
+    """The trace as `simulate` takes it: the files of ranks 0..ranks-1; or those of a folder, or a file of one rank."""
+    if not Path(f"{prefix}.0.et").is_file() and Path(prefix).exists():
+        return [path for _, path in chakra.find(prefix)[0]]
+    warn_of_left_out(prefix, ranks)
+    return trace_files(prefix, ranks)
 
 
 def system_of(config: Config) -> System:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from perfmodel.astra import costs, state
 from perfmodel.astra.config import Algorithm, Config
+from perfmodel.astra.config_values import LARGEST
 from perfmodel.errors import InputError, SystemFileError, TraceError
 
 ALL_REDUCE, ALL_GATHER, BROADCAST, ALL_TO_ALL, REDUCE_SCATTER = 0, 2, 5, 6, 7
@@ -28,6 +29,11 @@ MOST_CHUNKS = 100_000
 """Chunks of a collective; each of them takes memory on each rank."""
 GROUP_DELAY = 10.0
 """Endpoint delay inside a group smaller than the world [ns]."""
+
+SMALL = 8192
+"""Size of the message with which a receiver asks for another, with the rendezvous protocol [B]."""
+INNER_PER_BYTE = 0.0038
+"""G of the inner shared bus, between a rank's NPU and its memory [ns/B]."""
 
 _CODES = {
     "ring": state.RING,
@@ -70,7 +76,7 @@ class Planner:
     rows: costs.RowTable
     plans: list[tuple] = field(default_factory=list)
     phases: list[dict[str, int]] = field(default_factory=list)
-    steps: list[tuple[int, int, int]] = field(default_factory=list)
+    steps: list[tuple[int, int, int, int]] = field(default_factory=list)
     places: list[tuple[int, int, int, int]] = field(default_factory=list)
     custom_start: dict[str, int] = field(default_factory=dict)
     custom_files: dict[str, list[CustomFile]] = field(default_factory=dict)
@@ -83,6 +89,9 @@ class Planner:
         self.members = np.array([r for g in self.groups for r in g], np.int32)
         self.extents = np.array(self.config.network.sizes, np.int64)
         self.strides = np.concatenate([[1], np.cumprod(self.extents)[:-1]]).astype(np.int64)
+        bus = self.config.system.bus
+        self.per_byte = [bus.gap_per_byte, INNER_PER_BYTE] if bus else []
+        self.small = self.size(SMALL) if self.config.system.rendezvous else -1
 
     def size(self, size: int) -> int:
         """The number of a message size [B]; 0 bytes abort ASTRA-sim."""
@@ -90,6 +99,12 @@ class Planner:
             raise TraceError(
                 "needs a message of 0 bytes, on which ASTRA-sim aborts; a larger comm_size or fewer "
                 "preferred-dataset-splits avoid it"
+            )
+        system = self.config.system
+        if size > LARGEST and (system.rendezvous or system.bus):
+            raise TraceError(
+                f"needs a message of {size} B; with --rendezvous-protocol or model-shared-bus ASTRA-sim keeps 31 bits "
+                f"of a size; messages of at most {LARGEST} B"
             )
         return self._sizes.setdefault(size, len(self._sizes))
 
@@ -102,8 +117,8 @@ class Planner:
         for k, h in np.unique(np.stack([dimension, hops]), axis=1).T.tolist():
             self._used.add((size, k, h))
 
-    def plan(self, kind: int, size: int, group: int, involved: int) -> int:
-        """The plan of a collective of one rank's `size` bytes; -1 where it would never end.
+    def plan(self, kind: int, size: int, group: int, involved: int, custom: str = "") -> int:
+        """The plan of a collective of one rank's `size` bytes, or of a custom one; -1 where it would never end.
 
         Raises:
             TraceError, SystemFileError: without rank and node, which the caller adds.
@@ -116,15 +131,15 @@ class Planner:
         first = len(self.phases)
         system = self.config.system
         key = KEYS[kind]
-        if key in system.custom:
+        if custom:
             chunks = self._chunks(kind, size)[1]
             if chunks != 1:
                 raise SystemFileError(
                     f"{system.source}: preferred-dataset-splits {system.splits} makes {chunks} chunks of a "
-                    f"collective, but {key}-implementation-custom runs one: ASTRA-sim then waits for the "
-                    "others for ever; set it to 1"
+                    f"collective, but the custom implementation {custom!r} runs one: ASTRA-sim then waits for "
+                    "the others for ever; set it to 1"
                 )
-            self._add_custom(system.custom[key], group)
+            self._add_custom(custom, group)
         else:
             if key not in system.algorithms:
                 raise SystemFileError(f"{system.source} has no {key}-implementation")
@@ -283,7 +298,8 @@ class Planner:
                     raise TraceError(
                         f"halvingDoubling over {n} members makes a rank send to itself"
                     )
-            self.steps.append((distance, number, reduction))
+            last = self._sizes.setdefault(message, len(self._sizes)) if self.per_byte else number
+            self.steps.append((distance, number, reduction, number if j < sends else last))
             distance, message = int(distance * factor), int(message / factor)
             if distance == n and kind == ALL_REDUCE:
                 factor = 0.5
@@ -346,6 +362,9 @@ class Planner:
         first = np.concatenate([[0], np.cumsum(np.where(self._is_ring(), self.extents // 2, 1))])
         table = np.full((len(sizes), int(first[-1])), -1, np.int64)
         inverse = {number: size for size, number in self._sizes.items()}
+        sizes[: len(inverse), state.SIZE_BYTES] = list(self._sizes)
+        if self.small >= 0:  # the way back has as many hops in the same dimension
+            self._used |= {(self.small, k, hops) for _, k, hops in self._used}
         for number, k, hops in sorted(self._used):
             if self.config.backend == "aware":
                 sizes[number, state.SIZE_HOLD] = self.rows.row(costs.HOLD, inverse[number])
@@ -367,8 +386,32 @@ class Planner:
             "members": self.members.astype(np.int64),
             "sizes": sizes,
             "message_rows": table,
+            "bus": self._bus_rows(sizes),
             "dims": dims.astype(np.int64),
         }
+
+    def _bus_rows(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Durations on the shared bus by message size, and [1, 7] figures of the bus, the first whether it is there.
+
+        They are cut to whole ns as after a start that waits for the overhead alone; the simulator cuts the sum with
+        what the start waited for, so that another start may be 1 ns off in a graph (not in a run).
+        """
+        bus = self.config.system.bus
+        if bus is None:
+            return np.array([[0, 0, 0, 0, 0, -1, -1]])
+        o = float(bus.overhead)
+        for size, row in zip(self._sizes, sizes, strict=False):
+            for k, per_byte in enumerate(self.per_byte):
+                wire = per_byte * (size - 1)
+                hold = max(math.trunc(o + wire), bus.overhead) - o
+                arrive = max(math.trunc(o + wire + bus.latency + o), bus.overhead) - o
+                row[state.SIZE_BUS_HOLD + 2 * k] = self.rows.row(costs.DELAY, hold)
+                row[state.SIZE_BUS_ARRIVE + 2 * k] = self.rows.row(costs.DELAY, arrive)
+            work = size // 100 * bus.reduction_delay + 50
+            row[state.SIZE_PROCESS] = self.rows.row(costs.DELAY, work)
+        figures = (1, bus.latency, bus.overhead, bus.gap, bus.reduction_delay)
+        waits = (self.rows.row(costs.DELAY, bus.overhead), self.rows.row(costs.DELAY, bus.gap))
+        return np.array([figures + waits])
 
     def _is_ring(self) -> NDArray[np.bool_]:
         return np.array([name == "Ring" for name in self.config.network.topology])

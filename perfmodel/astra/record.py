@@ -55,6 +55,14 @@ def add_vertex(m, row, before, also):
 
 
 @compiled
+def log(m, entry):
+    """Append to the journal: 2n for the issue of node n, 2n+1 for its end, -1-r for the end of rank r."""
+    if m[c.RECORD] == 1:
+        m[m[c.JOURNAL] + m[c.JOURNAL_SIZE]] = entry
+        m[c.JOURNAL_SIZE] += 1
+
+
+@compiled
 def new_cell(m, vertex, after):
     """A list cell that holds a vertex."""
     k = take(m, c.CELLS)

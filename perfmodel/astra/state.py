@@ -23,10 +23,27 @@ ALL_QUEUES, LOWER_QUEUES, UPPER_QUEUES = range(3)
 BATCH, ARRIVAL, LINK_FREE, LATE_RECEIVE = range(4)
 
 # A rank's own timers.
-NODE_ENDS, SERVER_FREE, FILLED, BEFORE_REDUCTION, CUSTOM_ENDS = range(5)
+(
+    NODE_ENDS,
+    SERVER_FREE,
+    FILLED,
+    BEFORE_REDUCTION,
+    CUSTOM_ENDS,
+    BUS_SENT,
+    BUS_RECEIVED,
+    BUS_PROCESSED,
+) = range(8)
 
-# Who is told of a message.
-NOBODY, BY_NODE, BY_CHUNK, BY_CUSTOM = range(4)
+# Who is told of a message; with the rendezvous protocol also a send that waits to be asked for, and a receive that asks.
+NOBODY, BY_NODE, BY_CHUNK, BY_CUSTOM, BY_SEND, BY_RECEIVE = range(6)
+
+# A packet on the shared bus: it goes to the NPU (else to the memory), and it is sent back.
+TO_NPU, SENT_BACK = 1, 2
+
+# Sides of a rank's two buses; states of a side; what a request of the outer bus does after it has crossed the inner one.
+NPU_SIDE, MEMORY_SIDE, INNER_NPU_SIDE, INNER_MEMORY_SIDE = range(4)
+SIDE_FREE, SIDE_SENDING, SIDE_RECEIVING = range(3)
+THEN_DELIVER, THEN_SEND, THEN_PROCESS = range(3)
 
 # Roles in a double binary tree.
 LEAF, INNER, TOP = range(3)
@@ -44,7 +61,8 @@ UNAWARE, AWARE_FULL, AWARE_SWITCH, AWARE_RING = range(4)
     PAIR_ORDER,
     FILL_ORDER,
     EXTRA_ORDER,
-) = (k << 40 for k in range(1, 9))
+    BUS_ORDER,
+) = (k << 40 for k in range(1, 10))
 
 MAX_PHASES = 8
 """Phases of one collective: at most two a dimension less one, in at most four dimensions."""
@@ -78,9 +96,18 @@ MAX_PHASES = 8
     T_CUSTOM_PTR,
     T_CUSTOM_SUCCESSOR,
     T_CUSTOM_PREDECESSOR,
-    T_SERVER_RANKS,
+    T_CUSTOM_BUCKETS,
+    T_BUCKET_COUNTS,
+    T_RENDEZVOUS,
+    T_BUS,
+    T_BUS_LATENCY,
+    T_BUS_OVERHEAD,
+    T_BUS_GAP,
+    T_BUS_REDUCTION,
+    T_BUS_OVERHEAD_ROW,
+    T_BUS_GAP_ROW,
     T_HEADER,
-) = range(29)
+) = range(38)
 
 NODE_FIELDS = [
     "rank",
@@ -156,8 +183,9 @@ PHASE_FIELDS = [
     PHASE_W,
 ) = range(18)
 
-# A step of halving-doubling: distance, message size, and the reduction before the message (-1 for none).
-STEP_DISTANCE, STEP_SIZE, STEP_REDUCTION, STEP_W = range(4)
+# A step of halving-doubling: distance, message size, the reduction before the message (-1 for none), and the size of
+# what crosses the shared bus before it.
+STEP_DISTANCE, STEP_SIZE, STEP_REDUCTION, STEP_BUS_SIZE, STEP_W = range(5)
 
 # A place in a double binary tree, by member; -1 where there is no neighbour.
 TREE_ROLE, TREE_PARENT, TREE_LEFT, TREE_RIGHT, TREE_W = range(5)
@@ -174,6 +202,7 @@ CUSTOM_FIELDS = [
     "next_end",
     "before",
     "before_end",
+    "id",
 ]
 (
     CUSTOM_ACTION,
@@ -186,11 +215,22 @@ CUSTOM_FIELDS = [
     CUSTOM_NEXT_END,
     CUSTOM_BEFORE,
     CUSTOM_BEFORE_END,
+    CUSTOM_ID,
     CUSTOM_W,
-) = range(11)
+) = range(12)
 
-# Cost rows of one message size on a link.
-SIZE_HOLD, SIZE_ARRIVE, SIZE_W = range(3)
+# One message size: cost rows on a link, bytes, cost rows on the outer and the inner shared bus, and of processing there.
+(
+    SIZE_HOLD,
+    SIZE_ARRIVE,
+    SIZE_BYTES,
+    SIZE_BUS_HOLD,
+    SIZE_BUS_ARRIVE,
+    SIZE_INNER_HOLD,
+    SIZE_INNER_ARRIVE,
+    SIZE_PROCESS,
+    SIZE_W,
+) = range(9)
 
 # A network dimension: extent, stride of ranks, whether a ring, first class of hops in the message rows.
 DIM_EXTENT, DIM_STRIDE, DIM_RING, DIM_CLASS, DIM_W = range(5)
@@ -228,13 +268,22 @@ DIM_EXTENT, DIM_STRIDE, DIM_RING, DIM_CLASS, DIM_W = range(5)
     VERTEX_PTR,
     EDGE,
     EDGE_END,
-    CROWDED,
-) = range(32)
+    CUSTOM_READY,
+    CUSTOM_CHAIN,
+    CUSTOM_HEADS,
+    JOURNAL,
+    JOURNAL_SIZE,
+    SIDES,
+    BUS_PER_BYTE,
+    HEADER_W,
+) = range(39)
 
 # Pools: head of the list of records given back, next unused record, end, words of a record, a spare record.
 POOL_FREE, POOL_NEXT, POOL_END, POOL_WIDTH, POOL_SPARE, POOL_W = range(6)
-TIMERS, BATCHES, MESSAGES, CHUNKS, CELLS = (32 + POOL_W * k for k in range(5))
-M_HEADER = 32 + POOL_W * 5
+TIMERS, BATCHES, MESSAGES, CHUNKS, CELLS, HANDSHAKES, REQUESTS = (
+    HEADER_W + POOL_W * k for k in range(7)
+)
+M_HEADER = HEADER_W + POOL_W * 7
 
 EVENT_TIME, EVENT_SEQUENCE, EVENT_KIND, EVENT_ITEM, EVENT_W = range(5)
 
@@ -243,6 +292,29 @@ NEXT = 0
 _, TIMER_KIND, TIMER_ITEM, TIMER_EXTRA, TIMER_VERTEX, TIMER_W = range(6)
 _, BATCH_TIME, BATCH_RANK, BATCH_HEAD, BATCH_TAIL, BATCH_W = range(6)
 _, CELL_VERTEX, CELL_W = range(3)
+(
+    _,
+    HANDSHAKE_TAG,
+    HANDSHAKE_SOURCE,
+    HANDSHAKE_TARGET,
+    HANDSHAKE_SIZE,
+    HANDSHAKE_KIND,
+    HANDSHAKE_ITEM,
+    HANDSHAKE_EXTRA,
+    HANDSHAKE_W,
+) = range(9)
+(
+    _,
+    REQUEST_CHUNK,
+    REQUEST_REDUCTION,
+    REQUEST_SIZE,
+    REQUEST_PROCESSED,
+    REQUEST_BACK,
+    REQUEST_AFTER,
+    REQUEST_OUTER,
+    REQUEST_VERTEX,
+    REQUEST_W,
+) = range(10)
 (
     _,
     MESSAGE_TAG,
@@ -304,8 +376,9 @@ NODE_WAITS, NODE_NEXT, NODE_ISSUE, NODE_FINISH, NODE_FIRST, NODE_LAST, NODE_STAT
     RANK_LEFT,
     RANK_CELLS,
     RANK_CUSTOM_DONE,
+    RANK_CUSTOM_BUCKETS,
     RANK_BUSY,
-) = range(10)
+) = range(11)
 RANK_VERTEX = RANK_BUSY + 4
 RANK_LAST = RANK_VERTEX + 4
 RANK_ISSUED = RANK_LAST + 4
@@ -324,3 +397,22 @@ RANK_TURNS = RANK_READY + 4
 
 # Links and memory servers.
 SERVER_BUSY, SERVER_HEAD, SERVER_TAIL, SERVER_VERTEX, SERVER_COUNT, SERVER_W = range(6)
+
+# A side of a bus; lists have a head and a tail.
+(
+    SIDE_STATE,
+    SIDE_BEFORE,
+    SIDE_LAST,
+    SIDE_BUSY,
+    SIDE_READS,
+    SIDE_SENDS,
+    _,
+    SIDE_RECEIVES,
+    _,
+    SIDE_WORK,
+    _,
+    SIDE_VERTEX,
+    SIDE_COUNT,
+    SIDE_TALKED,
+    SIDE_W,
+) = range(15)

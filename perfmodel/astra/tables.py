@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.astra import state
+from perfmodel.astra import hash_order, state
 from perfmodel.astra.config import Config
 from perfmodel.astra.costs import CostTable
 from perfmodel.astra.customs import Customs
@@ -15,6 +15,7 @@ from perfmodel.astra.naming import Flat
 from perfmodel.astra.plans import Planner
 
 Ints = NDArray[np.int64]
+SIZE_ROWS = (state.SIZE_HOLD, state.SIZE_ARRIVE, *range(state.SIZE_BUS_HOLD, state.SIZE_W))
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,8 @@ class Tables:
         indegree: i64 [N]; rank_nodes: i64 [R], nodes of each rank.
         chunks: of the largest collective; window: slots of the widest phase; places: of a station.
         members: of all groups together; custom_room: nodes of the largest custom trace.
+        rendezvous: number of the size of the small messages, -1 without them. per_byte: f64, G of the outer and the
+            inner shared bus [ns/B], none without them.
     """
 
     words: Ints
@@ -43,6 +46,8 @@ class Tables:
     places: int
     members: int
     custom_room: int
+    rendezvous: int
+    per_byte: NDArray[np.float64]
 
     def node_column(self, field: int) -> Ints:
         """A column of the node table, in the kernel's order."""
@@ -88,7 +93,8 @@ def build_tables(
     for table, columns in (
         (parts["phases"], (state.PHASE_ROW, state.PHASE_REDUCTION)),
         (parts["steps"], (state.STEP_REDUCTION,)),
-        (parts["sizes"], (state.SIZE_HOLD, state.SIZE_ARRIVE)),
+        (parts["sizes"], SIZE_ROWS),
+        (parts["bus"], (5, 6)),
         (customs.nodes, (state.CUSTOM_ROW,)),
     ):
         for column in columns:
@@ -124,10 +130,13 @@ def build_tables(
     w.add(state.T_CUSTOM_PTR, customs.ptr)
     w.add(state.T_CUSTOM_SUCCESSOR, customs.successor)
     w.add(state.T_CUSTOM_PREDECESSOR, customs.predecessor)
+    w.add(state.T_CUSTOM_BUCKETS, customs.buckets)
+    w.add(state.T_BUCKET_COUNTS, np.array(hash_order.BUCKETS))
     levels, queues = len(config.network.sizes), config.system.queues
     chunks = int(parts["plans"][:, state.PLAN_CHUNKS].max(initial=1))
     places = min(-(-config.system.active_chunks // queues), chunks)
     network, links = _network(config)
+    bus = parts["bus"][0].tolist()
     for field, value in (
         (state.T_RANKS, flat.ranks),
         (state.T_NETWORK, network),
@@ -137,7 +146,8 @@ def build_tables(
         (state.T_STATIONS, levels * queues),
         (state.T_CLASSES, message_rows.shape[1]),
         (state.T_DIM_COUNT, levels),
-        (state.T_SERVER_RANKS, config.memory.ranks_per_node),
+        (state.T_RENDEZVOUS, planner.small),
+        *zip(range(state.T_BUS, state.T_HEADER), bus, strict=True),
     ):
         w.header[field] = value
     tables = Tables(
@@ -154,6 +164,8 @@ def build_tables(
         window=int(parts["phases"][:, state.PHASE_WINDOW].max(initial=1)),
         places=places,
         members=len(parts["members"]),
+        rendezvous=planner.small,
+        per_byte=np.array(planner.per_byte),
         custom_room=int(np.diff(customs.ptr).max(initial=1)),
     )
     return tables, rows

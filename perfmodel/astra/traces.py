@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -40,10 +43,11 @@ def read_flat(prefix: str | Path, ranks: int, comm_group: str | Path | None = No
             if name in ("", "0"):
                 slots.append(0)
                 continue
+            name, asked = _known_as(name, known), name
             if name not in known:
                 row = int(np.flatnonzero(trace.group == len(slots))[0])
                 raise TraceError(
-                    f"{path}: node {trace.id[row]} is of communicator group {name!r}, which no group "
+                    f"{path}: node {trace.id[row]} is of communicator group {asked!r}, which no group "
                     f"file defines; known are {sorted(known) or 'none'}"
                 )
             key = (name, known[name])
@@ -61,6 +65,45 @@ def read_flat(prefix: str | Path, ranks: int, comm_group: str | Path | None = No
         traces.append(trace)
     pred_ptr = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
     return _flat(traces, np.concatenate(groups), pred_ptr, np.concatenate(targets), members, names)
+
+
+def aliases(names: Iterable[str], known: Groups) -> Groups:
+    """Further names of known groups: "01" is group "1"."""
+    found = {name: _known_as(name, known) for name in names}
+    return {name: known[other] for name, other in found.items() if other in known}
+
+
+def _known_as(name: str, known: Groups) -> str:
+    """The name under which a group is known: ASTRA-sim takes names for numbers, and looks at their first digits."""
+    number = _number(name)
+    if name in known or number is None:
+        return name
+    return next((other for other in known if _number(other) == number), name)
+
+
+def _number(name: str) -> int | None:
+    """What a name is as a number; None without digits.
+
+    >>> _number("01"), _number("1a"), _number("a")
+    (1, 1, None)
+    """
+    found = re.match(r"\s*([+-]?[0-9]+)", name)
+    return int(found[1]) if found else None
+
+
+def warn_of_left_out(prefix: str | Path, ranks: int) -> None:
+    """A line that says which traces are not read, where there are more than ranks of the network."""
+    folder, name = Path(prefix).parent, Path(prefix).name
+    pattern = re.compile(rf"{re.escape(name)}\.([0-9]+)\.et")
+    files = (pattern.fullmatch(file.name) for file in folder.iterdir()) if folder.is_dir() else ()
+    left = sorted(rank for rank in (int(m[1]) for m in files if m) if rank >= ranks)
+    if left:
+        which = f"rank {left[0]}" if len(left) == 1 else f"{len(left)} ranks, {left[0]} to {left[-1]},"
+        warnings.warn(
+            f"{prefix}.{left[0]}.et: the traces of {which} are left out: the network has {ranks} NPUs",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def trace_files(prefix: str | Path, ranks: int) -> list[Path]:
