@@ -58,6 +58,8 @@ class Run:
         ok: whether all ranks finished; else `waiting` has what a diagnosis needs.
         digest: of the order of all decisions; equal digests have equal event graphs.
         count: events that the simulator handled. events: the event graph, where it was recorded.
+        journal: i64, what happened in which order, where it was recorded: 2n and 2n+1 for issue and end of node n (in
+            the kernel's order), -1-r for the end of rank r; nodes that end as they are issued have no end.
     """
 
     issue: NDArray[np.float64]
@@ -67,7 +69,19 @@ class Run:
     digest: int
     count: int
     events: EventGraph | None
+    journal: NDArray[np.int64]
     waiting: Memory | None
+
+    def issued(self, lowered: Lowered) -> NDArray[np.int64]:
+        """Rows of the trace in the order in which they were issued."""
+        entries = self.journal[(self.journal >= 0) & (self.journal % 2 == 0)]
+        return lowered.order[entries // 2]
+
+    def ended(self, lowered: Lowered) -> NDArray[np.int64]:
+        """Rows of the trace in the order in which they ended."""
+        action = lowered.tables.node_column(state.NODE_ACTION)
+        nodes = self.journal[self.journal >= 0]
+        return lowered.order[nodes[(nodes % 2 == 1) | (action[nodes // 2] == state.SKIP)] // 2]
 
 
 class Memory:
@@ -211,6 +225,7 @@ def run(lowered: Lowered, cost: NDArray[np.float64], *, record: bool = False) ->
         digest=int(words[state.DIGEST : state.DIGEST + 1].view(np.uint64)[0]),
         count=int(words[state.EVENTS]),
         events=_event_graph(lowered, memory) if record else None,
+        journal=memory.view(state.JOURNAL, int(words[state.JOURNAL_SIZE])).ravel().copy(),
         waiting=None if ok else memory,
     )
 
