@@ -17,6 +17,7 @@ import pytest
 from perfmodel.astra import Lowered, event_run, lower, read_config, read_flat
 
 HERE = Path(__file__).resolve().parent
+EXAMPLES = HERE / "data" / "astra" / "cases.zip"
 ARCHIVE = HERE / "data" / "astra" / "reference.zip"
 SHARED = HERE.parents[1] / "shared" / "reference"
 
@@ -24,15 +25,25 @@ Case = dict[str, Any]
 
 
 @cache
-def folder() -> Path:
-    """The archive's content; every name in it stays below the folder."""
+def _unpacked(archive: Path) -> Path:
+    """An archive's content; every name in it stays below the folder."""
     place = Path(tempfile.mkdtemp(prefix="astra-reference-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
-    with zipfile.ZipFile(ARCHIVE) as archive:
-        for name in archive.namelist():
+    with zipfile.ZipFile(archive) as found:
+        for name in found.namelist():
             assert (place / name).resolve().is_relative_to(place.resolve()), name
-        archive.extractall(place)
+        found.extractall(place)
     return place
+
+
+def folder() -> Path:
+    """The reference runs with their configurations and traces."""
+    return _unpacked(ARCHIVE)
+
+
+def examples() -> Path:
+    """Inputs that the simulator takes in its own way, a folder each with what it printed."""
+    return _unpacked(EXAMPLES)
 
 
 def cases(name: str) -> list[Case]:

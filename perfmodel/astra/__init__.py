@@ -1,5 +1,11 @@
 """ASTRA-sim's inputs and exact semantics, and what it leaves silent as a diagnosis.
 
+A run that ends there without a fault has the same cycles here. Where the simulator aborts after, or instead of, its
+results (nodes other than compute and communication in its statistics, an event at time 0, the double free at its
+exit), the run goes on here. Not predictable is PER_NODE_MEMORY_EXPANSION: after each transfer the simulator reads the
+request whose memory it has given back. Most runs go on as a plain queue, which is what is computed here; others stop
+there, depending on what the heap holds.
+
 simulate: cycles and exposed communication of every rank, as the simulator prints them
 load: the same inputs as (graph, system, models), to sweep, differentiate and explain
 read_config, read_flat: configuration files and traces as the simulator takes them
@@ -8,6 +14,7 @@ lower: a workload on a configuration, to run and re-cost at any design (`Lowered
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +23,7 @@ import pandas as pd
 
 from perfmodel.astra import event_run
 from perfmodel.astra.config import Config, read_config, warn_of_ignored
+from perfmodel.astra.customs import warn_of_sizes
 from perfmodel.astra.deadlock import diagnose, require_finished
 from perfmodel.astra.event_run import EventGraph, Run, along
 from perfmodel.astra.lower import Lowered, lower
@@ -110,10 +118,19 @@ def simulate(
     warn_of_ignored(config)
     warn_of_left_out(prefix, config.network.ranks)
     lowered = lower(read_flat(prefix, config.network.ranks, comm_group), config)
+    warn_of_sizes(lowered.flat, config)
     cost = lowered.costs()
     run = event_run.run(lowered, cost, record=True)
     require_finished(lowered, run)
-    run = along(lowered, run, cost)
+    if run.at_zero:
+        warnings.warn(
+            "an event at time 0, on which ASTRA-sim aborts (an assertion of its event queue): work that takes less "
+            "than 1 ns, or endpoint-delay 0, before anything else has happened",
+            UserWarning,
+            stacklevel=2,
+        )
+    if config.system.bus is None:  # whose graph may be 1 ns off
+        run = along(lowered, run, cost)
     return Result([int(end) for end in run.rank_end], exposed(lowered, cost, run), run, lowered)
 
 

@@ -87,7 +87,8 @@ class SystemConfig:
 
     Attributes:
         peak_flops: [FLOP/s]; memory_bandwidth: of the local memory [B/s]; 0 where the file has none.
-        endpoint_delay: [ns], scaled by ``--injection-scale`` where the file gives it; splits: ``preferred-dataset-splits``; active_chunks: per dimension.
+        endpoint_delay: [ns], scaled by ``--injection-scale`` where the file gives it.
+        splits: ``preferred-dataset-splits``; active_chunks: per dimension.
         algorithms: one tuple of `Algorithm`, a dimension each, by collective key; absent where not configured.
         custom: prefix of the Chakra traces that replace a collective's algorithm, by collective key.
         per_node: the same for single nodes, by node id.
@@ -192,9 +193,7 @@ def read_config(
     if queues < 1:
         raise SystemFileError(f"num-queues-per-dim is {queues}; expected 1 or more")
     config = Config(
-        read_system(
-            system, queues=queues, injection_scale=injection_scale, rendezvous=rendezvous
-        ),
+        read_system(system, queues=queues, injection_scale=injection_scale, rendezvous=rendezvous),
         read_network(network),
         read_memory(remote_memory),
         backend,
@@ -283,8 +282,12 @@ def _per_node(take: Taker) -> dict[int, str]:
     path = Path(take.text(key, ""))
     if key not in take.data:
         return {}
-    beside = Path(take.name).parent / path
-    data, name = read_mapping(path if path.is_file() else beside, load_yaml, key)
+    found = next((p for p in (path, Path(take.name).parent / path) if p.is_file()), None)
+    if found is None:
+        raise SystemFileError(
+            f"{take.name}: {key} {str(path)!r} is no file, relative to the working directory or to this file"
+        )
+    data, name = read_mapping(found, load_yaml, key)
     for node, prefix in data.items():
         if not isinstance(whole(node), int) or not isinstance(prefix, str):
             raise SystemFileError(

@@ -54,7 +54,7 @@ class Taker:
         value = int(value) if isinstance(value, bool) else value
         where = f"{self.name}: {key}"
         real(value, where, most=most)
-        return int(real(math.trunc(value), where, least=least, most=most))
+        return int(real(int(value or 0), where, least=least, most=most))
 
     def switch(self, key: str) -> bool:
         """On unless absent or the number 0."""

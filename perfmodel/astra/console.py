@@ -10,23 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from perfmodel.astra import state
+from perfmodel.astra.event_run import Run
 from perfmodel.astra.lower import Lowered
+from perfmodel.astra.memory_use import write_memory_use
 from perfmodel.astra.plans import BROADCAST
-from perfmodel.astra.simulate import Run
 from perfmodel.astra.statistics import Statistics
-from perfmodel.kinds import NodeType
+from perfmodel.astra.traces import trace_files
+from perfmodel.vocabulary import NodeType
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 RING = "system::topology::RingTopology"
-GIVES_UP = (
-    "warning! a callable is removed before call Only GPU and COMM types are supported for overlap extraction"
-)
+GIVES_UP = "warning! a callable is removed before call Only GPU and COMM types are supported for overlap extraction"
 LARGEST_LOG = 10 * 2**20
 """Size of a log file at which another one is begun [B]."""
 MOST_LOGS = 10
@@ -48,6 +49,25 @@ class Line(NamedTuple):
 def now() -> str:
     """The time as the lines show it."""
     return datetime.now().isoformat(sep=" ", timespec="milliseconds")
+
+
+def publish(
+    lowered: Lowered, run: Run, exposed: list[int], prefix: str | Path, folder: str | Path
+) -> list[str]:
+    """Write the files that the simulator writes, and return the lines that it prints.
+
+    Args:
+        prefix: of the traces. folder: for ``log.log`` and ``err.log``, made where it is not there.
+    """
+    peaks = {}
+    if lowered.config.system.track_memory:
+        peaks = write_memory_use(lowered, run, trace_files(prefix, lowered.flat.ranks), Path())
+    time = now()
+    found = list(lines(lowered, run, exposed, peaks))
+    for name, least in (("log.log", 0), ("err.log", LEVELS.index("error"))):
+        texts = (line.printed(time) for line in found if LEVELS.index(line.level) >= least)
+        write_log(Path(folder) / name, texts)
+    return [line.printed(time) for line in found if line.level != "debug"]
 
 
 def lines(
@@ -167,7 +187,13 @@ class _Journal:
         flat, found = self.lowered.flat, self.statistics.rooflines
         work = int(flat.tensor_size[row]), int(flat.num_ops[row])
         if work not in self.text:
-            columns = (found.intensity, found.attainable, found.seconds, found.compute, found.memory)
+            columns = (
+                found.intensity,
+                found.attainable,
+                found.seconds,
+                found.compute,
+                found.memory,
+            )
             values = [_number(column[row]) for column in columns]
             self.text[work] = (
                 "operation_intensity={}, perf={}, elapsed_time={} compute_utilization={} memory_utilization={} "
@@ -229,6 +255,6 @@ def write_log(path: Path, texts: Iterable[str]) -> None:
 def _rotate(path: Path) -> None:
     """Move log.log to log.1.log, that to log.2.log, and so on."""
     names = [path, *(path.with_name(f"{path.stem}.{k}.log") for k in range(1, MOST_LOGS + 1))]
-    for old, new in reversed(list(zip(names[:-1], names[1:], strict=True))):
+    for old, new in reversed(list(pairwise(names))):
         if old.is_file():
             old.replace(new)

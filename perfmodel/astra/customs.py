@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import takewhile
@@ -69,6 +70,24 @@ def custom_of(flat: Flat, rows: NDArray[np.int64], config: Config) -> tuple[list
     return prefixes, found
 
 
+def warn_of_sizes(flat: Flat, config: Config) -> None:
+    """Say that custom collectives move what their files say, whatever size the workload gives them."""
+    if config.system.replay or not (config.system.custom or config.system.per_node):
+        return
+    rows = np.flatnonzero(flat.type == NodeType.COMM_COLL)
+    prefixes, found = custom_of(flat, rows, config)
+    for k, prefix in enumerate(prefixes):
+        sizes = np.unique(flat.comm_size[rows[found == k]]).tolist()
+        if sizes:
+            shown = ", ".join(map(str, sizes[:3])) + (", ..." if len(sizes) > 3 else "")
+            warnings.warn(
+                f"custom collective {prefix!r}: its messages have the sizes in its files; comm_size of the "
+                f"workload's nodes ({shown} B) has no effect on them",
+                UserWarning,
+                stacklevel=3,
+            )
+
+
 def read_custom(config: Config, planner: Planner, members: Mapping[str, int]) -> Customs:
     """Read the traces of custom collectives.
 
@@ -102,9 +121,7 @@ def read_custom(config: Config, planner: Planner, members: Mapping[str, int]) ->
     ptr_in = np.concatenate([[0], np.cumsum(np.bincount(target, minlength=len(table)))])
     table[:, state.CUSTOM_BEFORE], table[:, state.CUSTOM_BEFORE_END] = ptr_in[:-1], ptr_in[1:]
     predecessor = source[np.lexsort((source, target))]
-    return Customs(
-        table, np.array(ptr, np.int64), np.array(buckets, np.int64), target, predecessor
-    )
+    return Customs(table, np.array(ptr, np.int64), np.array(buckets, np.int64), target, predecessor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -184,9 +201,7 @@ def _prerequisites(trace: chakra.RankTrace, path: Path) -> tuple[NDArray, NDArra
         control = trace.ctrl_dep[trace.ctrl_ptr[i] : trace.ctrl_ptr[i + 1]]
         for other in dict.fromkeys([*data.tolist(), *control.tolist()]):
             if other not in place:
-                raise TraceError(
-                    f"{path}: node {node} depends on node {other}, which is not there"
-                )
+                raise TraceError(f"{path}: node {node} depends on node {other}, which is not there")
             found.append(place[other])
         ptr.append(len(found))
     return np.array(ptr, np.int64), np.array(found, np.int64)

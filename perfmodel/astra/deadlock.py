@@ -106,28 +106,15 @@ class _Waits:
             return Wait(row, f"{node} {self._why_stuck(row)}", ())
         if self.flat.type[row] == NodeType.COMM_RECV:
             return self._receive(row, node)
-        if self.action[row] == state.MEMORY:
-            return self._memory_wait(row, node)
+        if self.flat.type[row] == NodeType.COMM_SEND:
+            return self._send(row, node)
         return self._collective_wait(row, node)
 
-    def _memory_wait(self, row: int, node: str) -> Wait:
-        """ASTRA-sim crashes on the end of a rank that left all others of its memory node waiting."""
-        per_node = self.lowered.config.memory.ranks_per_node
-        flat = self.flat
-        server = int(flat.rank[row]) // per_node
-        memory = (self.action == state.MEMORY) & (flat.rank // per_node == server)
-        rows = np.flatnonzero(memory & ~np.isnan(self.run.finish))
-        ends = self.run.finish[rows] == self.run.rank_end[flat.rank[rows]]
-        losers = rows[ends]
-        last = (
-            name_of(flat, int(losers[np.argmin(self.run.finish[losers])])) if len(losers) else "?"
-        )
+    def _send(self, row: int, node: str) -> Wait:
+        """With the rendezvous protocol a send waits for its receive."""
+        peer = int(self.flat.peer[row])
         return Wait(
-            row,
-            f"{node} waits for the remote memory of memory node {server}; ASTRA-sim crashes when {last}, the "
-            "last node of its rank, ends while all other ranks of the memory node wait (it reads memory that it "
-            "has freed); end that rank with another node",
-            (),
+            row, f"{node} waits for rank {peer} to ask for it with a receive (rendezvous)", (peer,)
         )
 
     def _why_stuck(self, row: int) -> str:

@@ -57,7 +57,8 @@ class Run:
         rank_end: f64 [R], nan for ranks that did not finish.
         ok: whether all ranks finished; else `waiting` has what a diagnosis needs.
         digest: of the order of all decisions; equal digests have equal event graphs.
-        count: events that the simulator handled. events: the event graph, where it was recorded.
+        count: events that the simulator handled; at_zero: whether one of them was at time 0.
+        events: the event graph, where it was recorded.
         journal: i64, what happened in which order, where it was recorded: 2n and 2n+1 for issue and end of node n (in
             the kernel's order), -1-r for the end of rank r; nodes that end as they are issued have no end.
     """
@@ -68,6 +69,7 @@ class Run:
     ok: bool
     digest: int
     count: int
+    at_zero: bool
     events: EventGraph | None
     journal: NDArray[np.int64]
     waiting: Memory | None
@@ -224,6 +226,7 @@ def run(lowered: Lowered, cost: NDArray[np.float64], *, record: bool = False) ->
         ok=ok,
         digest=int(words[state.DIGEST : state.DIGEST + 1].view(np.uint64)[0]),
         count=int(words[state.EVENTS]),
+        at_zero=bool(words[state.AT_ZERO]),
         events=_event_graph(lowered, memory) if record else None,
         journal=memory.view(state.JOURNAL, int(words[state.JOURNAL_SIZE])).ravel().copy(),
         waiting=None if ok else memory,

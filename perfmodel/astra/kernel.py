@@ -176,6 +176,8 @@ def _compile(digest: int):
             item = m[event + c.EVENT_ITEM]
             pop_event(m, f)
             m[c.EVENTS] += 1
+            if now == 0.0:
+                m[c.AT_ZERO] = 1
             if kind == c.BATCH:
                 run_batch(t, m, f, now, item)
             elif kind == c.ARRIVAL:

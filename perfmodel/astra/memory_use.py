@@ -11,6 +11,7 @@ Source: ASTRA-sim's LocalMemUsageTracker at 518bd51; GCC's std::sort.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +19,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from perfmodel import chakra
+from perfmodel.astra.event_run import Run
 from perfmodel.astra.hash_order import hash_of_text, walk
 from perfmodel.astra.lower import Lowered
 from perfmodel.astra.naming import name_of
-from perfmodel.astra.simulate import Run
 from perfmodel.errors import TraceError
+from perfmodel.trace import chakra
 
 LIFETIME, USE, HEATMAP = 1_000_000, 2_000_000, 3_000_000
 """Numbers of processes in the timeline, to which the rank is added."""
@@ -100,17 +101,17 @@ def _tensors(lowered: Lowered, run: Run, rows: np.ndarray, path: Path) -> Tensor
 
 
 def _pairs(node: Any, key: str, where: str) -> Iterator[tuple[str, int]]:
-    """Tensors and their sizes [B] in an attribute; those of size 0 do not count."""
+    """Tensors and their sizes [B], of which the whole digits count, in an attribute; those of size 0 do not count."""
     lists = [a.string_list.values for a in node.attr if a.name == key]
     if not lists:
         raise TraceError(f"{where} has no attribute {key}, which track-local-mem needs")
     values = list(lists[0])
-    sizes = values[1::2]
-    if len(values) % 2 or not all(size.isascii() and size.isdigit() for size in sizes):
+    sizes = [re.match(r"\s*\+?([0-9]{1,19})", size) for size in values[1::2]]
+    if len(values) % 2 or not all(sizes):
         raise TraceError(f"{where}: {key} is no list of tensors and sizes in turn")
     for tensor, size in zip(values[::2], sizes, strict=True):
-        if int(size):
-            yield tensor, int(size)
+        if size and int(size[1]):
+            yield tensor, int(size[1])
 
 
 def _walk(names: Any) -> list[str]:

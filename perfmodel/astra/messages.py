@@ -13,7 +13,6 @@ from perfmodel.astra.compiled import compiled
 from perfmodel.astra.record import add_vertex, mix, note_order
 from perfmodel.astra.timers import give_back, push_event, take
 
-
 RENDEZVOUS = 1 << 60
 """Flipped in the tags of the small messages with which receivers ask for others."""
 

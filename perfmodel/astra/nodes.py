@@ -19,6 +19,7 @@ from perfmodel.astra.record import (
 from perfmodel.astra.stations import begin_collective, enqueue, leave, start_waiting
 from perfmodel.astra.timers import give_back, set_timer
 
+
 @compiled
 def rank_at(m, number):
     """The record of a rank."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from perfmodel.astra import costs, event_run
 from perfmodel.astra.config import Config, read_config, warn_of_ignored
+from perfmodel.astra.customs import warn_of_sizes
 from perfmodel.astra.deadlock import diagnose
 from perfmodel.astra.lower import Flat, Lowered, lower
 from perfmodel.astra.traces import aliases, trace_files, warn_of_left_out
@@ -233,6 +234,8 @@ def load(
         named = {name for file in files for name in chakra.read(file).group_names}
         graph, problems = examine(files, groups=known | aliases(named, known), lenient=LENIENT)
     problems.check()
+    if config.system.custom or config.system.per_node:
+        warn_of_sizes(flat_of(graph), config)
     return (
         replace(graph, source=str(prefix)),
         system_of(config),

@@ -2,8 +2,8 @@
 
 A packet of a collective over all ranks is requested at one side of the outer bus and delivered at its other side; the
 side of the NPU moves each request over an inner bus of the same kind to and from its memory. A side sends one request
-at a time: o after the moment at which it may, or g after its last transmission. Sending takes G per byte, receiving L + o more.
-A packet that reduces is processed where it arrives, and may be sent back.
+at a time: o after the moment at which it may, or g after its last transmission. Sending takes G per byte, receiving
+L + o more. A packet that reduces is processed where it arrives, and may be sent back.
 
 Source: ASTRA-sim's MemBus, LogGP and MemMovRequest at 518bd51, with ``model-shared-bus``.
 """

@@ -34,13 +34,13 @@ BATCH, ARRIVAL, LINK_FREE, LATE_RECEIVE = range(4)
     BUS_PROCESSED,
 ) = range(8)
 
-# Who is told of a message; with the rendezvous protocol also a send that waits to be asked for, and a receive that asks.
+# Who is told of a message; with the rendezvous protocol also a send that waits, and a receive that asks.
 NOBODY, BY_NODE, BY_CHUNK, BY_CUSTOM, BY_SEND, BY_RECEIVE = range(6)
 
 # A packet on the shared bus: it goes to the NPU (else to the memory), and it is sent back.
 TO_NPU, SENT_BACK = 1, 2
 
-# Sides of a rank's two buses; states of a side; what a request of the outer bus does after it has crossed the inner one.
+# Sides of a rank's two buses; states of a side; what a request of the outer bus does after the inner one.
 NPU_SIDE, MEMORY_SIDE, INNER_NPU_SIDE, INNER_MEMORY_SIDE = range(4)
 SIDE_FREE, SIDE_SENDING, SIDE_RECEIVING = range(3)
 THEN_DELIVER, THEN_SEND, THEN_PROCESS = range(3)
@@ -219,7 +219,7 @@ CUSTOM_FIELDS = [
     CUSTOM_W,
 ) = range(12)
 
-# One message size: cost rows on a link, bytes, cost rows on the outer and the inner shared bus, and of processing there.
+# One message size: cost rows on a link, bytes, cost rows on the outer and the inner bus, and of processing there.
 (
     SIZE_HOLD,
     SIZE_ARRIVE,
@@ -275,8 +275,9 @@ DIM_EXTENT, DIM_STRIDE, DIM_RING, DIM_CLASS, DIM_W = range(5)
     JOURNAL_SIZE,
     SIDES,
     BUS_PER_BYTE,
+    AT_ZERO,
     HEADER_W,
-) = range(39)
+) = range(40)
 
 # Pools: head of the list of records given back, next unused record, end, words of a record, a spare record.
 POOL_FREE, POOL_NEXT, POOL_END, POOL_WIDTH, POOL_SPARE, POOL_W = range(6)

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.astra import state
+from perfmodel.astra.event_run import Run
 from perfmodel.astra.hash_order import walk
 from perfmodel.astra.lower import Lowered
-from perfmodel.astra.simulate import Run
-from perfmodel.kinds import NodeType
+from perfmodel.vocabulary import NodeType
 
 CPU, GPU, COMM, REMOTE, _, INVALID = range(6)
 LABELS = {
@@ -80,8 +79,7 @@ class Statistics:
         self.first = np.searchsorted(flat.rank[self.rows], np.arange(flat.ranks + 1))
 
     def of(self, rank: int) -> Iterator[str]:
-        """The lines of a rank, and at last an empty one where the simulator gives up: it wants compute and communication
-        only."""
+        """The lines of a rank; an empty one where the simulator gives up, as beside compute and communication."""
         rows = self.rows[self.first[rank] : self.first[rank + 1]]
         rows = rows[walk(self.lowered.flat.node_id[rows])]
         start, end = self.run.issue[rows], self.run.finish[rows]

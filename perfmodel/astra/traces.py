@@ -98,7 +98,9 @@ def warn_of_left_out(prefix: str | Path, ranks: int) -> None:
     files = (pattern.fullmatch(file.name) for file in folder.iterdir()) if folder.is_dir() else ()
     left = sorted(rank for rank in (int(m[1]) for m in files if m) if rank >= ranks)
     if left:
-        which = f"rank {left[0]}" if len(left) == 1 else f"{len(left)} ranks, {left[0]} to {left[-1]},"
+        which = (
+            f"rank {left[0]}" if len(left) == 1 else f"{len(left)} ranks, {left[0]} to {left[-1]},"
+        )
         warnings.warn(
             f"{prefix}.{left[0]}.et: the traces of {which} are left out: the network has {ranks} NPUs",
             UserWarning,

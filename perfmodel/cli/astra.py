@@ -7,28 +7,23 @@ import warnings
 import click
 
 from perfmodel.cli.output import Source, Timeline, json_text
-from perfmodel.errors import SystemFileError
+
+IGNORED = ("compute_scale", "comm_scale", "logging_configuration")
+"""Flags that are taken without effect; the binaries ignore the first two as well."""
 
 
-def _unmodelled(ctx, parameter, value):
-    """A flag that must keep its default."""
-    if value != parameter.default:
-        raise SystemFileError(
-            f"{parameter.opts[0]}={value}: is not modelled; leave it at {parameter.default}"
-        )
-    return value
+def _switch(ctx, parameter, value):
+    """True or false as the binaries take it."""
+    if value in ("true", "True", "t", "T", "1"):
+        return True
+    if value in ("false", "False", "f", "F", "0"):
+        return False
+    raise click.BadParameter(f"{value!r}; expected true or false", ctx, parameter)
 
 
-def _switched_off(ctx, parameter, value):
-    """A switch that must be off: false, f, no, n, off or 0 in any case."""
-    if value.strip().lower() not in ("false", "f", "no", "n", "off", "0"):
-        raise SystemFileError(
-            f"{parameter.opts[0]}={value}: is not modelled; leave it at {parameter.default}"
-        )
-    return value
-
-
-@click.command("astra-sim")
+@click.command(
+    "astra-sim", context_settings={"ignore_unknown_options": True, "allow_extra_args": True}
+)
 @click.option(
     "--workload-configuration",
     "prefix",
@@ -69,19 +64,36 @@ def _switched_off(ctx, parameter, value):
     show_default=True,
     help="Queues per network dimension.",
 )
-@click.option("--compute-scale", default=1.0, callback=_unmodelled, help="Only 1.")
-@click.option("--injection-scale", default=1.0, callback=_unmodelled, help="Only 1.")
-@click.option("--comm-scale", default=1.0, callback=_unmodelled, help="Only 1.")
+@click.option(
+    "--injection-scale",
+    default=1.0,
+    show_default=True,
+    help="Multiplies the endpoint-delay of the system file.",
+)
+@click.option("--compute-scale", type=float, help="Without effect, as in the binaries.")
+@click.option("--comm-scale", type=float, help="Without effect, as in the binaries.")
 @click.option(
     "--rendezvous-protocol",
+    "rendezvous",
     default="false",
     is_flag=False,
     flag_value="true",
-    callback=_switched_off,
-    help="Only false.",
+    callback=_switch,
+    help="Whether messages wait until their receivers ask for them.",
 )
-@click.option("--logging-folder", default=None, help="Taken and ignored: nothing is logged.")
-@click.option("--logging-configuration", default=None, help="Taken and ignored: nothing is logged.")
+@click.option(
+    "--logging-folder",
+    default="log",
+    show_default=True,
+    type=click.Path(),
+    help="Folder of log.log and err.log.",
+)
+@click.option("--logging-configuration", help="Taken and ignored: the log has its default form.")
+@click.option(
+    "--quiet",
+    is_flag=True,
+    help="Only the result lines, in the order of ranks, and no files.",
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for programs.")
 @click.option(
     "--timeline",
@@ -89,41 +101,42 @@ def _switched_off(ctx, parameter, value):
     type=Timeline(),
     help="Also write a Perfetto / Chrome timeline: FILE.json or FILE.json.gz.",
 )
+@click.pass_context
 def astra_sim(
-    prefix, system, network, memory, groups, backend, queues, as_json, timeline_file, **ignored
+    ctx,
+    prefix,
+    system,
+    network,
+    memory,
+    groups,
+    quiet,
+    as_json,
+    timeline_file,
+    logging_folder,
+    **flags,
 ) -> None:
     """Run ASTRA-sim's inputs to the cycle, with its own flags.
 
-    Prints its result lines, one per rank, in cycles of a nanosecond:
-    "sys[0] finished, N cycles, exposed communication M cycles."
+    Prints what the binaries print, line by line: results and statistics of the ranks as they end, in cycles of a
+    nanosecond. Writes log.log and err.log into the logging folder, and local_mem_trace.R.json with track-local-mem.
 
     A run that would hang or die silently there ends with a message that names ranks and nodes, and status 1. For
     sweeps, gradients and reasons over the same inputs see pm.astra.load in Python.
     """
     from perfmodel import astra
 
-    for name in ("logging_folder", "logging_configuration"):
-        if ignored[name]:
-            warnings.warn(
-                f"--{name.replace('_', '-')} has no effect: nothing is logged", stacklevel=1
-            )
-    result = astra.simulate(prefix, system, network, memory, groups, backend=backend, queues=queues)
+    ignored = [f"--{name.replace('_', '-')}" for name in IGNORED if flags.pop(name) is not None]
+    if ignored or ctx.args:
+        given = ", ".join([*ignored, *ctx.args])
+        warnings.warn(f"flags without effect in ASTRA-sim: {given}", stacklevel=1)
+    result = astra.simulate(prefix, system, network, memory, groups, **flags)
     if timeline_file:
         from perfmodel.prediction import predict
         from perfmodel.report.timeline_file import write_timeline
 
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "without effect in ASTRA-sim", UserWarning)
-            inputs = astra.load(
-                prefix,
-                system,
-                network,
-                memory,
-                groups,
-                backend=backend,
-                queues=queues,
-                truncate=True,
-            )
+            warnings.simplefilter("ignore", UserWarning)  # said by `simulate`
+            inputs = astra.load(prefix, system, network, memory, groups, truncate=True, **flags)
         write_timeline(predict(*inputs), timeline_file)
     if as_json:
         click.echo(
@@ -132,12 +145,18 @@ def astra_sim(
                     "max_cycles": max(result.cycles),
                     "cycles": result.cycles,
                     "exposed": result.exposed,
-                    "backend": backend,
+                    "backend": flags["backend"],
                 }
             )
         )
-        return
-    for rank, (cycles, exposed) in enumerate(zip(result.cycles, result.exposed)):
+    elif quiet:
+        for rank, (cycles, exposed) in enumerate(zip(result.cycles, result.exposed)):
+            click.echo(
+                f"sys[{rank}] finished, {cycles} cycles, exposed communication {exposed} cycles."
+            )
+    else:
+        from perfmodel.astra.console import publish
+
         click.echo(
-            f"sys[{rank}] finished, {cycles} cycles, exposed communication {exposed} cycles."
+            "\n".join(publish(result.lowered, result.run, result.exposed, prefix, logging_folder))
         )

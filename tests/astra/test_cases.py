@@ -1,6 +1,7 @@
 """ASTRA mode against runs of the simulator: every case, to the cycle."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import pytest
 from perfmodel import astra
 from perfmodel.astra import event_run
 from perfmodel.errors import DeadlockError
+from perfmodel.prediction import predict
 from tests import astra_reference as reference
 
+FOLDER = "load_prefix_is_also_a_folder"
 RUNS = reference.cases("cases.jsonl")
 MEMORY_RUNS = reference.cases("memory_cases.jsonl")
 FINISHED = [case for case in RUNS + MEMORY_RUNS if case["finished"]]
@@ -37,13 +40,74 @@ def test_cycles_exposed_time_and_recorded_order_agree(case):
     assert (path.finish == run.finish).all()
 
 
-@pytest.mark.parametrize("case", NEVER_ENDING, ids=reference.key)
+CRASHED = [case for case in NEVER_ENDING if case.get("remote_memory") == "per_node"]
+"""Runs in which the simulator read a request that it had given back."""
+
+
+@pytest.mark.parametrize("case", CRASHED, ids=reference.key)
+def test_runs_that_crashed_there_on_freed_memory_end_here(case):
+    lowered = reference.lowered(case)
+    assert event_run.run(lowered, lowered.costs()).ok
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in NEVER_ENDING if case not in CRASHED], ids=reference.key
+)
 def test_runs_that_never_end_there_end_in_a_diagnosis_here(case):
     lowered = reference.lowered(case)
     run = event_run.run(lowered, lowered.costs())
     assert not run.ok
     with pytest.raises(DeadlockError, match=r"rank \d+: node \d+ .* waits for"):
         astra.deadlock.require_finished(lowered, run)
+
+
+EXAMPLES = sorted(path.name for path in reference.examples().iterdir())
+
+
+@pytest.mark.filterwarnings(
+    "ignore:without effect|.*custom collective|.*is cut to|.*switches it on"
+)
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if name != FOLDER])
+def test_inputs_that_were_refused_or_taken_otherwise_run_as_there(name, monkeypatch):
+    place = reference.examples() / name
+    expected = json.loads((place / "expected.json").read_text())
+    monkeypatch.chdir(place)
+    inputs = (
+        expected["prefix"],
+        "system.json",
+        "network.yml",
+        "mem.json" if expected["memory"] else None,
+        "groups.json" if expected["groups"] else None,
+        expected["backend"],
+    )
+    more = {
+        "queues": expected["queues"],
+        "injection_scale": 2.0 if "--injection-scale=2" in expected["flags"] else 1.0,
+        "rendezvous": "--rendezvous-protocol=true" in expected["flags"],
+    }
+    result = astra.simulate(*inputs, **more)
+    assert (result.cycles, result.exposed) == (expected["cycles"], expected["exposed"])
+    loaded = astra.load(*inputs, truncate=True, **more)
+    assert predict(*loaded).makespan == pytest.approx(max(expected["cycles"]) / 1e9, rel=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:without effect")
+def test_a_prefix_that_is_also_a_folder_loads(monkeypatch):
+    monkeypatch.chdir(reference.examples() / FOLDER)
+    place = reference.folder()
+    files = (place / "system" / "ring_s4_a1.json", place / "network" / "ring8.yml")
+    assert predict(*astra.load("all_reduce", *files, truncate=True)).makespan == 64_440e-9
+    assert set(astra.simulate("all_reduce", *files).cycles) == {64_440}
+
+
+@pytest.mark.filterwarnings("ignore:.*custom collective")
+def test_a_stray_file_of_a_custom_collective_is_not_read(monkeypatch):
+    place = reference.SHARED.parent / "cases" / "astra" / "custom_stray_file"
+    if not place.is_dir():
+        pytest.skip(f"there is no {place}")
+    monkeypatch.chdir(place)
+    result = astra.simulate("all_reduce", "system.json", "network.yml")
+    assert result.cycles == json.loads(Path("expected.json").read_text())["cycles"]
 
 
 @pytest.mark.parametrize(

@@ -76,22 +76,24 @@ def test_unknown_algorithms_are_named(text):
     ("key", "value", "why"),
     [
         ("preferred-dataset-splits", 0, "expected a number, at least 1"),
-        ("preferred-dataset-splits", 1.5, "expected a whole number"),
+        ("preferred-dataset-splits", 0.5, "expected a number, at least 1"),
         ("preferred-dataset-splits", None, "is None"),
         ("endpoint-delay", -1, "expected a number, at least 0"),
         ("endpoint-delay", "10", "is '10'; expected a number"),
-        ("endpoint-delay", 10**30, "at most 9.0072e+15"),
+        ("endpoint-delay", 10**30, "at most 2.14748e+09"),
         ("endpoint-delay", 10**400, "expected a number"),
         ("active-chunks-per-dimension", 0, "at least 1"),
         ("scheduling-policy", "SJF", "expected one of"),
         ("collective-optimization", "best", "expected one of"),
         ("peak-perf", float("nan"), "expected a number"),
         ("local-mem-bw", -3, "at least 0"),
-        ("model-shared-bus", 1, "the LogGP bus is not modelled"),
+        ("local-mem-bw", True, "expected a number"),
+        ("model-shared-bus", "on", "expected a number"),
+        ("local-mem-trace-filename", 3, "expected a text"),
         ("all-reduce-implementation", "ring", "expected a list of texts"),
         ("all-reduce-implementation", [], "expected a list of texts"),
         ("all-reduce-implementation-custom", ["a", "b"], "expected one prefix"),
-        ("per-node-custom-implementation", "x.yml", "is not modelled"),
+        ("per-node-custom-implementation", "x.yml", "'x.yml' is no file"),
     ],
 )
 def test_a_wrong_value_in_the_system_file_names_file_key_and_remedy(tmp_path, key, value, why):
@@ -154,7 +156,6 @@ def test_a_key_given_twice_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        ({}, "memory-type is None"),
         ({"memory-type": "DISK"}, "expected one of"),
         ({"memory-type": "MEMORY_POOL"}, "below 1 B/ns"),
         ({"memory-type": "MEMORY_POOL", "remote-mem-bw": 0.7}, "below 1 B/ns"),
@@ -210,6 +211,57 @@ def test_memory_nodes_have_to_cover_all_ranks():
     }
     with pytest.raises(SystemFileError, match="cover 2 ranks, the network has 4"):
         read_config(SYSTEM, NETWORK, memory)
+
+
+@pytest.mark.parametrize("value", [False, None, "0", [], {}])
+def test_a_switch_is_on_unless_it_is_the_number_0_and_that_is_said(value):
+    config = read_config({**SYSTEM, "roofline-enabled": value, "replay-only": 0.0}, NETWORK)
+    assert (config.system.roofline, config.system.replay) == (True, False)
+    with pytest.warns(UserWarning, match="roofline-enabled is .*, which switches it on"):
+        warn_of_ignored(config)
+
+
+def test_whole_numbers_are_cut_and_the_endpoint_delay_is_scaled():
+    system = read_system(
+        {**SYSTEM, "endpoint-delay": 5.9, "active-chunks-per-dimension": True}, injection_scale=1.7
+    )
+    assert (system.endpoint_delay, system.active_chunks) == (8, 1)  # trunc(5 * 1.7)
+    assert system.notes == ("<system configuration>: endpoint-delay is 5.9, which is cut to 5",)
+    assert (
+        read_system(SYSTEM, injection_scale=3.0).endpoint_delay == 10
+    )  # the default is not scaled
+
+
+def test_the_bus_is_kept_in_single_precision_and_whole_nanoseconds():
+    figures = {"model-shared-bus": 1, "L": 5.9, "o": 3, "g": 2, "G": 0.01}
+    bus = read_system({**SYSTEM, **figures}).bus
+    assert (bus.latency, bus.overhead, bus.gap, bus.reduction_delay) == (5, 3, 2, 1)
+    assert bus.gap_per_byte == 0.009999999776482582
+    off = read_system({**SYSTEM, **figures, "model-shared-bus": 2})
+    assert off.bus is None
+    assert len(off.ignored) == 4
+
+
+def test_implementations_by_node_come_from_a_yaml_file(tmp_path):
+    (tmp_path / "nodes.yml").write_text('1: alg/a\n"7": alg/b\n')
+    path = tmp_path / "system.json"
+    path.write_text(json.dumps({**SYSTEM, "per-node-custom-implementation": "nodes.yml"}))
+    assert read_system(path).per_node == {1: "alg/a", 7: "alg/b"}
+    (tmp_path / "nodes.yml").write_text("x: alg/a\n")
+    with pytest.raises(SystemFileError, match=r"nodes\.yml: 'x': 'alg/a'; expected a node id"):
+        read_system(path)
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(SYSTEM).encode())
+    assert read_system(path).splits == 4
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(NETWORK).encode())
+    assert read_network(path).ranks == 4
+
+
+def test_remote_memory_without_a_type_is_none():
+    assert read_memory({"remote-mem-latency": 100}).type == "NO_MEMORY_EXPANSION"
 
 
 def test_keys_without_effect_are_named_once():

@@ -79,8 +79,10 @@ def test_a_network_of_a_billion_ranks_fails_at_the_first_missing_file(tmp_path):
 
 def test_load_takes_the_files_of_the_first_ranks_as_simulate_does(tmp_path):
     prefix = write(tmp_path, *[[reduce(1)]] * 4)
-    cycles = astra.simulate(prefix, SYSTEM, network(("Ring", 2))).cycles
-    inputs = astra.load(prefix, SYSTEM, network(("Ring", 2)), truncate=True)
+    with pytest.warns(UserWarning, match=r"t\.2\.et: the traces of 2 ranks, 2 to 3, are left out"):
+        cycles = astra.simulate(prefix, SYSTEM, network(("Ring", 2))).cycles
+    with pytest.warns(UserWarning, match=r"t\.2\.et: the traces of 2 ranks, 2 to 3, are left out"):
+        inputs = astra.load(prefix, SYSTEM, network(("Ring", 2)), truncate=True)
     assert inputs[0].source == str(prefix)
     assert predict(*inputs).makespan == pytest.approx(max(cycles) / 1e9)
     with pytest.raises(TraceError, match=r"t\.4\.et: no such file; ranks 0 to 7 need one each"):
@@ -121,6 +123,54 @@ def test_a_group_file_named_empty_is_none_and_group_0_is_everyone(tmp_path):
     flat = astra.read_flat(prefix, 2, "empty")
     assert flat.groups == ((0, 1),)
     assert flat.group.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("name", ["01", " 1", "+1", "1a"])
+def test_a_group_is_known_by_the_number_that_its_name_begins_with(tmp_path, name):
+    prefix = write(tmp_path, [reduce(1, pg_name=name)], [reduce(1, pg_name="1")])
+    assert astra.read_flat(prefix, 2, _file(tmp_path, '{"1": [1, 0]}')).group.tolist() == [1, 1]
+
+
+def test_load_knows_a_group_by_its_number_too(tmp_path):
+    prefix = write(tmp_path, *[[reduce(1, pg_name="01")]] * 2, [reduce(1, pg_name="")])
+    groups = _file(tmp_path, '{"1": [1, 0]}')
+    inputs = astra.load(prefix, SYSTEM, network(("Ring", 3)), comm_group=groups)
+    assert (0, 1) in {tuple(sorted(group)) for group in inputs[0].groups}
+
+
+def test_a_prefix_that_is_also_a_folder_loads(tmp_path):
+    prefix = write(tmp_path, *[[reduce(1)]] * 2)
+    prefix.mkdir()
+    inputs = astra.load(prefix, SYSTEM, network(("Ring", 2)), truncate=True)
+    cycles = astra.simulate(prefix, SYSTEM, network(("Ring", 2))).cycles
+    assert predict(*inputs).makespan == pytest.approx(max(cycles) / 1e9)
+
+
+def test_files_of_a_custom_collective_beyond_its_members_are_not_read(tmp_path):
+    ring = custom_ring(tmp_path, 2, 100)
+    (tmp_path / "mine.2.et").write_bytes(b"")
+    system = {**SYSTEM, "all-reduce-implementation-custom": [str(ring)]}
+    prefix = write(tmp_path, *[[reduce(1)]] * 2)
+    with pytest.warns(UserWarning, match=r"mine': its messages have .* \(4096 B\) has no effect"):
+        astra.simulate(prefix, system, network(("Ring", 2)))
+
+
+def test_single_nodes_may_run_a_custom_collective_of_their_own(tmp_path):
+    custom_ring(tmp_path, 2, 10_000)
+    (tmp_path / "nodes.yml").write_text(f"2: {tmp_path / 'mine'}\n")
+    system = {**SYSTEM, "per-node-custom-implementation": str(tmp_path / "nodes.yml")}
+    prefix = write(tmp_path, *[[reduce(1), reduce(2, (1,))]] * 2)
+    config = astra.read_config(system, network(("Ring", 2)))
+    lowered = astra.lower(astra.read_flat(prefix, 2), config)
+    run = event_run.run(lowered, lowered.costs())
+    assert (run.finish - run.issue)[1::2].tolist() == [
+        int(500 + 10_000 / (50 * 2**30 / 1e9)) + 1
+    ] * 2
+    groups = _file(tmp_path, '{"1": [0, 1]}')
+    nodes = [reduce(1, pg_name="1"), reduce(2, (1,), pg_name="1")]
+    flat = astra.read_flat(write(tmp_path, nodes, nodes), 2, groups)
+    with pytest.raises(SystemFileError, match=r"node 1 .* and rank 0, node 2 .* different impl"):
+        astra.lower(flat, config)
 
 
 def test_a_group_file_that_is_none_is_an_error(tmp_path):
@@ -291,7 +341,8 @@ def test_a_custom_prefix_may_stand_relative_to_the_system_file(tmp_path, monkeyp
 def flags(tmp_path):
     """Arguments of `perfmodel astra-sim` for a small run."""
     prefix = write(tmp_path, *[[reduce(1)]] * 2)
-    for name, data in (("system", SYSTEM), ("network", network(("Ring", 2)))):
+    system = {**SYSTEM, "endpoint-delay": 10}
+    for name, data in (("system", system), ("network", network(("Ring", 2)))):
         (tmp_path / name).write_text(json.dumps(data))
     return [
         "astra-sim",
@@ -302,34 +353,41 @@ def flags(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "off",
+    "flag",
     [
-        "--compute-scale=1",
-        "--comm-scale=1.0",
-        *(f"--rendezvous-protocol={text}" for text in ("false", "False", "0")),
+        "--injection-scale=1.0",
+        *(f"--rendezvous-protocol={text}" for text in ("false", "f", "0")),
     ],
 )
-def test_flags_at_their_defaults_are_taken(flags, capsys, off):
-    assert status_of([*flags, off]) == 0
+def test_flags_at_their_defaults_are_taken(flags, capsys, flag):
+    assert status_of([*flags, "--quiet", flag]) == 0
     assert capsys.readouterr().out.startswith("sys[0] finished, ")
 
 
-@pytest.mark.parametrize(
-    "on",
-    [
-        "--compute-scale=2",
-        *(f"--rendezvous-protocol{text}" for text in ("", "=true", "=1")),
-    ],
-)
-def test_flags_that_ask_for_what_is_not_modelled_are_refused(flags, capsys, on):
-    assert status_of([*flags, on]) != 0
-    error = capsys.readouterr().err
-    assert f"{on.split('=')[0]}=" in error
-    assert "is not modelled; leave it at " in error
+def test_flags_without_effect_are_named_in_one_line(flags, capsys):
+    given = ["--compute-scale=2", "--comm-scale=0.5", "--colour=red"]
+    assert status_of([*flags, "--quiet", *given]) == 0
+    said = capsys.readouterr()
+    assert said.out.startswith("sys[0] finished, ")
+    assert "without effect in ASTRA-sim: --compute-scale, --comm-scale, --colour=red\n" in said.err
+
+
+def test_a_flag_that_is_no_boolean_is_refused(flags, capsys):
+    assert status_of([*flags, "--rendezvous-protocol=maybe"]) == 2
+    assert "expected true or false" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--injection-scale=2", "--rendezvous-protocol"])
+def test_flags_reach_the_simulation(flags, capsys, flag):
+    assert status_of([*flags, "--quiet"]) == 0
+    plain = capsys.readouterr().out
+    assert status_of([*flags, "--quiet", flag]) == 0
+    assert capsys.readouterr().out != plain
 
 
 def test_ignored_keys_are_named_once_with_a_timeline_too(flags, capsys, tmp_path):
     (tmp_path / "system").write_text(json.dumps({**SYSTEM, "boost-mode": 0}))
+    flags = [*flags, "--quiet"]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert status_of([*flags, f"--timeline={tmp_path / 'run.json'}"]) == 0
