@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from perfmodel.errors import TraceError
+from perfmodel.errors import TraceError, one_line
 
 SHOWN_IDS = 5
 SHOWN_PROBLEMS = 20
@@ -30,7 +30,8 @@ class Finding:
             plural = "nodes" if len(self.nodes) > 1 else "node"
             where += f" {plural} {shown}" + (f" and {more} more" if more > 0 else "")
         text = f"{self.level}: {where.strip()}{': ' if where else ''}{self.message}"
-        return text + (f". {self.remedy}" if self.remedy else "")
+        text += f". {self.remedy}" if self.remedy else ""
+        return "\n".join(map(one_line, text.split("\n")))
 
 
 def texts(problems: Iterable[Finding]) -> list[str]:
@@ -88,4 +89,4 @@ class Findings:
             if len(found) > SHOWN_PROBLEMS:
                 lines.append(f"  and {len(found) - SHOWN_PROBLEMS} more")
             count = f"{len(errors)} problem{'s' if len(errors) > 1 else ''}"
-            raise TraceError("\n".join([f"{self.source}: {count}", *lines]))
+            raise TraceError(f"{self.source}: {count}", *"\n".join(lines).split("\n"))

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+from perfmodel import units
 from perfmodel.errors import InputError
 from perfmodel.pytree import children, word
 
@@ -37,20 +38,47 @@ def parameter_units(system: Any, models: Any = None) -> dict[str, str]:
 
 
 def with_parameters(system: S, models: M, values: Mapping[str, Any]) -> tuple[S, M]:
-    """Copies of system and models with the parameters named set to `values` (tracers, too).
+    """Copies of system and models with the parameters named set to `values`: numbers [SI] (tracers, too), or
+    texts with a unit ("400 GB/s").
 
     Raises:
-        InputError: a path that neither has; the message offers the nearest.
+        InputError: a path that neither has; the message offers the nearest. A value that is no number.
     """
     own, own_structure = _flatten(system)
     theirs, their_structure = _flatten(models)
     for path, value in values.items():
         check_path(path, {**own, **theirs})
+        if isinstance(value, str):
+            value = in_si(value, _unit(system if path in own else models, path), path)
+        elif value is None or isinstance(value, bytes | Mapping):
+            raise InputError(f"parameter {path}: got {value!r:.60}, expected a number [SI]")
         (own if path in own else theirs)[path] = value
     return (
         jax.tree.unflatten(own_structure, list(own.values())),
         jax.tree.unflatten(their_structure, list(theirs.values())),
     )
+
+
+def in_si(value: Any, unit: str, where: str) -> float:
+    """A parameter's value in SI, from a number, or from a text: a plain number or one with a unit that fits.
+
+    Raises:
+        InputError: neither, or a number that no parameter has (negative, infinite; a rate of 0).
+
+    >>> in_si("1 PFLOP/s", "FLOP/s", "npu.peak_flops"), in_si(3, "s", "network.0.latency")
+    (1000000000000000.0, 3.0)
+    """
+    rate = unit.endswith("/s")
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        if not isinstance(value, str):
+            raise InputError(f"{where}: got {value!r:.60}, expected a number [{unit}]") from None
+        return units.parse(value, unit, where=where, zero=not rate)
+    if isinstance(value, bool) or not np.isfinite(number) or number < 0 or (rate and not number):
+        expected = "more than 0" if rate else "0 or more"
+        raise InputError(f"{where}: got {value!r:.60}, expected a finite number, {expected}")
+    return number
 
 
 def check_values(system: Any, models: Any = None) -> None:

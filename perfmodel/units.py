@@ -105,6 +105,25 @@ def parse(text: object, unit: str, *, where: str = "figure", zero: bool = False)
     return value
 
 
+def parse_any(text: str, *, where: str = "figure") -> tuple[float, str]:
+    """A figure with its unit, in SI, and that SI unit, where the unit's spelling alone says what is measured.
+
+    Raises:
+        SystemFileError: as `parse`; a unit that nothing or several things are measured in.
+
+    >>> parse_any("1 PFLOP/s"), parse_any("2 us")
+    ((1000000000000000.0, 'FLOP/s'), (2e-06, 's'))
+    """
+    match = _QUANTITY.fullmatch(text)
+    spelling = match[2] if match else ""
+    found = [unit for unit, table in _TABLE.items() if spelling and spelling in table]
+    if len(found) != 1:
+        raise SystemFileError(
+            f"{where}: got {text!r}; expected a number with a unit, such as 1 PFLOP/s, 400 GB/s, 2 us"
+        )
+    return parse(text, found[0], where=where, zero=True), found[0]
+
+
 def format(value: float, unit: str) -> str:
     """A value in SI for people: three digits and a fitting prefix.
 

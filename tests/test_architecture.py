@@ -16,7 +16,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "perfmodel"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "vocabulary"),
+    ("errors", "vocabulary", "compiled_code"),
     ("units", "files", "findings", "pytree"),
     ("parameter_paths",),
     ("trace", "machine"),

@@ -1,34 +1,41 @@
 """Sweeps over the workers of a Dask cluster.
 
-Workers get the graph once and compile it themselves; each part is one task that may be repeated anywhere, and the
-process that asked writes the files: a lost worker costs time, never a point.
+Workers get the graph once and compile it themselves. A task is a run of parts that may be repeated anywhere. Workers
+write the parts where they see the sweep's folder, and the process that asked only counts; elsewhere they send the rows
+back. A lost worker costs time, never a point; where all that held the graph are lost, it is sent out again.
+
+Dask sends functions as code: whoever can reach the scheduler can run anything as its user, and the asker runs what
+comes back. The scheduler has to be trusted, as have all that can reach it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
-from uuid import uuid4
-from weakref import WeakKeyDictionary
 
 import pandas as pd
 
-from perfmodel.analysis.design_parts import evaluate_part
+from perfmodel.analysis.design_parts import SweepWork, evaluate_part
+from perfmodel.analysis.sweep_store import Store
 from perfmodel.errors import InputError
 
 RETRIES = 10
-"""How often a part is tried again after its worker was lost."""
+"""How often a task is tried again after its worker was lost, and the graph is sent out again."""
+
+TASKS = 16
+"""Tasks per worker, so that the last ones end at about the same time."""
+
+PATIENCE = 60
+"""Seconds to wait for a worker where there is none."""
 
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a scheduler."""
 
 _EVALUATORS: dict[str, dict] = {}
 """On a worker: the evaluators of the latest token."""
-
-_NAMES: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
-"""Of the graphs that were sent out. Addresses would be used again."""
 
 
 def connect(address: str) -> Any:
@@ -47,59 +54,137 @@ def connect(address: str) -> Any:
         raise InputError(f"scheduler {address}: no answer ({error}); is it running?") from None
 
 
-def _token(graphs: Mapping[str, Any], system: Any, models: Any) -> str:
-    """A name for what workers compile: equal for the same graphs with equal hardware and models, and else never."""
-    import cloudpickle  # comes with Dask
-
-    names = {text: _NAMES.setdefault(graph, uuid4().hex) for text, graph in graphs.items()}
-    return hashlib.sha256(cloudpickle.dumps((names, system, models))).hexdigest()
-
-
-def _packed(result: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """What the points did not say, texts as numbers: a third of the bytes to send."""
-    fresh = result.drop(columns=list(rows.columns))
-    return fresh.astype(dict.fromkeys(fresh.select_dtypes(exclude="number"), "category"))
-
-
-def _unpacked(fresh: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a result again."""
-    texts = {c: fresh[c].cat for c in fresh.select_dtypes("category")}
-    plain = {c: text.categories.take(text.codes.astype(int)) for c, text in texts.items()}
-    return pd.concat([rows, fresh.assign(**plain)], axis=1)
-
-
-def _part(token: str, payload: tuple, rows: pd.DataFrame, options: Any) -> pd.DataFrame:
-    """One part, on a worker; its compiled graphs stay there for the next."""
-    if token not in _EVALUATORS:
-        _EVALUATORS.clear()
-        _EVALUATORS[token] = {}
-    graphs, system, models = payload
-    return _packed(evaluate_part(_EVALUATORS[token], graphs, system, models, rows, options), rows)
-
-
 def results(
-    client: Any, graphs, system, models, parts: list[pd.DataFrame], todo: list[int], options
-) -> Iterator[tuple[int, pd.DataFrame]]:
-    """(number, result) of the parts to do, in the order in which they arrive.
+    client: Any,
+    work: SweepWork,
+    parts: list[pd.DataFrame],
+    todo: list[int],
+    store: Store | None,
+) -> Iterator[tuple[int, pd.DataFrame | None]]:
+    """(number, rows) of the parts to do, in the order in which they arrive; None for rows that a worker wrote.
 
     Args:
         client: a `distributed.Client`.
+        work: what goes to every worker once.
         parts: all parts; todo: the numbers of those to evaluate.
-    """
-    from distributed import as_completed
+        store: the sweep's folder, if it has one.
 
-    token = _token(graphs, system, models)
-    payload = client.scatter((graphs, system, models), broadcast=True, hash=False)
-    threads = max(1, min(n for n in client.nthreads().values()))
-    options = replace(options, threads=threads)
-    futures = {
-        client.submit(
-            _part, token, payload, parts[k], options, pure=False, retries=RETRIES, priority=-k
-        ): k
-        for k in todo
-    }
-    waiting = as_completed(list(futures), with_results=False)
-    for future in waiting:
-        k = futures.pop(future)
-        yield k, _unpacked(future.result(), parts[k])
-        future.release()
+    Raises:
+        InputError: the scheduler or all workers are gone; it says how many parts are there.
+    """
+    left = dict.fromkeys(todo)
+    for _ in range(RETRIES):
+        try:
+            for k, result in _round(client, work, parts, list(left), store):
+                if result is not None and store is not None:
+                    store.write(k, result)
+                del left[k]
+                yield k, result
+            return
+        except _Lost as lost:
+            there = f"{len(parts) - len(left)} of {len(parts)} parts are there"
+            if client.status != "running" or not _wait_for_workers(client):
+                raise InputError(_stopped(str(lost), there, store)) from None
+    raise InputError(_stopped(f"workers were lost {RETRIES} times", there, store))
+
+
+class _Lost(Exception):
+    """What is asked for will not come: workers, data or the scheduler are gone."""
+
+
+def _stopped(why: str, there: str, store: Store | None) -> str:
+    kept = f" in {store.folder}" if store else ", and are lost without a folder (output)"
+    again = "run it again, it goes on there" if store else "run it again, with a folder"
+    return f"the cluster stopped answering ({why}): {there}{kept}; {again}"
+
+
+def _round(
+    client: Any,
+    work: SweepWork,
+    parts: list[pd.DataFrame],
+    todo: list[int],
+    store: Store | None,
+) -> Iterator[tuple[int, pd.DataFrame | None]]:
+    """One attempt: the work is sent to all workers, and the parts that are left are asked for."""
+    from distributed import CancelledError, KilledWorker, as_completed
+    from distributed.comm import CommClosedError
+
+    gone = (CancelledError, KilledWorker, CommClosedError, TimeoutError, OSError)
+    try:
+        if not _wait_for_workers(client):
+            raise _Lost(f"no worker for {PATIENCE} s")
+        counts = list(client.nthreads().values())
+        work = replace(work, options=replace(work.options, threads=max(1, min(counts))))
+        token = _token(work)
+        payload = client.scatter((work, store), broadcast=True, hash=False)
+        size = max(1, -(-len(todo) // (TASKS * len(counts))))
+        futures = {}
+        for at in range(0, len(todo), size):
+            mine = {k: parts[k] for k in todo[at : at + size]}
+            future = client.submit(
+                _parts, token, payload, mine, pure=False, retries=RETRIES, priority=-at
+            )
+            futures[future] = mine
+        waiting = as_completed(list(futures), with_results=False)
+        for future in waiting:
+            mine = futures.pop(future)
+            answers = future.result()
+            for (k, points), answer in zip(mine.items(), answers):
+                yield k, None if answer is None else _unpacked(answer, points)
+            future.release()
+    except gone as error:
+        raise _Lost(f"{type(error).__name__}: {error}") from None
+
+
+def _token(work: SweepWork) -> str:
+    """A name for what workers compile: equal for equal graphs with equal hardware and models, and else never."""
+    import cloudpickle  # comes with Dask
+
+    digests = {name: graph.digest for name, graph in work.graphs.items()}
+    return hashlib.sha256(cloudpickle.dumps((digests, work.system, work.models))).hexdigest()
+
+
+def _wait_for_workers(client: Any) -> bool:
+    """Whether there is a worker, soon."""
+    until = time.monotonic() + PATIENCE
+    try:
+        while not client.nthreads():
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.2)
+    except (OSError, TimeoutError, RuntimeError):
+        return False
+    return True
+
+
+def _parts(
+    token: str, payload: tuple[SweepWork, Store | None], parts: dict[int, pd.DataFrame]
+) -> list[pd.DataFrame | None]:
+    """Some parts, on a worker, which keeps its compiled graphs for the next; None for what it wrote itself."""
+    work, store = payload
+    if token not in _EVALUATORS:
+        _EVALUATORS.clear()
+        _EVALUATORS[token] = {}
+    writes = store is not None and store.is_here()
+    answers: list[pd.DataFrame | None] = []
+    for k, points in parts.items():
+        result = evaluate_part(_EVALUATORS[token], work, points)
+        if store is not None and writes:
+            store.write(k, result)
+            answers.append(None)
+        else:
+            answers.append(_packed(result, points))
+    return answers
+
+
+def _packed(result: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
+    """What the points did not say, texts as numbers: a third of the bytes to send."""
+    fresh = result.drop(columns=list(points.columns))
+    return fresh.astype(dict.fromkeys(fresh.select_dtypes(exclude="number"), "category"))
+
+
+def _unpacked(fresh: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a result again."""
+    texts = {c: fresh[c].cat for c in fresh.select_dtypes("category")}
+    plain = {c: text.categories.take(text.codes.astype(int)) for c, text in texts.items()}
+    return pd.concat([points, fresh.assign(**plain)], axis=1)

@@ -7,7 +7,7 @@ of one choice only, and is one unit of work wherever it is evaluated.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -19,9 +19,19 @@ from perfmodel.compiled import compile
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System, hardware
 from perfmodel.models.cost_power_area import models_for
-from perfmodel.parameter_paths import check_path, parameter_units, parameters
+from perfmodel.parameter_paths import check_path, in_si, parameter_units, parameters
 from perfmodel.pytree import children
 from perfmodel.workload.graph import Graph
+
+
+@dataclass(frozen=True)
+class SweepWork:
+    """What every part of a sweep is evaluated with: the workloads by name, the reference design, the options."""
+
+    graphs: Mapping[str, Graph]
+    system: System
+    models: Any
+    options: EvaluationOptions
 
 
 def check(
@@ -58,6 +68,30 @@ def check(
                     raise InputError(
                         f"points: {column} is 0 in row {part.index[zero[0]]}; a rate must be positive"
                     )
+
+
+def in_si_units(
+    graphs: Mapping[str, Graph], system: System, models: Any, table: pd.DataFrame
+) -> pd.DataFrame:
+    """The table with texts that name a number and its unit in SI."""
+    texts = [
+        column
+        for column in table.columns
+        if column not in choices(table, models) and not pd.api.types.is_numeric_dtype(table[column])
+    ]
+    if not texts:
+        return table
+    found: dict[str, list[pd.Series]] = {column: [] for column in texts}
+    for names, part in _by_choice(table, models):
+        here, with_choice = apply_choices(system, models, names)
+        here = here.resized(graphs[str(names.get("trace", ""))].ranks)
+        known = parameter_units(here, with_choice)
+        for column in texts:
+            check_path(column, known)
+            where = f"points: {column}"
+            values = [in_si(value, known[column], where) for value in part[column]]
+            found[column].append(pd.Series(values, part.index))
+    return table.assign(**{column: pd.concat(parts) for column, parts in found.items()})
 
 
 def choices(table: pd.DataFrame, models: Any) -> list[str]:
@@ -112,24 +146,19 @@ def split(table: pd.DataFrame, models: Any, part: int) -> Iterator[pd.DataFrame]
 
 
 def evaluate_part(
-    compiled: dict,
-    graphs: Mapping[str, Graph],
-    system: System,
-    models: Any,
-    rows: pd.DataFrame,
-    options: EvaluationOptions,
+    compiled: dict[tuple, Evaluator], work: SweepWork, rows: pd.DataFrame
 ) -> pd.DataFrame:
     """One part; `compiled` keeps the evaluators of earlier parts."""
-    names = choices(rows, models)
-    values = {n: rows[n].iloc[0] for n in names}
-    key = tuple(values.items())
+    names = choices(rows, work.models)
+    chosen = {n: rows[n].iloc[0] for n in names}
+    key = tuple(chosen.items())
     if key not in compiled:
-        here, chosen = apply_choices(system, models, values)
-        graph = graphs[str(values.get("trace", ""))]
-        compiled[key] = Evaluator(compile(graph, here, chosen))
+        system, models = apply_choices(work.system, work.models, chosen)
+        graph = work.graphs[str(chosen.get("trace", ""))]
+        compiled[key] = Evaluator(compile(graph, system, models))
     columns = [c for c in rows.columns if c not in names]
     values = rows[columns].to_numpy(float).T.reshape(len(columns), len(rows))
-    figures: dict[str, Any] = compiled[key].figures(tuple(columns), values, options)
+    figures: dict[str, Any] = compiled[key].figures(tuple(columns), values, work.options)
     for name, texts in compiled[key].labels.items():
         if name in figures:
             figures[name] = pd.Index(texts).take(figures[name].astype(np.intp))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -10,7 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import qmc
 
+from perfmodel import units
 from perfmodel.errors import InputError
+from perfmodel.machine.system import NPU, Dimension, RemoteMemory
 
 Points: TypeAlias = pd.DataFrame | Mapping[str, Sequence]
 
@@ -67,6 +70,52 @@ def _listed(name: str, values: Any) -> list:
     return list(values)
 
 
+def bounds_of(bounds: Any, name: str = "bounds") -> dict[str, tuple[float, float]]:
+    """A box {parameter path: (lowest, highest)} in SI; ends may be texts with a unit.
+
+    Raises:
+        InputError: no mapping of two numbers each, or a unit that does not fit the parameter.
+
+    >>> bounds_of({"npu.peak_flops": ("1 PFLOP/s", 2e15)})
+    {'npu.peak_flops': (1000000000000000.0, 2000000000000000.0)}
+    """
+    wrong = "expected {parameter path: (lowest, highest)}, two numbers each"
+    if not isinstance(bounds, Mapping):
+        raise InputError(f"{name}: got {type(bounds).__name__}, {wrong}")
+    found: dict[str, tuple[float, float]] = {}
+    for path, ends in bounds.items():
+        try:
+            low, high = ends
+            if isinstance(ends, str):
+                raise TypeError
+            found[str(path)] = (_end(low, str(path), name), _end(high, str(path), name))
+        except (TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{name}: {path} has {ends!r:.60}, {wrong}") from None
+    return found
+
+
+def _end(value: Any, path: str, name: str) -> float:
+    """One end of an interval in SI."""
+    if not isinstance(value, str):
+        return float(value)
+    number, unit = units.parse_any(value, where=f"{name}: {path}")
+    expected = _UNITS.get(path.rsplit(".", 1)[-1], unit)
+    if unit != expected:
+        raise InputError(f"{name}: {path}: got {value!r}, which measures {unit}, not {expected}")
+    return number
+
+
+_UNITS = {
+    field.name: field.metadata["unit"]
+    for kind in (NPU, Dimension, RemoteMemory)
+    for field in fields(kind)
+    if "unit" in field.metadata
+}
+"""Last word of a parameter path of a system -> its SI unit."""
+
+
 def sample(
     bounds: Mapping[str, tuple[float, float]],
     count: int,
@@ -78,7 +127,7 @@ def sample(
     """Design points spread over a box.
 
     Args:
-        bounds: {parameter path: (lowest, highest)} [SI].
+        bounds: {parameter path: (lowest, highest)} [SI], or texts with a unit.
         count: number of points (a power of two suits "sobol").
         method: "sobol" or "latin-hypercube" (`scipy.stats.qmc`).
         log: spread the logarithms evenly.
@@ -91,12 +140,8 @@ def sample(
         raise InputError(f'method: got {method!r}, expected "sobol" or "latin-hypercube"')
     if not bounds or not isinstance(count, int | np.integer) or count < 1:
         raise InputError("sample: the space is empty; give bounds and a count of at least 1")
-    try:
-        low, high = (np.array(ends, float) for ends in zip(*((a, b) for a, b in bounds.values())))
-    except (TypeError, ValueError):
-        raise InputError(
-            "sample: expected bounds {parameter path: (lowest, highest)}, two numbers each"
-        ) from None
+    box = bounds_of(bounds, "sample")
+    low, high = (np.array(ends, float) for ends in zip(*box.values()))
     for name, a, b in zip(bounds, low, high):
         if not (np.isfinite(a) and np.isfinite(b) and a <= b and (a > 0 or not log)):
             raise InputError(

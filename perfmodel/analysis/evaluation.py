@@ -21,8 +21,9 @@ from perfmodel.vocabulary import CATEGORIES
 SCHEDULES = ("own", "frozen")
 """Whose order of issue may be asked for."""
 
-ANSWERS = ("frozen", "own", "deadlock")
-"""Whose order of issue it was."""
+ANSWERS = ("frozen", "own", "deadlock", "infinite", "invalid")
+"""Whose order of issue it was, or why there is no time: ranks wait for each other, or a duration is infinite, or it is
+negative or no number."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,9 @@ class Evaluator:
         """
         c, designs = self.compiled, values.shape[1]
         costs = self.costs(paths, values) if paths else self._same(designs)
-        check_costs(costs)
+        timed = ((costs >= 0) & (costs < np.inf)).all(axis=0)
+        if not timed.all():
+            return self._some(paths, values, options, costs, timed)
         makespan, differs, counts = self.makespans(costs, options, paths=options.breakdown)
         seconds = makespan.astype(float) * c.unit
         figures: dict[str, NDArray] = {"makespan_s": seconds}
@@ -148,6 +151,34 @@ class Evaluator:
         figures["schedule"] = np.where(np.isnan(makespan), 2, differs)
         if options.batch_size is not None:
             figures["throughput_per_s"] = options.batch_size / seconds
+        return figures
+
+    def _some(
+        self,
+        paths: tuple[str, ...],
+        values: NDArray,
+        options: EvaluationOptions,
+        costs: NDArray,
+        timed: NDArray[np.bool_],
+    ) -> dict[str, NDArray]:
+        """The figures of the designs whose durations are all times; the others say why they have none."""
+        infinite = ~timed & ((costs >= 0).all(axis=0))
+        known = self.figures(paths, values[:, timed], options) if timed.any() else {}
+        if not timed.any():  # the names of the figures, from the reference design
+            check_costs(self._same(1))
+            known = {k: v[:0] for k, v in self.figures((), np.zeros((0, 1)), options).items()}
+        figures: dict[str, NDArray] = {}
+        for name, found in known.items():
+            fill = np.nan if np.issubdtype(found.dtype, np.floating) else 0
+            figures[name] = np.full(len(timed), fill, found.dtype)
+            figures[name][timed] = found
+        figures["makespan_s"][infinite] = np.inf
+        figures["schedule"][infinite] = ANSWERS.index("infinite")
+        figures["schedule"][~timed & ~infinite] = ANSWERS.index("invalid")
+        if "limited_by" in figures:
+            figures["limited_by"][~timed] = len(self.labels["limited_by"]) - 1
+        if "throughput_per_s" in figures:
+            figures["throughput_per_s"][infinite] = 0.0
         return figures
 
     @property

@@ -22,7 +22,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numba
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -30,6 +29,7 @@ from numpy.typing import NDArray
 from perfmodel.analysis.breakpoints import Design, breakpoints, makespans
 from perfmodel.analysis.evaluation import SCHEDULES
 from perfmodel.compiled import Compiled, compile
+from perfmodel.compiled_code import machine_code
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
 from perfmodel.models.cost import Models
@@ -180,7 +180,7 @@ def _expand(compiled: Compiled, names: tuple[str, ...], point: NDArray, second: 
     return cost, slope, np.asarray(curves, np.float64)
 
 
-@numba.njit(cache=True)
+@machine_code
 def _critical_counts(row, ptr, pred, cost):
     """The makespan, and how often each cost stands on the critical path, as in `Prediction.path`."""
     finish = np.empty(row.size)
@@ -229,7 +229,7 @@ def _one_sided(compiled: Compiled, cost: NDArray, slope: NDArray) -> tuple[NDArr
     )
 
 
-@numba.njit(cache=True)
+@machine_code
 def _extreme_slopes(row, ptr, pred, cost, slope, tie):
     """Longest path to the last vertex; least and largest sum of `slope` [K, P] over the paths that tie."""
     vertices, width = row.size, slope.shape[1]

@@ -10,9 +10,9 @@ issue its operations in another order, that design's own schedule.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
+import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,15 @@ from numpy.typing import DTypeLike
 from tqdm import tqdm
 
 from perfmodel.analysis.dask_cluster import results
-from perfmodel.analysis.design_parts import check, evaluate_part, split
+from perfmodel.analysis.design_parts import SweepWork, check, evaluate_part, in_si_units, split
 from perfmodel.analysis.design_space import Points, table_of
 from perfmodel.analysis.evaluation import EvaluationOptions, Evaluator
+from perfmodel.analysis.sweep_store import Damaged, Store, claim, identity, identity_of_table
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
 from perfmodel.models.cost import Models
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.load import load
-
-NOTE = "_sweep.json"
-"""Says which sweep a folder of parts holds; readers of Parquet folders pass over names like this."""
 
 PART = 16_384
 """Designs per part of a sweep: one file, one unit of work."""
@@ -70,9 +68,10 @@ def sweep(
         dtype: of the longest path; float32 resolves 1 us at 10 s.
         economics: models of cost, power, energy and area (`pm.economics.Economics`), or True for the default ones
             scaled to what hwdb knows of each system; adds cost_usd, power_W, energy_J, area_mm2.
-        output: a folder for Parquet parts. Parts that are there already are kept, so that an interrupted sweep
-            goes on where it was.
-        client: a `distributed.Client`; parts are then spread over its workers.
+        output: a folder for Parquet parts. Parts that are there already and whole are kept, so that an interrupted
+            sweep goes on where it was; damaged ones are evaluated again.
+        client: a `distributed.Client`; parts are then spread over its workers, which write them themselves where
+            they see the folder. Whoever can reach its scheduler can run code there.
         part: designs per part.
         collect: give the rows back; without it (and with `output`) memory stays bounded by one part.
         progress: a progress bar; by default where the output is a terminal and there is more than one part.
@@ -81,7 +80,8 @@ def sweep(
     Returns:
         The points' columns, makespan_s, compute_s + memory_s + communication_s + waiting_s (of the critical path),
         limited_by (the system's parameter with the largest elasticity), schedule ("own" or "frozen": whose order;
-        "deadlock" where the design's own leaves ranks waiting for each other, its times are then not numbers), and
+        "deadlock" where the design's own leaves ranks waiting for each other, its times are then not numbers;
+        "infinite" or "invalid" where the models give some duration that is infinite, or negative or no number), and
         throughput_per_s, figures of the economics.
 
     Raises:
@@ -109,14 +109,12 @@ def sweep(
     models = Models() if models is None else models
     table = table_of(points)
     graphs = _graphs(graph, table)
+    table = in_si_units(graphs, system, models, table)
     check(graphs, system, models, table, options)
     parts = list(split(table, models, part))
-    done: dict[int, pd.DataFrame] = {}
-    folder = None
-    if output is not None:
-        folder = Path(output)
-        _claim(folder, graphs, system, models, table, options, part)
-    todo = [k for k in range(len(parts)) if folder is None or not _file(folder, k).exists()]
+    work = SweepWork(graphs, system, models, options)
+    store = None if output is None else claim(Path(output), _described(work, table, part))
+    done, todo = _there(store, parts, collect=collect)
     show = tqdm(
         total=len(table),
         initial=len(table) - sum(len(parts[k]) for k in todo),
@@ -125,19 +123,59 @@ def sweep(
         unit_scale=True,
     )
     with show:
-        for k, result in _results(graphs, system, models, parts, todo, options, client):
-            if folder is not None:
-                _write(result, _file(folder, k))
-            else:
+        for k, result in _results(work, parts, todo, store, client):
+            show.update(len(parts[k]))
+            if result is not None and (collect or store is None):
                 done[k] = result
-            show.update(len(result))
-    if not collect and folder is not None:
+    if not collect and store is not None:
         return None
-    if folder is not None:
-        frames = (_read(_file(folder, k)) for k in range(len(parts)))
-    else:
-        frames = (done[k] for k in range(len(parts)))
-    return pd.concat(frames, ignore_index=False).sort_index()
+    for k in range(len(parts)):
+        if k not in done and store is not None:
+            done[k] = _read_again(store, k, parts[k])
+    return pd.concat([done[k] for k in range(len(parts))]).sort_index()
+
+
+def _described(work: SweepWork, table: pd.DataFrame, part: int) -> dict[str, Any]:
+    """What a sweep's numbers depend on, by name."""
+    return {
+        "graph": [graph.digest for graph in work.graphs.values()],
+        "system": identity(work.system),
+        "models": identity(work.models),
+        "points": identity_of_table(table),
+        "options": identity(replace(work.options, threads=0)),
+        "part": part,
+    }
+
+
+def _there(
+    store: Store | None, parts: list[pd.DataFrame], *, collect: bool
+) -> tuple[dict[int, pd.DataFrame], list[int]]:
+    """The parts that are there and whole (their rows, where they are collected), and those to evaluate."""
+    done: dict[int, pd.DataFrame] = {}
+    todo = []
+    for k, points in enumerate(parts):
+        try:
+            if store is None:
+                raise FileNotFoundError
+            frame = store.read(k, points)
+            if collect:
+                done[k] = frame
+        except FileNotFoundError:
+            todo.append(k)
+        except Damaged as error:
+            warnings.warn(f"{store and store.path(k)}: {error}; evaluated again", stacklevel=3)
+            todo.append(k)
+    return done, todo
+
+
+def _read_again(store: Store, part: int, points: pd.DataFrame) -> pd.DataFrame:
+    """A part that another process has just written."""
+    try:
+        return store.read(part, points)
+    except (Damaged, FileNotFoundError) as error:
+        raise InputError(
+            f"{store.path(part)}: has changed while the sweep ran ({error}); run it again"
+        ) from None
 
 
 def _name_of(dtype: DTypeLike) -> str:
@@ -148,68 +186,22 @@ def _name_of(dtype: DTypeLike) -> str:
 
 
 def _graphs(graph: Graph, table: pd.DataFrame) -> dict[str, Graph]:
-    """The workloads by name; the given one has none."""
+    """The workloads by name, read with the options that the given one, which has no name, was read with."""
     names = table["trace"].unique() if "trace" in table else []
-    return {"": graph, **{str(name): load(str(name)) for name in names}}
+    options = graph.origin.options if graph.origin else {}
+    return {"": graph, **{str(name): load(str(name), **options) for name in names}}
 
 
-def _results(graphs, system, models, parts, todo, options, client):
+def _results(
+    work: SweepWork, parts: list[pd.DataFrame], todo: list[int], store: Store | None, client: Any
+) -> Iterator[tuple[int, pd.DataFrame | None]]:
+    """(number, rows) of the parts to do; None for the rows of a part that another process wrote to the store."""
     if client is not None:
-        yield from results(client, graphs, system, models, parts, todo, options)
+        yield from results(client, work, parts, todo, store)
         return
     compiled: dict[tuple, Evaluator] = {}
     for k in todo:
-        yield k, evaluate_part(compiled, graphs, system, models, parts[k], options)
-
-
-def _file(folder: Path, k: int) -> Path:
-    return folder / f"part-{k:06d}.parquet"
-
-
-def _read(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path}: is no whole part of a sweep ({error}); delete it and run the sweep again"
-        ) from None
-
-
-def _write(result: pd.DataFrame, path: Path) -> None:
-    """Whole or not at all."""
-    partial_path = path.with_name(f".{path.name}.tmp")
-    result.to_parquet(partial_path)
-    os.replace(partial_path, path)
-
-
-def _claim(folder, graphs, system, models, table, options, part) -> None:
-    """Note in the folder which sweep it holds, or check that it is this one."""
-    described = {
-        "graph": [graph.digest or repr(graph) for graph in graphs.values()],
-        "system": repr(system),
-        "models": repr(models),
-        "points": hashlib.sha256(
-            pd.util.hash_pandas_object(table).to_numpy().tobytes() + repr(list(table)).encode()
-        ).hexdigest(),
-        "options": repr(replace(options, threads=0)),
-        "part": part,
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    note = folder / NOTE
-    if note.exists():
-        try:
-            there = json.loads(note.read_text())
-        except ValueError:
-            there = {}
-        differing = [k for k in described if there.get(k) != described[k]]
-        if differing:
-            raise InputError(
-                f"{folder}: holds another sweep (its {', '.join(differing)} differ); "
-                "choose another folder or delete this one"
-            )
-        return
-    if any(folder.iterdir()):
-        raise InputError(f"{folder}: is not empty and holds no sweep; choose an empty folder")
-    partial_note = folder / f".{NOTE}.tmp"
-    partial_note.write_text(json.dumps(described, indent=1))
-    os.replace(partial_note, note)
+        result = evaluate_part(compiled, work, parts[k])
+        if store is not None:
+            store.write(k, result)
+        yield k, result

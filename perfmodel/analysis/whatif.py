@@ -69,7 +69,7 @@ def scale(
     def edit(program: Program, chosen: NDArray[np.bool_]) -> Program:
         return with_fields(program, scale=np.where(chosen, program.scale * factor, program.scale))
 
-    return change(graph, where, ranks, edit, f"scale {factor!r}")
+    return change(graph, where, ranks, edit)
 
 
 def straggler(graph: Graph, rank: int, factor: float) -> Graph:
@@ -129,7 +129,7 @@ def replace(
         }
         return with_fields(program, **changed)
 
-    return change(graph, where, ranks, edit, f"replace {values!r}")
+    return change(graph, where, ranks, edit)
 
 
 _COMMUNICATE = (NodeType.COMM_SEND, NodeType.COMM_RECV, NodeType.COMM_COLL)

@@ -54,7 +54,7 @@ def diagnose(lowered: Lowered, run: Run) -> str:
 def require_finished(lowered: Lowered, run: Run) -> None:
     """Raise DeadlockError with the diagnosis unless all ranks have finished."""
     if not run.ok:
-        raise DeadlockError(diagnose(lowered, run))
+        raise DeadlockError(*diagnose(lowered, run).split("\n"))
 
 
 def _cycle(waits: dict[int, Wait]) -> list[int]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from numba import njit
-
 from perfmodel.astra import state as c
 from perfmodel.astra.algorithms import GOES_ON, filled, received, reduce
 from perfmodel.astra.compiled import compiled
@@ -27,6 +25,7 @@ from perfmodel.astra.nodes import (
 from perfmodel.astra.record import add_vertex, note_order
 from perfmodel.astra.shared_bus import bus_event, end_bus_event
 from perfmodel.astra.timers import drop_batch, give_back, pop_event
+from perfmodel.compiled_code import machine_code
 
 _PARTS = [
     "state",
@@ -165,7 +164,7 @@ def _digest_of_sources() -> int:
 
 
 def _compile(digest: int):
-    @njit(cache=True, nogil=True, error_model="numpy")
+    @machine_code(nogil=True, error_model="numpy")
     def simulate(t, m, f):
         """Run until no event is left or a pool is full. Returns the digest of the sources (a cache key)."""
         begin(t, m, f)

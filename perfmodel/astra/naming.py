@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from perfmodel.errors import one_line, quoted
 from perfmodel.vocabulary import describe
 from perfmodel.workload import graph
 
@@ -16,12 +17,12 @@ class Flat(graph.Flat):
 def name_of(flat: Flat, row: int) -> str:
     """A node by rank, id, name and type."""
     kind = describe(int(flat.type[row]), int(flat.comm_type[row]))
-    name = f" {flat.names[row]!r}" if flat.names and flat.names[row] else ""
+    name = f" {quoted(flat.names[row])}" if flat.names and flat.names[row] else ""
     return f"rank {flat.rank[row]}, node {flat.node_id[row]}{name} ({kind})"
 
 
 def group_name(flat: Flat, group: int) -> str:
     """A communicator group by the name its file gives it, where that is known."""
     if group < len(flat.group_names):
-        return flat.group_names[group]
+        return one_line(flat.group_names[group], 80)
     return str(list(flat.groups[group]))

@@ -100,7 +100,7 @@ class AstraModels:
         cost = np.asarray(bound(system, self), np.float64)
         run = event_run.run(lowered, cost, record=True)
         if not run.ok:
-            raise DeadlockError(diagnose(lowered, run))
+            raise DeadlockError(*diagnose(lowered, run).split("\n"))
         events = _events(run.events)
         return Compiled(
             graph=graph,

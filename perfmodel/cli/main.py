@@ -6,14 +6,18 @@ Modules are imported when a command needs them, so that `perfmodel --help` answe
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import signal
 import sys
 import warnings
 from importlib import import_module
+from typing import Any
 
 import click
 
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, one_line
 
 COMMANDS = {
     "run": ("run", "Predict the step time of a trace and say why it is that time."),
@@ -37,6 +41,12 @@ COMMANDS = {
 
 class Commands(click.Group):
     """Imports a command's module only when it is called or its help is asked for."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _ReaderGone from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -66,10 +76,14 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: turns wrong input into one message and exit status 1."""
     warnings.showwarning = _show_warning
+    with contextlib.suppress(ValueError):  # signals belong to the main thread
+        signal.signal(signal.SIGTERM, _terminate)
     try:
-        cli.main(args=arguments, standalone_mode=False)
-    except click.exceptions.Abort:
-        _fail("interrupted", 130)
+        _call(arguments)
+    except Terminated:
+        _fail("terminated", 128 + signal.SIGTERM)
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        _fail("interrupted", 128 + signal.SIGINT)
     except click.UsageError as error:
         error.show()
         sys.exit(2)
@@ -79,21 +93,60 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(str(error), 1)
     except MemoryError:
         _fail("not enough memory for this input", 1)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+    except _ReaderGone:  # it has what it wanted, as with `| head`
+        _leave_output()
+        sys.exit(0)
     except OSError as error:
         name = f"{error.filename}: " if error.filename else ""
         _fail(f"{name}{error.strerror or error}", 1)
 
 
+def _call(arguments: list[str] | None) -> None:
+    """Run a command and put out all of its output, so that what is lost is noticed while it can be said."""
+    if sys.stdout is None or sys.stdout.closed:
+        raise OSError(errno.EBADF, "standard output is closed")
+    try:
+        cli.main(args=arguments, standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise _ReaderGone from None
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.EBADF, errno.ENOSPC, errno.EIO):
+            _leave_output()
+            raise OSError(error.errno, f"standard output: {error.strerror}") from None
+        raise
+
+
+def _leave_output() -> None:
+    """What is still to be put out goes nowhere: the interpreter would try it again at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _ReaderGone(BaseException):
+    """Nobody reads standard output any more; no OSError, which click would turn into exit status 1."""
+
+
+class Terminated(BaseException):
+    """The process was asked to end (SIGTERM); temporary files are removed on the way out, as after an interrupt."""
+
+
+def _terminate(number: int, frame: Any) -> None:
+    raise Terminated
+
+
 def _fail(message: str, status: int) -> None:
-    click.echo(f"perfmodel: {message}", err=True)
+    click.echo(f"perfmodel: {_shown(message)}", err=True)
     sys.exit(status)
 
 
+def _shown(message: str) -> str:
+    """A message without anything that a terminal would obey."""
+    return "\n".join(map(one_line, message.split("\n")))
+
+
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    click.echo(f"perfmodel: warning: {message}", err=True)
+    click.echo(f"perfmodel: warning: {_shown(str(message))}", err=True)
 
 
 if __name__ == "__main__":

@@ -62,24 +62,18 @@ trace_options = stacked(
     click.option(
         "--unknown-group",
         type=click.Choice(["error", "world"]),
-        default="error",
-        show_default=True,
-        help="What to do with groups that nobody defines: stop, or take them as all ranks.",
+        help="What to do with groups that nobody defines: stop, or take them as all ranks  [default: error]",
     ),
     click.option(
         "--dependencies",
         type=click.Choice(["both", "data", "control"]),
-        default="both",
-        show_default=True,
-        help="Which edges count.",
+        help="Which edges count  [default: both]",
     ),
     click.option(
         "--zero-duration",
         type=float,
-        default=0.5,
-        show_default=True,
         metavar="US",
-        help="What a recorded duration of 0 whole microseconds means [us].",
+        help="What a recorded duration of 0 whole microseconds means [us]  [default: 0.5]",
     ),
     click.option("--strict", is_flag=True, help="Warnings about the trace are errors."),
 )
@@ -154,13 +148,19 @@ system_options = stacked(
 SYSTEM_KEYS = ("system", "dtype", "assignments", "algorithm", "prefer")
 
 
+def load_options(options: dict) -> dict[str, Any]:
+    """The options of `load` that were given, but strict."""
+    chosen = {k: options[k] for k in TRACE_KEYS if k != "strict" and options[k] is not None}
+    if "zero_duration" in chosen:
+        chosen["zero_duration"] *= 1e-6
+    return chosen
+
+
 def the_graph(trace: str, options: dict) -> Any:
     """The graph that the trace options mean; prints its warnings."""
     from perfmodel.workload.load import load
 
-    chosen = {k: options[k] for k in TRACE_KEYS}
-    chosen["zero_duration"] = chosen["zero_duration"] * 1e-6
-    graph = load(trace, **chosen)
+    graph = load(trace, **load_options(options), strict=options["strict"])
     for text in graph.warnings:
         click.echo(f"perfmodel: {text}", err=True)
     return graph

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, one_line
 from perfmodel.files import check_target, whole_file
 
 TABLES = (".csv", ".parquet", ".json")
@@ -108,19 +108,7 @@ def text_of(table: Any, *, missing: str = "NaN") -> str:
 
 
 def _short(value: Any) -> Any:
-    return shortened(value) if isinstance(value, str) else value
-
-
-def shortened(text: str, longest: int = LONGEST_TEXT) -> str:
-    """The text, its middle left out where it is too long.
-
-    >>> shortened("abcdefghijkl", 9)
-    'abc...jkl'
-    """
-    if len(text) <= longest:
-        return text
-    end = (longest - 3) // 2
-    return f"{text[: longest - 3 - end]}...{text[len(text) - end :]}"
+    return one_line(value, LONGEST_TEXT) if isinstance(value, str) else value
 
 
 def counted(number: int, noun: str) -> str:
@@ -164,11 +152,30 @@ def write_table(table: Any, path: str) -> None:
     check_target(path, TABLES)
     with whole_file(path) as file:
         if path.lower().endswith(".csv"):
-            table.to_csv(file, index=False)
+            inert(table).to_csv(file, index=False)
         elif path.lower().endswith(".parquet"):
             table.to_parquet(file, index=False)
         else:
             file.write(_records(table).encode())
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""What a cell begins with that spreadsheets run as a formula, or pass over to find one."""
+
+
+def inert(table: Any) -> Any:
+    """The table with an apostrophe before every text that a spreadsheet would take for a formula.
+
+    >>> import pandas as pd
+    >>> inert(pd.DataFrame({"name": ["=1+1", "gemm"], "start_s": [-1.0, 0.0]})).name.tolist()
+    ["'=1+1", 'gemm']
+    """
+    safe = table.map(lambda cell: _inert(cell) if isinstance(cell, str) else cell)
+    return safe.rename(columns=lambda name: _inert(name) if isinstance(name, str) else name)
+
+
+def _inert(text: str) -> str:
+    return "'" + text if len(text) > 1 and text.startswith(_FORMULA) else text
 
 
 def save_plot(name: str, table: Any, path: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from perfmodel.cli.options import (
-    TRACE_KEYS,
+    load_options,
     system_options,
     the_graph,
     the_system,
@@ -129,8 +129,7 @@ def inspect(trace, as_json, astra_sim, **options) -> None:
     """
     from perfmodel.analysis.inspection import inspect_trace
 
-    chosen = {k: options[k] for k in TRACE_KEYS if k != "strict"}
-    chosen["zero_duration"] = chosen["zero_duration"] * 1e-6
+    chosen = load_options(options)
     report = inspect_trace(trace, strict=options["strict"], astra_sim=astra_sim, **chosen)
     click.echo(json_text(report.as_dict()) if as_json else report.text())
     if not report.good:

@@ -20,10 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from perfmodel.compiled_code import machine_code
 from perfmodel.engine import bulk_cpu_kernels as kernels
 from perfmodel.engine.reduction import Reduced
 
@@ -92,7 +92,7 @@ def _parts(matrix: sparse.csr_array) -> tuple[NDArray, NDArray, NDArray]:
     return matrix.indptr.astype(np.uint32), matrix.indices.astype(np.uint32), matrix.data
 
 
-@numba.njit(cache=True)
+@machine_code
 def _slots(ptr, pred):
     """Slot of each vertex: one that nobody needs any more, else a new one."""
     n = ptr.size - 1

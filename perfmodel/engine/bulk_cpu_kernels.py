@@ -7,10 +7,11 @@ function: only so does the compiler make each of them vector operations.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
-_kernel = numba.njit(nogil=True, cache=True)
+from perfmodel.compiled_code import machine_code
+
+_kernel = machine_code(nogil=True)
 
 
 @_kernel

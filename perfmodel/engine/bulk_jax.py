@@ -14,12 +14,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numba
 import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import DTypeLike, NDArray
 
+from perfmodel.compiled_code import machine_code
 from perfmodel.engine.longest_path import cut
 from perfmodel.engine.reduction import Reduced
 
@@ -65,7 +65,7 @@ def window(reduced: Reduced) -> Window:
     )
 
 
-@numba.njit(cache=True)
+@machine_code
 def _rows(pred, steps, width, last):
     """Row of each place: free again after the step that reads it last; rows are read before they are written."""
     nowhere = steps * width

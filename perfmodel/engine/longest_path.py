@@ -14,10 +14,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numba
 import numpy as np
 from jax import Array, lax
 from numpy.typing import ArrayLike, NDArray
+
+from perfmodel.compiled_code import machine_code
 
 STEP_OVERHEAD = 200
 """What a scan step costs, in elements of work: decides how wide a step is."""
@@ -77,7 +78,7 @@ def cut(ptr: NDArray[np.int64], pred: NDArray[np.int32], cost: NDArray[np.int32]
     )
 
 
-@numba.njit(cache=True)
+@machine_code
 def _at_most_two(ptr, pred, cost):
     """Every larger maximum as a tree of vertices without cost.
 
@@ -111,7 +112,7 @@ def _at_most_two(ptr, pred, cost):
     return number, pair, new_cost
 
 
-@numba.njit(cache=True)
+@machine_code
 def _levels(pair):
     """[W] length of the longest chain of edges that ends in each vertex."""
     level = np.zeros(pair.shape[0], np.int64)

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from perfmodel.compiled_code import machine_code
 from perfmodel.schedule.ancestry import ancestry
 from perfmodel.schedule.frozen_graph import Events, predecessors, reverse
 
@@ -86,7 +86,7 @@ def _merge_equal(ptr, pred, cost):
     return _renumber(ptr, pred, cost, number, kept)
 
 
-@numba.njit(cache=True)
+@machine_code
 def _equal(ptr, pred, cost):
     """[V] new number of each vertex; equal ones share it. Open addressing; equality is checked, not assumed."""
     n = cost.size
@@ -184,7 +184,7 @@ def _spread(values, kept, n):
     return full
 
 
-@numba.njit(cache=True)
+@machine_code
 def _follow(ptr, pred, cost, followers):
     """Which vertices continue their predecessor's chain, which are mere aliases of it, and each one's head.
 

@@ -93,16 +93,17 @@ class _Reader:
         self.names: list[str] = []
 
     def sum(self, depth: int) -> _Term:
-        term = self.product(depth)
-        while (sign := self.sign("+", "-")) is not None:
-            term = _combine(sign, term, self.product(depth))
-        return term
+        return self.chain(("+", "-"), lambda: self.product(depth))
 
     def product(self, depth: int) -> _Term:
-        term = self.factor(depth)
-        while (sign := self.sign("*", "/")) is not None:
-            term = _combine(sign, term, self.factor(depth))
-        return term
+        return self.chain(("*", "/"), lambda: self.factor(depth))
+
+    def chain(self, signs: tuple[str, str], part: Callable[[], _Term]) -> _Term:
+        """Parts joined by signs of equal rank, from the left."""
+        first, rest = part(), []
+        while (sign := self.sign(*signs)) is not None:
+            rest.append((sign, part()))
+        return _chained(first, rest) if rest else first
 
     def factor(self, depth: int) -> _Term:
         if depth > DEEPEST:
@@ -145,12 +146,17 @@ class _Reader:
 _OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv}
 
 
-def _combine(sign: str, a: _Term, b: _Term) -> _Term:
-    """Two terms joined by a sign."""
-    apply = _OPERATIONS[sign]
-    positive = a.positive and b.positive and (sign in "+*" or (sign == "/" and b.product))
-    return _Term(
-        lambda known: apply(a.value(known), b.value(known)),
-        sign in "*/" and a.product and b.product,
-        positive,
+def _chained(first: _Term, rest: list[tuple[str, _Term]]) -> _Term:
+    """Terms joined by signs, one after the other: a sum may be as long as it likes."""
+
+    def value(known: Mapping[str, Any]) -> Any:
+        total = first.value(known)
+        for sign, term in rest:
+            total = _OPERATIONS[sign](total, term.value(known))
+        return total
+
+    positive = first.positive and all(
+        term.positive and (sign in "+*" or (sign == "/" and term.product)) for sign, term in rest
     )
+    product = first.product and all(sign in "*/" and term.product for sign, term in rest)
+    return _Term(value, product, positive)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import qmc
 
+from perfmodel.analysis.design_space import bounds_of
 from perfmodel.compiled import compile
 from perfmodel.machine.system import System
 from perfmodel.models.cost_power_area import Economics
@@ -129,6 +130,7 @@ def optimize(
         >>> [round(value / 1e9) for value in best.parameters.values()]
         [395, 105]
     """
+    bounds = bounds_of(bounds)
     options = SearchOptions(
         objective,
         constraints,

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from perfmodel.analysis.design_space import bounds_of
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
 from perfmodel.models.cost_power_area import FIGURES, Economics
@@ -75,6 +76,7 @@ def pareto(
         raise InputError(f"objectives: one of {', '.join(objectives)} is named twice")
     if points < 2:
         raise InputError(f"points: got {points}, expected 2 or more")
+    bounds = bounds_of(bounds)
     options = SearchOptions(
         objective=objectives[0],
         constraints=constraints,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from perfmodel.compiled_code import machine_code
 
 CLOCK_ENTRIES = 50_000_000
 """Ancestor clocks larger than this are not built; implied edges then stay (slower, never wrong)."""
@@ -37,7 +38,7 @@ def ancestry(ptr: NDArray[np.int64], pred: NDArray[np.int32]) -> Ancestry:
     return Ancestry(keep, chain, place, clock)
 
 
-@numba.njit(cache=True)
+@machine_code
 def _chains(ptr, pred):
     """Cover the vertices greedily with chains: (chain of each vertex, place on it, number of chains)."""
     n = ptr.size - 1
@@ -58,7 +59,7 @@ def _chains(ptr, pred):
     return chain, place, chains
 
 
-@numba.njit(cache=True)
+@machine_code
 def _clocks(ptr, pred, chain, place, chains):
     """[E] whether no other predecessor follows this one, and [V, chains] ancestor clocks."""
     n = ptr.size - 1
@@ -80,7 +81,7 @@ def _clocks(ptr, pred, chain, place, chains):
     return keep, clock
 
 
-@numba.njit(cache=True)
+@machine_code
 def _not_implied_nearby(ptr, pred):
     """As `_clocks`, looking only one edge behind the other predecessors."""
     n = ptr.size - 1

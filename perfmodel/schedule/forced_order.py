@@ -15,9 +15,9 @@ among several is open), and one cost (whose cost counts would be open).
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from perfmodel.compiled_code import machine_code
 from perfmodel.schedule.ancestry import ancestry
 from perfmodel.schedule.frozen_graph import Events
 from perfmodel.schedule.list_schedule import Schedule
@@ -59,7 +59,7 @@ def _calls_are_open(tasks: Tasks, schedule: Schedule) -> bool:
     return units > len(np.unique(caller)) or costs > len(np.unique(instance))
 
 
-@numba.njit(cache=True)
+@machine_code
 def _all_forced(earlier, later, pred_ptr, pred, priority, last, chain, place, clock):
     for k in range(earlier.size):
         a, b = earlier[k], later[k]
@@ -72,7 +72,7 @@ def _all_forced(earlier, later, pred_ptr, pred, priority, last, chain, place, cl
     return True
 
 
-@numba.njit(cache=True)
+@machine_code
 def _behind(vertex, task, pred_ptr, pred, last, chain, place, clock):
     """Whether some prerequisite of the task is the vertex or follows it."""
     for e in range(pred_ptr[task], pred_ptr[task + 1]):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from perfmodel.compiled_code import machine_code
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,7 @@ class Events:
         )
 
 
-@numba.njit(cache=True)
+@machine_code
 def predecessors(source, target, vertices):
     """Edges [E] in any order by their target: (pointers [V+1], sources ascending and without repeats).
 
@@ -103,7 +104,7 @@ def predecessors(source, target, vertices):
     return begin, pred[:kept].copy()
 
 
-@numba.njit(cache=True)
+@machine_code
 def reverse(pred_ptr, pred):
     """The same edges by their source: (succ_ptr, succ)."""
     n = pred_ptr.size - 1

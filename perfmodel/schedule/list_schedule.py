@@ -97,7 +97,8 @@ def list_schedule(graph: Graph, tasks: Tasks, cost: NDArray[np.float64]) -> Sche
     makespan, _, _, steps, finished = simulate(cost, program, state, nothing, sequence)
     if finished < n:
         known = set(sequence[:steps].tolist())
-        raise DeadlockError(_diagnose(graph, tasks, known, instance=state[7], waiting=state[5]))
+        text = _diagnose(graph, tasks, known, instance=state[7], waiting=state[5])
+        raise DeadlockError(*text.split("\n"))
     start, finish, order, instance, join_row = (state[k] for k in (0, 1, 6, 7, 9))
     place = program[4]
     before = np.full(n, -1, np.int64)

@@ -4,9 +4,9 @@ Binary heaps in plain arrays: one of events by time, one per resource of ready n
 it means.
 """
 
-import numba
 import numpy as np
 
+from perfmodel.compiled_code import machine_code
 from perfmodel.vocabulary import NodeType
 
 SAME_MOMENT = 1e-12
@@ -16,7 +16,7 @@ RECV = int(NodeType.COMM_RECV)
 SEND = int(NodeType.COMM_SEND)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@machine_code(nogil=True, inline="always")
 def _push(heap_time, heap_code, size, time, code):
     i = size
     while i > 0:
@@ -28,7 +28,7 @@ def _push(heap_time, heap_code, size, time, code):
     heap_time[i], heap_code[i] = time, code
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@machine_code(nogil=True, inline="always")
 def _pop(heap_time, heap_code, size):
     """Remove the smallest; `size` is the size before."""
     last = size - 1
@@ -47,7 +47,7 @@ def _pop(heap_time, heap_code, size):
     heap_time[i], heap_code[i] = time, code
 
 
-@numba.njit(cache=True, nogil=True)
+@machine_code(nogil=True)
 def simulate(cost, program, state, expected, sequence):
     """One schedule; `state` is written, see `new_state`.
 
@@ -305,7 +305,7 @@ def simulate(cost, program, state, expected, sequence):
     return makespan, last, differs, steps, finished
 
 
-@numba.njit(cache=True, nogil=True)
+@machine_code(nogil=True)
 def new_state(n, instances):
     """Arrays that one schedule writes: times [n], prerequisites that bound [n], order [n], joins [instances]."""
     return (
@@ -324,7 +324,7 @@ def new_state(n, instances):
     )
 
 
-@numba.njit(cache=True, nogil=True)
+@machine_code(nogil=True)
 def simulate_many(costs, program, expected, makespan, differs, counts):
     """Own schedules of the columns of `costs` [S, D]; path counts [S, D] where `counts` has rows."""
     n = program[0].size

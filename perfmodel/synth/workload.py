@@ -52,6 +52,8 @@ class Workload:
     def write(self, folder: str | Path, *, prefix: str = "t", overwrite: bool = False) -> Path:
         """Write Chakra trace files, `<prefix>.<rank>.et`, and `comm_groups.json` where there are groups.
 
+        Where that file belongs to another trace in the folder, the groups are in `<prefix>.json`.
+
         Args:
             folder: where to; made if it is not there.
             prefix: what the files' names begin with.

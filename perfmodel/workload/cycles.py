@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.sparse import csgraph
+
+from perfmodel.compiled_code import machine_code
 
 
 def smallest_cycle(
@@ -33,7 +34,7 @@ def smallest_cycle(
     return np.flatnonzero(part == cycles[np.argmin(size[cycles])]), len(cycles)
 
 
-@numba.njit(cache=True)
+@machine_code
 def _unsorted(pred_ptr, pred):
     """[n] bool, nodes that lie on a cycle or behind one (Kahn's algorithm)."""
     n = pred_ptr.size - 1

@@ -7,7 +7,6 @@ label sets, not with ranks, unless the condition looks at `rank`, `group` or `pe
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -48,9 +47,7 @@ LISTED = 12
 """So many groups are listed where none was found."""
 
 
-def change(
-    graph: Graph, where: Where, ranks: Sequence[int] | None, edit: Change, note: str
-) -> Graph:
+def change(graph: Graph, where: Where, ranks: Sequence[int] | None, edit: Change) -> Graph:
     """A graph whose chosen nodes are edited.
 
     Args:
@@ -59,7 +56,6 @@ def change(
             hold, or a function of a rank's table (`Graph.table([rank])`) that returns a truth value per row.
         ranks: only on these, all by default.
         edit: (program, chosen [n]) -> program.
-        note: what the edit does, part of the new graph's digest.
 
     Raises:
         InputError: an unknown column or rank, a function that returns something else, or no node chosen.
@@ -67,13 +63,11 @@ def change(
     chosen_ranks = check_ranks(graph, ranks) if ranks is not None else range(graph.ranks)
     masks = _masks(graph, where, chosen_ranks)
     return (
-        split(graph, masks, edit, note)
-        if any(m.any() for m in masks.values())
-        else _none(graph, where)
+        split(graph, masks, edit) if any(m.any() for m in masks.values()) else _none(graph, where)
     )
 
 
-def split(graph: Graph, masks: Mapping[int, NDArray[np.bool_]], edit: Change, note: str) -> Graph:
+def split(graph: Graph, masks: Mapping[int, NDArray[np.bool_]], edit: Change) -> Graph:
     """Edit the nodes masked on each rank [n of its program]; ranks without a mask stay as they are."""
     parts: dict[tuple[int, bytes], list[int]] = {}
     mask_of: dict[tuple[int, bytes], NDArray[np.bool_]] = {}
@@ -85,7 +79,6 @@ def split(graph: Graph, masks: Mapping[int, NDArray[np.bool_]], edit: Change, no
             mask_of.setdefault(key, masks[rank])
     programs: list[Program] = []
     program, row = np.empty(graph.ranks, np.int32), np.empty(graph.ranks, np.int32)
-    digest = hashlib.sha256(f"{graph.digest or repr(graph)}|{note}".encode())
     for key, members in parts.items():
         rows = graph.row[members]
         old = graph.programs[key[0]]
@@ -98,10 +91,7 @@ def split(graph: Graph, masks: Mapping[int, NDArray[np.bool_]], edit: Change, no
         )
         program[members], row[members] = len(programs), np.arange(len(members))
         programs.append(edit(part, mask_of[key]) if key[1] else part)
-        digest.update(repr(key).encode() + np.array(members, np.int64).tobytes())
-    return replace(
-        graph, programs=tuple(programs), program=program, row=row, digest=digest.hexdigest()
-    )
+    return replace(graph, programs=tuple(programs), program=program, row=row)
 
 
 def _none(graph: Graph, where: Where):
@@ -216,15 +206,13 @@ def regroup(graph: Graph, members: Members, *, where: Where) -> Graph:
         numbers = [place.setdefault(group, len(graph.groups) + len(place)) for group in new]
         return _moved(program, chosen, np.array(numbers, np.int32))
 
-    result = change(graph, where, None, edit, "regroup")
+    result = change(graph, where, None, edit)
     names = tuple(f"what-if {k}" for k in range(len(place)))
-    digest = hashlib.sha256(f"{result.digest}|{list(place)!r}".encode()).hexdigest()
     result = replace(
         result,
         groups=(*graph.groups, *place),
         group_names=(*graph.group_names, *names),
         by_name=np.concatenate([graph.by_name, np.zeros(len(place), bool)]),
-        digest=digest,
     )
     _check_calls(result)
     return result

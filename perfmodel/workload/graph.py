@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from perfmodel.errors import InputError
+from perfmodel.errors import InputError, quoted
 from perfmodel.vocabulary import NodeType, describe
+from perfmodel.workload.identity import content_digest
 
 Ints = NDArray[np.int64]
 
@@ -104,10 +105,12 @@ class Labels:
 
 @dataclass(frozen=True)
 class Origin:
-    """The files that a graph was read from, with the hash of each one's content, and the options that counted."""
+    """The files that a graph was read from, one per rank, with the hash of each; the options that were given; the
+    group file, given or found beside the files."""
 
     files: tuple[tuple[str, str], ...]
     options: dict[str, Any]
+    group_file: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +128,6 @@ class Graph:
         label: [R] i32, the label set of each rank.
         source: where the graph came from, for messages.
         warnings: what loading noticed and went on with.
-        digest: content hash of the inputs, empty for generated graphs.
         origin: the files it came from, where it came from files.
     """
 
@@ -139,8 +141,12 @@ class Graph:
     label: NDArray[np.int32]
     source: str = ""
     warnings: tuple[str, ...] = ()
-    digest: str = ""
     origin: Origin | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """Hash of all that the graph says, however it was made: equal digests, equal workloads."""
+        return content_digest(self)
 
     @property
     def ranks(self) -> int:
@@ -166,7 +172,7 @@ class Graph:
     def name(self, rank: int, position: int) -> str:
         """The node's name and id, for messages."""
         labels = self.labels[self.label[rank]]
-        return f"rank {rank} node {labels.node_id[position]} ({labels.names[position]!r})"
+        return f"rank {rank} node {labels.node_id[position]} ({quoted(labels.names[position])})"
 
     @property
     def nodes(self) -> pd.DataFrame:

@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
+from operator import index
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.errors import InputError, TraceError
+from perfmodel.errors import InputError, one_line, quoted
 from perfmodel.findings import Findings, texts
 from perfmodel.trace import chakra
 from perfmodel.workload.archive import is_saved, restore
@@ -36,21 +38,22 @@ def load(
     *,
     groups: str | Path | Mapping[str, Sequence[int]] | None = None,
     group: Mapping[str, Sequence[int]] | None = None,
-    unknown_group: str = "error",
-    dependencies: str = "both",
-    zero_duration: float = SUB_MICROSECOND,
+    unknown_group: str | None = None,
+    dependencies: str | None = None,
+    zero_duration: float | None = None,
     strict: bool = False,
 ) -> Graph:
     """Load a Chakra trace of all ranks.
 
     Args:
         trace: a prefix ("dir/t" for dir/t.0.et, dir/t.1.et, ...), a folder, a list of files, or a graph written by
-            `save` (which is read anew from its files where they have changed; the options are then the saved ones).
+            `save` (read anew from its files where they have changed, or where options are given that are not the
+            saved ones; options that are not given are then the saved ones).
         groups: the communicator group file, or its content; by default the one found beside the trace.
         group: further groups, {name: ranks}.
-        unknown_group: "error", or "world" to let groups that nobody defines be all ranks.
-        dependencies: which edges count: "both", "data" or "control".
-        zero_duration: what a recorded duration of 0 whole microseconds means [s].
+        unknown_group: "error" (by default), or "world" to let groups that nobody defines be all ranks.
+        dependencies: which edges count: "both" (by default), "data" or "control".
+        zero_duration: what a recorded duration of 0 whole microseconds means [s], `SUB_MICROSECOND` by default.
         strict: warnings are errors.
 
     Returns:
@@ -65,15 +68,21 @@ def load(
         >>> pm.load("traces/all_reduce_4")
         Graph('traces/all_reduce_4': 4 ranks, 4 nodes, 1 distinct programs, 1 groups)
     """
-    options: dict[str, Any] = {
+    given: dict[str, Any] = {
         "groups": groups,
-        "group": group,
+        "group": group or None,
         "unknown_group": unknown_group,
         "dependencies": dependencies,
         "zero_duration": zero_duration,
     }
+    options = {name: value for name, value in given.items() if value is not None}
     if is_saved(trace):
-        return restore(Path(str(trace)), lambda source, kept: load(source, **kept, strict=strict))
+        return restore(
+            Path(str(trace)),
+            lambda files, kept: load(files, **kept, strict=strict),
+            options,
+            strict=strict,
+        )
     graph, problems = examine(trace, **options)
     problems.check(strict=strict)
     return graph
@@ -97,18 +106,27 @@ def examine(
         raise InputError(f"dependencies: got {dependencies!r}, expected one of {DEPENDENCIES}")
     if unknown_group not in ("error", "world"):
         raise InputError(f'unknown_group: got {unknown_group!r}, expected "error" or "world"')
-    if not (np.isfinite(zero_duration) and zero_duration > 0):
+    if not (isinstance(zero_duration, Real) and 0 < zero_duration < np.inf):
         raise InputError(f"zero_duration: got {zero_duration!r}, expected a positive time [s]")
+    trace = _named(trace)
     files, beside = chakra.find(trace)
     others = chakra.siblings(files)
-    source = str(trace) if isinstance(trace, str | Path) else f"{trace[0]} and others"
-    traces = _read(files)
+    source = one_line(str(trace) if isinstance(trace, str | Path) else f"{trace[0]} and others")
+    traces, origins = _read(files)
+    options: dict[str, Any] = {}
+    group_file = None
     if isinstance(groups, Mapping):
-        named = {str(k): tuple(v) for k, v in groups.items()}
+        named = options["groups"] = _members("groups", groups)
     else:
         chosen = groups if groups is not None else beside
         named = chakra.read_groups(chosen) if chosen is not None else {}
-    named |= {str(k): tuple(v) for k, v in (group or {}).items()}
+        if chosen is not None:
+            group_file = (str(Path(chosen).resolve()), chakra.hash_of(chosen))
+            if groups is not None:
+                options["groups"] = group_file[0]
+    if group:
+        options["group"] = _members("group", group)
+        named = named | options["group"]
     problems = Findings(source, lenient)
     if others:
         problems.add(
@@ -137,37 +155,52 @@ def examine(
     ]
     registry.report()
     partner = pair_messages(ranks, problems)
-    digest = hashlib.sha256()
-    for t in traces:
-        digest.update(t.digest.encode())
-    options = (sorted(named.items()), unknown_group, dependencies, zero_duration)
-    digest.update(repr(options).encode())
-    graph = _assemble(ranks, partner, registry, problems, source=source, digest=digest.hexdigest())
-    origin = Origin(
-        tuple((str(Path(p).resolve()), t.digest) for (_, p), t in zip(files, traces)),
-        {
-            "groups": {k: list(v) for k, v in named.items()},
-            "unknown_group": unknown_group,
-            "dependencies": dependencies,
-            "zero_duration": zero_duration,
-        },
-    )
-    return replace(graph, origin=origin), problems
+    graph = _assemble(ranks, partner, registry, problems, source=source)
+    options |= {
+        "unknown_group": unknown_group,
+        "dependencies": dependencies,
+        "zero_duration": zero_duration,
+    }
+    return replace(graph, origin=Origin(origins, options, group_file)), problems
 
 
-def _read(files: Sequence[tuple[int, Path]]) -> list:
-    """Decode the files; byte-equal ones once."""
+def _named(trace: Any) -> Any:
+    """What names a trace: a path, or a list of paths."""
+    if isinstance(trace, str | Path):
+        return trace
+    if isinstance(trace, Sequence | set | frozenset) and not isinstance(trace, bytes):
+        listed = list(trace)
+        if all(isinstance(path, str | Path) for path in listed):
+            return listed
+    raise InputError(f"trace: got {trace!r:.60}, expected a prefix, a folder, or a list of files")
+
+
+def _members(name: str, groups: Mapping[Any, Any]) -> dict[str, tuple[int, ...]]:
+    """Groups by name, checked to be lists of distinct ranks."""
+    found: dict[str, tuple[int, ...]] = {}
+    for key, members in groups.items():
+        try:
+            ranks = tuple(index(rank) for rank in members)
+        except TypeError:
+            raise InputError(f"{name}: {quoted(key)} is {members!r:.60}, expected ranks") from None
+        if not ranks or len(set(ranks)) < len(ranks):
+            raise InputError(f"{name}: {quoted(key)} has no rank, or one twice")
+        found[str(key)] = ranks
+    return found
+
+
+def _read(files: Sequence[tuple[int, Path]]) -> tuple[list, tuple[tuple[str, str], ...]]:
+    """Decode the files, byte-equal ones once; and their names and hashes."""
     seen: dict[str, object] = {}
-    traces = []
+    traces, origins = [], []
     for _, path in files:
-        raw = Path(path).read_bytes() if Path(path).is_file() else None
-        if raw is None:
-            raise TraceError(f"{path}: no such file")
+        raw = chakra.content(path)
         key = hashlib.sha256(raw).hexdigest()
         if key not in seen:
             seen[key] = chakra.decode(raw, str(path))
         traces.append(seen[key])
-    return traces
+        origins.append((str(Path(path).resolve()), key))
+    return traces, tuple(origins)
 
 
 def _assemble(
@@ -177,7 +210,6 @@ def _assemble(
     problems: Findings,
     *,
     source: str,
-    digest: str,
 ) -> Graph:
     """Ranks with equal structure share a program."""
     programs: dict[bytes, list[int]] = {}
@@ -195,8 +227,8 @@ def _assemble(
         label[r.rank] = label_sets[key]
     program, row = np.zeros(len(ranks), np.int32), np.zeros(len(ranks), np.int32)
     built = []
-    for index, members in enumerate(programs.values()):
-        program[members] = index
+    for k, members in enumerate(programs.values()):
+        program[members] = k
         row[members] = np.arange(len(members))
         built.append(
             Program(
@@ -221,5 +253,4 @@ def _assemble(
         label=label,
         source=source,
         warnings=tuple(texts(problems.warnings())),
-        digest=digest,
     )

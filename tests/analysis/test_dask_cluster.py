@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -155,3 +158,126 @@ def test_an_address_of_a_scheduler_connects(client):
         assert other.submit(lambda: 7, pure=False).result(timeout=30) == 7
     finally:
         other.close()
+
+
+class Cluster:
+    """A scheduler and workers as processes of their own, which can be killed one by one."""
+
+    def __init__(self, workers: int, *, nanny: bool = True):
+        self.scheduler = start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
+        self.address = address_of(self.scheduler)
+        self.nanny = nanny
+        self.workers = [self.worker() for _ in range(workers)]
+
+    def worker(self) -> subprocess.Popen:
+        """One more worker."""
+        choice = "--nanny" if self.nanny else "--no-nanny"
+        return start("worker", self.address, "--nthreads", "1", choice, "--no-dashboard")
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for process in (*self.workers, self.scheduler):
+            process.kill()
+            process.wait()
+
+
+def start(what: str, *options: str) -> subprocess.Popen:
+    """A process of Dask's command line."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "distributed.cli.dask_" + what, *options],
+        stderr=subprocess.PIPE if what == "scheduler" else subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+def address_of(scheduler: subprocess.Popen) -> str:
+    """Where a scheduler listens, as it says in its log."""
+    assert scheduler.stderr is not None
+    for line in scheduler.stderr:
+        found = re.search(r"tcp://[\d.]+:\d+", line)
+        if found:
+            threading.Thread(target=scheduler.stderr.read, daemon=True).start()
+            return found[0]
+    raise AssertionError("the scheduler did not start")
+
+
+def after_parts(folder: Path, count: int, act: Any) -> threading.Thread:
+    """Do something once so many parts are there."""
+
+    def run() -> None:
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until and len(list(folder.glob("part-*.parquet"))) < count:
+            time.sleep(0.005)
+        act()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_workers_write_the_parts_and_the_asker_only_counts(client, graph, system, tmp_path):
+    points = pm.sample(BOX, 512)
+    here = pm.sweep(graph, system, points, part=PART)
+    opened: list[str] = []
+
+    def watch(event: str, arguments: tuple) -> None:
+        if event == "open" and "part-" in str(arguments[0]) and str(arguments[1]) != "r":
+            opened.append(str(arguments[0]))
+
+    sys.addaudithook(watch)
+    there = within(
+        SECONDS,
+        lambda: pm.sweep(graph, system, points, part=PART, client=client, output=tmp_path),
+    )
+    assert not [name for name in opened if name.endswith(".partial")]
+    pd.testing.assert_frame_equal(there, here, rtol=1e-12)
+
+
+def test_all_workers_that_hold_the_graph_may_die(graph, system, tmp_path):
+    points = pm.sample(BOX, 4096)
+    here = pm.sweep(graph, system, points, part=PART)
+    with Cluster(2) as cluster, distributed.Client(cluster.address) as asker:
+
+        def kill() -> None:
+            for pid in asker.run(os.getpid).values():
+                os.kill(pid, signal.SIGKILL)  # their nannies start others, which hold nothing
+
+        killer = after_parts(tmp_path, 4, kill)
+        there = within(
+            SECONDS,
+            lambda: pm.sweep(
+                graph, system, points, part=PART, client=asker, output=tmp_path, progress=False
+            ),
+        )
+        killer.join(SECONDS)
+    pd.testing.assert_frame_equal(there, here, rtol=1e-12)
+
+
+@pytest.mark.parametrize("victim", ["scheduler", "workers"])
+def test_a_cluster_that_is_gone_is_one_message_that_counts_the_parts(
+    graph, system, tmp_path, monkeypatch, victim
+):
+    monkeypatch.setattr("perfmodel.analysis.dask_cluster.PATIENCE", 2)
+    points = pm.sample(BOX, 16384)
+    with Cluster(2, nanny=False) as cluster, distributed.Client(cluster.address) as asker:
+
+        def kill() -> None:
+            for process in [cluster.scheduler] if victim == "scheduler" else cluster.workers:
+                process.kill()
+
+        killer = after_parts(tmp_path, 4, kill)
+        with pytest.raises(pm.InputError, match=r"\d+ of 256 parts are there in .*; run it again"):
+            within(
+                SECONDS,
+                lambda: pm.sweep(
+                    graph, system, points, part=PART, client=asker, output=tmp_path, progress=False
+                ),
+            )
+        killer.join(SECONDS)
+    resumed = pm.sweep(graph, system, points, part=PART, output=tmp_path)
+    pd.testing.assert_frame_equal(resumed, pm.sweep(graph, system, points, part=PART))

@@ -203,8 +203,9 @@ def test_the_folder_is_a_parquet_data_set_for_other_readers_too(graph, system, t
     there = pd.read_parquet(tmp_path)
     pd.testing.assert_frame_equal(there.sort_index(), table)
     (tmp_path / "part-000001.parquet").write_bytes(b"damaged")
-    with pytest.raises(pm.InputError, match=r"part-000001\.parquet: is no whole part"):
-        pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
+    with pytest.warns(UserWarning, match=r"part-000001\.parquet: carries no checksum; evaluated"):
+        again = pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
+    pd.testing.assert_frame_equal(again, table)
 
 
 def test_every_chosen_system_has_its_own_prices_and_optimize_agrees(graph, system):
@@ -236,7 +237,6 @@ def test_every_chosen_system_has_its_own_prices_and_optimize_agrees(graph, syste
         ({"npu.peak_flops": [True]}, "real numbers"),
         ({"npu.peak_flops": [1e15 + 1j]}, "real numbers"),
         ({"network.algorithm": [1]}, "algorithm 1: expected auto"),
-        ({"compute.efficiency": [0.0]}, "expected a finite time"),
     ],
 )
 def test_points_of_the_wrong_kind_are_one_clear_error(graph, system, points, message):
@@ -268,9 +268,9 @@ def test_parts_that_are_there_are_not_evaluated_again(graph, system, tmp_path, m
     seen = []
     evaluate = module.evaluate_part
 
-    def counting(compiled, graph, system, models, rows, options):
+    def counting(compiled, work, rows):
         seen.extend(rows.index)
-        return evaluate(compiled, graph, system, models, rows, options)
+        return evaluate(compiled, work, rows)
 
     monkeypatch.setattr(module, "evaluate_part", counting)
     again = pm.sweep(graph, system, VARIED, output=tmp_path, part=2)
@@ -282,13 +282,13 @@ def test_parts_that_are_there_are_not_evaluated_again(graph, system, tmp_path, m
 KILLED = """
 import sys, time
 import perfmodel as pm
-from perfmodel.analysis import sweep as module
-write = module._write
-def slowly(result, path):
-    write(result, path)
-    print(path, flush=True)
+from perfmodel.analysis.sweep_store import Store
+write = Store.write
+def slowly(store, part, result):
+    write(store, part, result)
+    print(store.path(part), flush=True)
     time.sleep(0.05)
-module._write = slowly
+Store.write = slowly
 graph = pm.load("traces/gpt_dp2_tp2_pp2")
 points = pm.sample({"npu.peak_flops": (1e14, 1e16), "network.0.bandwidth": (1e10, 1e12)}, 256)
 pm.sweep(graph, pm.hardware("dgx-h100", ranks=8), points, output=sys.argv[1], part=8, collect=False)
@@ -326,10 +326,14 @@ def test_a_sweep_that_was_killed_resumes_without_losing_or_repeating_a_point(
 def test_a_partial_file_of_a_killed_sweep_does_no_harm(graph, system, tmp_path):
     expected = pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
     (tmp_path / "part-000001.parquet").unlink()
-    (tmp_path / ".part-000001.parquet.tmp").write_bytes(b"half a file")
+    partial = tmp_path / f".part-000001.parquet.{'0' * 16}.partial"
+    partial.write_bytes(b"half a file")
     again = pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
     pd.testing.assert_frame_equal(again, expected)
-    assert not list(tmp_path.glob("*.tmp"))
+    assert partial.exists()  # perhaps another process is still at it
+    os.utime(partial, (0, 0))
+    pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
+    assert not partial.exists()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What a fault in a trace file means: where it is, what is there, what was expected, what to do."""
 
+from itertools import islice
+
 import numpy as np
 from google.protobuf.message import DecodeError
 
@@ -31,6 +33,9 @@ NODE_FIELDS = {
     9: "outputs",
     10: "attr",
 }
+LARGEST_ATTRIBUTE = 2**20
+"""Bytes of an attribute that is shown in a message."""
+
 _DAMAGED = "The file is damaged, cut off or no Chakra trace: write or copy it again."
 _PRODUCER = "Correct the program that wrote the trace."
 
@@ -61,6 +66,10 @@ def trace_error(data: bytes, source: str, note: np.ndarray, *, has_metadata: boo
     )
 
 
+_MANY_FIELDS = 100_000
+"""As many fields of a record are looked at for a message."""
+
+
 def _expected(code: int, fault: int) -> str:
     if fault == MANY_DIMS:
         return "one flag per network dimension, at most 31"
@@ -73,10 +82,13 @@ def _look_up(data: bytes, record: int, here: int) -> tuple[int, str]:
     """Id of the node whose record is at `record`, and its attribute around byte `here` as text."""
     size, start = varint(address(data), record, len(data))
     node, text = 0, "bytes that do not decode"
-    for field, wire, a, b in fields(data, start, start + min(int(size), MAX_RECORD)):
+    found = fields(data, start, start + min(int(size), MAX_RECORD))
+    for field, wire, a, b in islice(found, _MANY_FIELDS):
         if field == 1 and wire == 0:
             node = int(varint(address(data), a, b)[0])
         elif field == 10 and a <= here < b:
+            if b - a > LARGEST_ATTRIBUTE:
+                return node, f"{b - a} B"
             try:
                 attribute = schema.AttributeProto.FromString(data[a:b])
             except DecodeError:

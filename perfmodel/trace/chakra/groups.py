@@ -24,7 +24,11 @@ Groups = dict[str, tuple[int, ...]]
 _LITERAL = re.compile(r"\[\s*('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")\s*\]", re.DOTALL)
 _MARK = b"process_group:init"
 _MOST_RANKS = 2**31
-_LARGEST_GUESS = 64 * 2**20  # B; a larger file is not opened to see whether it has groups in it
+LARGEST_FILE = 32 * 2**20
+"""Bytes of a group file that are read; a million ranks in three groups each take 24 MB."""
+
+_LARGEST_GUESS = LARGEST_FILE  # B; a larger file is not opened to see whether it has groups in it
+_LARGEST_TEXT = 2**24
 
 
 def read_groups(path: str | Path) -> Groups:
@@ -33,11 +37,16 @@ def read_groups(path: str | Path) -> Groups:
     Raises InputError for what is no JSON object of `"<name>": [<distinct ranks>]`.
     """
     try:
-        text = Path(path).read_bytes()
+        if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+            raise InputError(f"{path}: is a device or a pipe. Give the path of a group file.")
+        with Path(path).open("rb") as file:
+            text = file.read(LARGEST_FILE + 1)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror}). Give the path of a group file."
         ) from error
+    if len(text) > LARGEST_FILE:
+        raise InputError(f"{path}: has more than {LARGEST_FILE} B. Is it a group file?")
     expected = 'Expected a group file like {"1": [0, 1], "2": [2, 3]}.'
     try:
         pairs = json.loads(text, object_pairs_hook=_Pairs)
@@ -72,6 +81,8 @@ def looks_like_groups(path: Path, *, named: bool = False) -> bool:
     except OSError:
         return False
     lists = content.values() if isinstance(content, dict) else ()
+    if named and content == {}:  # says that the trace of this name has no groups
+        return True
     return bool(lists) and all(
         isinstance(ranks, list) and all(type(r) is int for r in ranks) for ranks in lists
     )
@@ -108,6 +119,10 @@ def _process_groups(
     record: bytes, where: str, world: int | None
 ) -> dict[str, tuple[int, ...] | None]:
     remedy = "Give a group file instead, or correct the trace."
+    if len(record) > _LARGEST_TEXT:
+        raise TraceError(
+            f"{where}: has {len(record)} B, at most {_LARGEST_TEXT} are read. {remedy}"
+        )
     try:
         text = schema.Node.FromString(record).inputs.values
     except DecodeError as error:
@@ -148,7 +163,8 @@ def _ranks(values: list[Any], where: str, kind: type[InputError] = InputError) -
         if type(value) is not int or not 0 <= value < _MOST_RANKS:
             raise kind(f"{where}: {_short(value)} is no rank. Expected whole numbers from 0 on.")
     if len(set(values)) < len(values):
-        twice = next(value for value in values if values.count(value) > 1)
+        seen: set[int] = set()
+        twice = next(value for value in values if value in seen or seen.add(value))  # type: ignore[func-returns-value]
         raise kind(f"{where}: rank {twice} stands twice in it. Expected distinct ranks.")
     return tuple(values)
 

@@ -1,7 +1,8 @@
 """gzip, recognised by content and unpacked within bounds.
 
 A few kilobytes of gzip can claim terabytes (deflate packs 1,032 : 1 at best), so both the size and
-the ratio of what comes out are limited. Traces pack 5 to 60 : 1.
+the ratio of what comes out are limited. Traces pack 5 to 60 : 1. What comes out of a file below 64 MiB
+is limited further, so that no such file takes more than 2 GB to read.
 """
 
 import zlib
@@ -11,6 +12,8 @@ from perfmodel.errors import TraceError
 LIMIT = 8 * 2**30  # most bytes a file may grow to
 RATIO = 400  # most bytes out of one, once more than FREE bytes have come out
 FREE = 64 * 2**20
+SMALL = 64 * 2**20  # a file below this size
+SMALL_LIMIT = 640 * 2**20  # may grow to so many bytes
 _MAGIC = b"\x1f\x8b\x08"  # what every gzip member begins with: magic, method "deflate"
 _STEP = 4 * 2**20
 _GZIP = 31  # zlib's number for: 32 KiB window, gzip header and checksum
@@ -27,6 +30,7 @@ def inflate(data: bytes, source: str, *, limit: int = LIMIT) -> bytes:
     """
     if not data.startswith(_MAGIC):
         return data
+    limit = min(limit, SMALL_LIMIT) if len(data) < SMALL else limit
     pieces: list[bytes] = []
     size = 0
     rest = data

@@ -8,6 +8,8 @@ the metadata record.
 
 from dataclasses import replace
 from functools import lru_cache
+from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +56,21 @@ from perfmodel.trace.chakra.wire import (
 # A row of the table takes 70 times as much as the shortest record: junk must not fill the memory.
 _MANY, _SMALLEST = 2**20, 6
 
+LONGEST_NAME = 2**16
+"""Bytes of a node's or group's name that are taken."""
+
+LARGEST_MESSAGE = 2**24
+"""Bytes of a record that is read as a protobuf message, whose fields become objects."""
+
+HELD = 1.9e9
+"""What a trace may take in memory however small its file is [B]."""
+
+HELD_PER_BYTE = 32
+"""What a larger file may take, in terms of its size; real ones take 5 to 15."""
+
+_PER_NODE, _PER_EDGE, _PER_NAME = 700, 80, 12
+"""Bytes in memory for a node, for a dependency, and for a byte of a name, until ranks are joined."""
+
 
 def read(path: str | Path, *, limit: int = LIMIT) -> RankTrace:
     """Read one rank's trace file; gzip is recognised by content.
@@ -65,13 +82,23 @@ def read(path: str | Path, *, limit: int = LIMIT) -> RankTrace:
 
 
 def content(path: str | Path) -> bytes:
-    """The bytes of a file. Raises TraceError where it cannot be read."""
+    """The bytes of a file. Raises TraceError where it cannot be read, or is a device, which may have no end."""
     try:
+        if Path(path).exists() and not (Path(path).is_file() or Path(path).is_dir()):
+            raise TraceError(f"{path}: is a device or a pipe. Give the path of an .et file.")
         return Path(path).read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        if isinstance(error, TraceError):
+            raise
         raise TraceError(
-            f"{path}: cannot be read ({error.strerror}). Give the path of an .et file."
+            f"{path}: cannot be read ({getattr(error, 'strerror', None) or error})."
+            " Give the path of an .et file."
         ) from error
+
+
+def hash_of(path: str | Path) -> str:
+    """SHA-256 of a file as it stands, compressed or not."""
+    return sha256(content(path)).hexdigest()
 
 
 def decode(data: bytes, source: str, *, limit: int = LIMIT) -> RankTrace:
@@ -81,6 +108,7 @@ def decode(data: bytes, source: str, *, limit: int = LIMIT) -> RankTrace:
     Raises TraceError with file, byte, record, field, and what to do, for bytes that are no trace:
     nothing that is wrong is passed over but fields no schema knows.
     """
+    size = len(data)
     data = inflate(bytes(data), source, limit=limit)
     data, form = dialects.to_current(data, source)
     metadata, start = first_record(data, source)
@@ -102,6 +130,7 @@ def decode(data: bytes, source: str, *, limit: int = LIMIT) -> RankTrace:
             f"{source}: {n} records in {len(data)} B. Expected at least {_SMALLEST} B each: a Node"
             " has an id, a type and a name or work. The file is damaged or no Chakra trace."
         )
+    _check_held(source, size, len(data), nodes=n)
     ids, starts = np.zeros(n, np.uint64), np.zeros(n, np.uint64)
     table = np.full((WIDTH, n), -1, np.int64)
     data_dep, ctrl_dep = np.empty(2 * n, np.uint64), np.empty(2 * n, np.uint64)
@@ -122,6 +151,8 @@ def decode(data: bytes, source: str, *, limit: int = LIMIT) -> RankTrace:
     if note[FAULT]:
         raise trace_error(data, source, note, has_metadata=metadata is not None)
     n_data, n_ctrl = int(note[DATA_DEPS]), int(note[CTRL_DEPS])
+    names = _check_names(source, table, ids)
+    _check_held(source, size, len(data), nodes=n, edges=n_data + n_ctrl, names=names)
     if max(n_data, n_ctrl) > 2 * n:
         data_dep, ctrl_dep = np.empty(n_data, np.uint64), np.empty(n_ctrl, np.uint64)
         walk(base, start, end, ids, starts, table, data_dep, ctrl_dep, note)
@@ -171,6 +202,36 @@ def decode(data: bytes, source: str, *, limit: int = LIMIT) -> RankTrace:
     )
 
 
+def _check_names(source: str, table: np.ndarray, ids: np.ndarray) -> int:
+    """Total bytes of the names. Raises TraceError where one is too long to be a name."""
+    for size, what in (
+        (NAME_SIZE, "name"),
+        (at.PG_TEXT + 1, "attribute pg_name"),
+        (at.GROUP_TEXT + 1, "attribute comm_group"),
+    ):
+        k = int(table[size].argmax())
+        if table[size, k] > LONGEST_NAME:
+            raise TraceError(
+                f"{source}: node {int(ids[k])}, {what}: has {int(table[size, k])} B. Expected at most"
+                f" {LONGEST_NAME}. The file is damaged, or correct the program that wrote it."
+            )
+    return int(table[NAME_SIZE].sum())
+
+
+def _check_held(
+    source: str, size: int, unpacked: int, *, nodes: int, edges: int = 0, names: int = 0
+) -> None:
+    """Raise TraceError where a trace would take more memory than its file's size may ask for."""
+    held = unpacked + _PER_NODE * nodes + _PER_EDGE * edges + _PER_NAME * names
+    if held > max(HELD, HELD_PER_BYTE * size):
+        raise TraceError(
+            f"{source}: {nodes} nodes, {edges} dependencies and {names} B of names in a file of"
+            f" {size} B would take {held / 1e9:.1f} GB. At most"
+            f" {max(HELD, HELD_PER_BYTE * size) / 1e9:.1f} GB are taken for a file of that size. If"
+            " it is compressed and meant to be so large, unpack it (gunzip); else it is damaged."
+        )
+
+
 def first_record(data: bytes, source: str) -> tuple[bytes | None, int]:
     """Payload of the metadata record and the position behind it; (None, 0) if the file has none.
 
@@ -192,14 +253,18 @@ def first_record(data: bytes, source: str) -> tuple[bytes | None, int]:
     return (None, 0) if _is_node(payload) else (payload, end)
 
 
+_MANY_FIELDS = 10_000
+"""More than a metadata record has."""
+
+
 @lru_cache(maxsize=64)  # most ranks of a trace begin with the same record
 def _is_node(data: bytes) -> bool:
     """Whether the first record is a Node: metadata has two fields only, text and attributes."""
-    for field, wire, a, b in fields(data, 0, len(data)):
+    for field, wire, a, b in islice(fields(data, 0, len(data)), _MANY_FIELDS):
         if (field == 1 and wire != LENGTH) or 3 <= field <= 10:
             return True
         if field == 2:
-            inner = list(fields(data, a, b))
+            inner = list(islice(fields(data, a, b), _MANY_FIELDS))
             is_attribute = a == b or (inner and inner[0][:2] == (1, LENGTH) and inner[-1][3] == b)
             if not is_attribute:
                 return True
@@ -210,6 +275,11 @@ def _describe(metadata: bytes | None, source: str) -> tuple[str, str]:
     """Version and schema label of the metadata record."""
     if not metadata:
         return "", ""
+    if len(metadata) > LARGEST_MESSAGE:
+        raise TraceError(
+            f"{source}: record 0 (metadata): has {len(metadata)} B. Expected at most"
+            f" {LARGEST_MESSAGE}. The file is damaged or no Chakra trace: write or copy it again."
+        )
     try:
         return _labels(metadata)
     except DecodeError as error:

@@ -14,7 +14,7 @@ from perfmodel.errors import TraceError
 from perfmodel.files import whole_file
 from perfmodel.trace.chakra import dialects, schema
 from perfmodel.trace.chakra.inflate import LIMIT, inflate
-from perfmodel.trace.chakra.reader import content, decode, first_record
+from perfmodel.trace.chakra.reader import LARGEST_MESSAGE, content, decode, first_record
 from perfmodel.trace.chakra.wire import MAX_RECORD, address, length_prefix, varint
 
 
@@ -45,6 +45,11 @@ def messages_of(data: bytes, source: str) -> Iterator[Any]:
                 " past the end. The file is damaged: write or copy it again."
             )
         stop = start + int(size)
+        if size > LARGEST_MESSAGE:
+            raise TraceError(
+                f"{source}: byte {pos}, record {number}: has {int(size)} B. Expected at most"
+                f" {LARGEST_MESSAGE}. The file is damaged: write or copy it again."
+            )
         yield _parse(schema.Node, data[start:stop], source, pos, number)
         pos = stop
         number += 1

@@ -12,15 +12,15 @@ reference counts a call, which made reading three times slower.
 Source: protobuf.dev, "Encoding".
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator
+from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-F = TypeVar("F", bound=Callable[..., Any])
+from perfmodel.compiled_code import machine_code
 
 VARINT, FIXED64, LENGTH, GROUP, GROUP_END, FIXED32 = 0, 1, 2, 3, 4, 5
 MAX_RECORD = 2**31 - 1  # protobuf's own limit on a message [B]
@@ -47,14 +47,8 @@ FAULTS = {
 }
 
 
-def compiled(function: F) -> F:
-    """Compile with numba once per machine, or once per process where no cache can be written."""
-    result: Any
-    try:
-        result = numba.njit(cache=True, nogil=True)(function)
-    except RuntimeError:  # "no locator available": neither the package nor the home is writable
-        result = numba.njit(nogil=True)(function)
-    return result
+compiled = machine_code(nogil=True)
+"""How the loops here are compiled."""
 
 
 def address(data: bytes) -> int:

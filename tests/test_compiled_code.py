@@ -1,0 +1,80 @@
+"""Machine code on the disk is used only while nothing that is compiled into it has changed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+INNER = """
+from perfmodel.compiled_code import machine_code
+@machine_code
+def step(x):
+    return x + {step}
+"""
+MIDDLE = """
+from perfmodel.compiled_code import machine_code
+import made.constants as c
+from made import inner
+@machine_code
+def twice(x):
+    return later(x) * c.FACTOR
+@machine_code
+def later(x):
+    return inner.step(x)
+"""
+CONSTANTS = "FACTOR = {factor}\n"
+OUTER = """
+import sys
+from made.middle import twice
+from perfmodel.compiled_code import machine_code
+@machine_code(nogil=True)
+def outer(x):
+    return twice(x) + 1
+print(outer(10), outer.stats.cache_hits[next(iter(outer.stats.cache_hits))] if outer.stats.cache_hits else 0)
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A package of four files, of which one is run; writes them anew with other numbers."""
+
+    def run(step: int, factor: int) -> tuple[int, int]:
+        package = tmp_path / "made"
+        package.mkdir(exist_ok=True)
+        texts = {
+            "__init__": "",
+            "inner": INNER.format(step=step),
+            "constants": CONSTANTS.format(factor=factor),
+            "middle": MIDDLE,
+            "outer": OUTER,
+        }
+        for name, text in texts.items():
+            path = package / f"{name}.py"
+            if not path.exists() or path.read_text() != text:
+                path.write_text(text)
+        done = subprocess.run(
+            [sys.executable, "-m", "made.outer"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "PYTHONDONTWRITEBYTECODE": "1"},
+        )
+        assert done.returncode == 0, done.stderr
+        value, hits = map(int, done.stdout.split())
+        return value, hits
+
+    return run
+
+
+def test_a_change_in_what_is_called_or_named_elsewhere_compiles_anew(run):
+    assert run(step=1, factor=2) == (23, 0)
+    assert run(step=1, factor=2) == (23, 1)  # kept
+    assert run(step=5, factor=2) == (31, 0)  # a function two calls away has changed
+    assert run(step=5, factor=3) == (46, 0)  # a constant of another module
+    assert run(step=5, factor=3) == (46, 1)
