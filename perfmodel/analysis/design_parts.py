@@ -88,10 +88,16 @@ def in_si_units(
         known = parameter_units(here, with_choice)
         for column in texts:
             check_path(column, known)
-            where = f"points: {column}"
-            values = [in_si(value, known[column], where) for value in part[column]]
+            values = [_in_si(value, known[column], column) for value in part[column]]
             found[column].append(pd.Series(values, part.index))
     return table.assign(**{column: pd.concat(parts) for column, parts in found.items()})
+
+
+def _in_si(value: Any, unit: str, column: str) -> float:
+    try:
+        return in_si(value, unit, column)
+    except InputError as error:
+        raise InputError(f"points: {column} holds {value!r:.60}, expected numbers; {error}") from None
 
 
 def choices(table: pd.DataFrame, models: Any) -> list[str]:
