@@ -78,16 +78,18 @@ def whole_file(path: str | Path, *, durable: bool = True) -> Iterator[Any]:
                         yield packed
                 else:
                     yield raw
-                if durable:
+                if not raw.closed:  # a text wrapper closes it
                     raw.flush()
-                    os.fsync(raw.fileno())
+            if durable:
+                _sync(temporary)
             os.replace(temporary, target)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
             raise
         if durable:
-            _sync_folder(target.parent)
+            with contextlib.suppress(OSError):  # the list of names, where the system can
+                _sync(target.parent)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
 
@@ -155,11 +157,10 @@ def _exclusive(target: Path) -> tuple[Path, int]:
             continue
 
 
-def _sync_folder(folder: Path) -> None:
-    """Put the folder's list of names on the disk, where the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+def _sync(path: Path) -> None:
+    """Put a file's content, or a folder's list of names, on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -97,7 +97,9 @@ def _in_si(value: Any, unit: str, column: str) -> float:
     try:
         return in_si(value, unit, column)
     except InputError as error:
-        raise InputError(f"points: {column} holds {value!r:.60}, expected numbers; {error}") from None
+        raise InputError(
+            f"points: {column} holds {value!r:.60}, expected numbers; {error}"
+        ) from None
 
 
 def choices(table: pd.DataFrame, models: Any) -> list[str]:

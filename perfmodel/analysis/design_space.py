@@ -103,7 +103,9 @@ def _end(value: Any, path: str, name: str) -> float:
     try:
         number, unit = units.parse_any(value, where=path)
     except InputError as error:
-        raise InputError(f"{name}: expected two numbers each, plain [SI] or with a unit; {error}") from None
+        raise InputError(
+            f"{name}: expected two numbers each, plain [SI] or with a unit; {error}"
+        ) from None
     expected = _UNITS.get(path.rsplit(".", 1)[-1], unit)
     if unit != expected:
         raise InputError(f"{name}: {path}: got {value!r}, which measures {unit}, not {expected}")

@@ -137,7 +137,7 @@ class Evaluator:
         """
         c, designs = self.compiled, values.shape[1]
         costs = self.costs(paths, values) if paths else self._same(designs)
-        timed = ((costs >= 0) & (costs < np.inf)).all(axis=0)
+        timed = np.asarray(((costs >= 0) & (costs < np.inf)).all(axis=0))
         if not timed.all():
             return self._some(paths, values, options, costs, timed)
         makespan, differs, counts = self.makespans(costs, options, paths=options.breakdown)

@@ -17,7 +17,6 @@ all ranks, numbered behind the old ones; fewer ranks are the first replicas.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -81,14 +80,10 @@ def retarget(graph: Graph, *, ranks: int, data: str | Sequence[str] | None = Non
             "parameters are sharded over them: all-gathers and the optimizer's work change with their size"
         )
     text = f"warning: made from {graph.ranks} ranks for {ranks} by retarget: " + "; ".join(assumed)
-    digest = hashlib.sha256(
-        f"{graph.digest}|retarget|{ranks}|{sorted(growing)}".encode()
-    ).hexdigest()
     kept = tuple(w for w in graph.warnings if "by retarget:" not in w)
     return replace(
         result,
         warnings=(*kept, text),
-        digest=digest,
         source=f"{graph.source} on {ranks} ranks",
         origin=None,
     )

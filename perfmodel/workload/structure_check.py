@@ -159,7 +159,8 @@ def _collectives(graph: Graph) -> None:
         group.append(p.groups.ravel())
         rank.append(np.repeat(p.ranks, p.groups.shape[1]))
         count.append(np.broadcast_to(calls, p.groups.shape).ravel())
-    groups, ranks, counts = map(np.concatenate, (group, rank, count))
+    groups, ranks = np.concatenate(group), np.concatenate(rank)
+    counts = np.concatenate(count)
     order = np.lexsort((ranks, groups))
     groups, ranks, counts = groups[order], ranks[order], counts[order]
     starts = np.flatnonzero(np.diff(groups, prepend=-1))
