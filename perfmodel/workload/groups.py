@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perfmodel.errors import one_line, quoted
 from perfmodel.findings import Findings
 
 
@@ -13,6 +14,8 @@ class Groups:
         self.members: list[tuple[int, ...]] = [tuple(range(ranks))]
         self.names: list[str] = [""]
         self.index: dict[tuple, int] = {}
+        self.sets: list[frozenset[int]] = [frozenset(self.members[0])]
+        self.number_of_named: dict[str, int] = {}
         self.undefined: set[int] = set()
         self.missing: dict[str, list[tuple[int, list[int]]]] = {}
 
@@ -22,7 +25,7 @@ class Groups:
             self.problems.add(
                 "error",
                 "missing-rank",
-                f"group {name!r} lists rank {outside[0]}, but the trace has ranks 0 to {self.ranks - 1}",
+                f"group {quoted(name)} lists rank {outside[0]}, but the trace has ranks 0 to {self.ranks - 1}",
                 remedy="Add the missing ranks' files, or give the right group file with --groups",
             )
 
@@ -30,32 +33,37 @@ class Groups:
         """The group called `name` on this rank; `own` are the rank's process groups."""
         if name in ("", "0") and name not in self.named:
             return 0
-        members = self.named.get(name)
-        if members is None and name in own:
+        if name in self.named:
+            if name not in self.number_of_named:
+                self.number_of_named[name] = self._number(name, self.named[name])
+            number = self.number_of_named[name]
+        elif name in own:
             members = own[name] if own[name] is not None else self.members[0]
             self.check_members(name, members)
-        if members is None:
+            number = self._number(name, members)
+        else:
             self.missing.setdefault(name, []).append((rank, nodes))
             if self.unknown == "world":
                 return 0
-            members = self.members[0]
-            self.undefined.add(self._number(name, members))
-        if rank not in members:
+            number = self._number(name, self.members[0])
+            self.undefined.add(number)
+        if rank not in self.sets[number]:
             self.problems.add(
                 "error",
                 "not-a-member",
-                f"uses group {name!r} = {short(members)}, which does not list it",
+                f"uses group {quoted(name)} = {short(self.members[number])}, which does not list it",
                 rank=rank,
                 nodes=nodes,
                 remedy="Correct the group file",
             )
-        return self._number(name, members)
+        return number
 
     def _number(self, name: str, members: tuple[int, ...]) -> int:
         key = (name, members)
         if key not in self.index:
             self.index[key] = len(self.members)
             self.members.append(tuple(members))
+            self.sets.append(frozenset(members))
             self.names.append(name)
         return self.index[key]
 
@@ -64,7 +72,7 @@ class Groups:
         for name, places in self.missing.items():
             rank, nodes = places[0]
             users = len(places)
-            text = f"unknown group {name!r}" + (f" (on {users} ranks)" if users > 1 else "")
+            text = f"unknown group {quoted(name)}" + (f" (on {users} ranks)" if users > 1 else "")
             if self.unknown == "world":
                 self.problems.add(
                     "warning",
@@ -80,12 +88,12 @@ class Groups:
                     text + f"; known are {short(tuple(self.named)) or 'none'}",
                     rank=rank,
                     nodes=nodes,
-                    remedy=f"Name its ranks with --group {name}=0,1,..., give a group file with --groups, "
+                    remedy=f"Name its ranks with --group {one_line(name, 80)}=0,1,..., give a group file with --groups, "
                     "or say --unknown-group world",
                 )
         self.missing = {}
 
 
 def short(items: tuple, limit: int = 8) -> str:
-    text = ", ".join(map(str, items[:limit]))
+    text = ", ".join(one_line(str(item), 80) for item in items[:limit])
     return f"[{text}{', ...' if len(items) > limit else ''}]" if items else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from perfmodel.errors import quoted
 from perfmodel.findings import Findings
 from perfmodel.vocabulary import NodeType
 from perfmodel.workload.groups import Groups
@@ -101,11 +102,11 @@ def check_groups(ranks: list[Rank], registry: Groups, problems: Findings) -> np.
         absent = [m for m in members if m not in present]
         if absent:
             rank, slot = used[0]
-            first = ranks[rank].labels.node_id[ranks[rank].structure["slot"] == slot]
+            first = np.sort(ranks[rank].labels.node_id[ranks[rank].calls(slot)])
             problems.add(
                 "error",
                 "missing-member",
-                f"collective on group {name!r}, but rank {absent[0]}"
+                f"collective on group {quoted(name)}, but rank {absent[0]}"
                 + (f" and {len(absent) - 1} more members" if len(absent) > 1 else "")
                 + " never joins it",
                 rank=rank,
@@ -123,8 +124,7 @@ def _compare_members(ranks, used, name, by_name, problems) -> None:
 
     def calls(rank, slot):
         s = ranks[rank].structure
-        here = np.flatnonzero(s["slot"] == slot)
-        here = here[np.argsort(s["match"][here])]
+        here = ranks[rank].calls(slot)
         return here, s["comm_type"][here], s["size"][here]
 
     rank0, slot0 = used[0]
@@ -140,7 +140,7 @@ def _compare_members(ranks, used, name, by_name, problems) -> None:
             problems.add(
                 "error",
                 "member-count",
-                f"issues {len(here)} collectives on group {name!r}, rank {rank0} issues {len(here0)}",
+                f"issues {len(here)} collectives on group {quoted(name)}, rank {rank0} issues {len(here0)}",
                 rank=rank,
                 nodes=ranks[rank].labels.node_id[here],
                 remedy="Every member must issue every collective of the group",
@@ -162,7 +162,7 @@ def _compare_members(ranks, used, name, by_name, problems) -> None:
                     problems.add(
                         "error",
                         f"{word}-mismatch",
-                        f"{word} of a collective on group {name!r} differs from rank {rank0}'s",
+                        f"{word} of a collective on group {quoted(name)} differs from rank {rank0}'s",
                         rank=rank,
                         nodes=ranks[rank].labels.node_id[here[wrong]],
                         remedy=f"Members must agree in {word}",

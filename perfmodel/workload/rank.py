@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,14 @@ class Rank:
     names_of_slot: list[bytes]
     peer: NDArray[np.int32]
     p2p_size: NDArray[np.int64]
+
+    def calls(self, slot: int) -> NDArray[np.intp]:
+        """Positions of a slot's collectives, by their number in it."""
+        return self._calls[slot]
+
+    @cached_property
+    def _calls(self) -> list[NDArray[np.intp]]:
+        return by_slot(self.structure["slot"], self.structure["match"], len(self.group_of_slot))
 
 
 class Notes:
@@ -276,20 +285,21 @@ def _slots(t, rank: int, priority, groups: Groups) -> tuple[NDArray[np.int32], l
 
     Slots are in order of first use, so that equal ranks have equal slots whatever their groups are called.
     """
-    collective = t.type == NodeType.COMM_COLL
+    collective = np.flatnonzero(t.type == NodeType.COMM_COLL)
     own = chakra.process_groups(t, groups.ranks)
     texts = [*t.group_names, ""]
     text = np.where(t.group < 0, len(texts) - 1, t.group)
     number = np.full(len(t.id), -1, np.int64)
-    for index in np.unique(text[collective]):
-        here = collective & (text == index)
-        number[here] = groups.find(texts[index], rank, own, list(t.id[here]))
-    used = np.unique(number[collective])
-    first = [int(priority[number == g].min()) for g in used]
-    group_of_slot = [int(g) for g in used[np.argsort(first, kind="stable")]]
+    by_text = collective[np.argsort(text[collective], kind="stable")]
+    codes, starts = np.unique(text[by_text], return_index=True)
+    for code, here in zip(codes.tolist(), np.split(by_text, starts[1:])):
+        number[here] = groups.find(texts[code], rank, own, t.id[here].tolist())
+    by_use = collective[np.argsort(priority[collective])]
+    used, first, place = np.unique(number[by_use], return_index=True, return_inverse=True)
+    slot_of_used = np.argsort(np.argsort(first))
+    group_of_slot = used[np.argsort(first)].tolist()
     slot = np.full(len(t.id), -1, np.int32)
-    for s, group in enumerate(group_of_slot):
-        slot[number == group] = s
+    slot[by_use] = slot_of_used[place]
     return slot, group_of_slot
 
 
@@ -339,9 +349,7 @@ def _match(slot, priority, names, slots: int) -> tuple[NDArray[np.int32], list[b
     """Instance numbers by sorted (name, occurrence), and a hash of each slot's sorted names."""
     match = np.full(len(slot), -1, np.int32)
     hashes = []
-    for s in range(slots):
-        members = np.flatnonzero(slot == s)
-        members = members[np.argsort(priority[members], kind="stable")]
+    for members in by_slot(slot, priority, slots):
         by_name = sorted(range(len(members)), key=lambda k: names[members[k]])
         match[members[by_name]] = np.arange(len(members))
         text = "\0".join(names[members[k]] for k in by_name)
@@ -349,16 +357,24 @@ def _match(slot, priority, names, slots: int) -> tuple[NDArray[np.int32], list[b
     return match, hashes
 
 
+def by_slot(slot: NDArray[np.int32], key: NDArray, slots: int) -> list[NDArray[np.intp]]:
+    """Positions of the nodes of each slot, in ascending order of a key."""
+    inside = np.flatnonzero(slot >= 0)
+    order = inside[np.lexsort((key[inside], slot[inside]))]
+    return np.split(order, np.searchsorted(slot[order], np.arange(1, slots)))[:slots]
+
+
 def digest_of(values: Mapping) -> bytes:
     """Hash of arrays and other values by name."""
     hasher = hashlib.sha256()
     for key in sorted(values):
         value = values[key]
-        data = (
-            np.ascontiguousarray(value).tobytes()
-            if isinstance(value, np.ndarray)
-            else repr(value).encode()
-        )
+        if isinstance(value, np.ndarray):
+            data = np.ascontiguousarray(value).tobytes()
+        elif isinstance(value, str):
+            data = value.encode(errors="surrogatepass")
+        else:
+            data = repr(value).encode()
         hasher.update(f"{key}:{len(data)}:".encode())
         hasher.update(data)
     return hasher.digest()

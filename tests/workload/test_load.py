@@ -292,3 +292,39 @@ def test_a_deadlock_between_equal_ranks_names_both(tmp_path):
         pm.predict(graph, pm.hardware("dgx-h100", ranks=2))
     assert "rank 0 node 0 ('node0') waits for the message of rank 1 node 1" in str(error.value)
     assert "(1 more rank like it)" in str(error.value)
+
+
+def test_groups_of_fifty_thousand_ranks_are_joined_in_time_that_grows_with_them():
+    import time
+
+    from perfmodel.findings import Findings
+    from perfmodel.workload.groups import Groups
+
+    ranks = 50_000
+    named = {"a": tuple(range(ranks)), "b": tuple(range(0, ranks, 2))}
+    problems = Findings("made")
+    registry = Groups(named, ranks, "error", problems)
+    begin = time.perf_counter()
+    for rank in range(ranks):
+        assert registry.find("a", rank, {}, [1]) == 1
+        registry.find("b", rank - rank % 2, {}, [2])
+    assert not problems.found
+    assert time.perf_counter() - begin < 5  # 27 s and more when each rank looked through the group
+
+
+def test_many_groups_on_one_rank_are_told_apart_in_time_that_grows_with_them():
+    import time
+
+    import numpy as np
+
+    from perfmodel.workload.rank import by_slot
+
+    n = 200_000
+    slot = np.arange(n, dtype=np.int32) % 50_000
+    begin = time.perf_counter()
+    parts = by_slot(slot, np.arange(n)[::-1], 50_000)
+    assert time.perf_counter() - begin < 5
+    assert len(parts) == 50_000
+    assert parts[7].tolist() == [150_007, 100_007, 50_007, 7]
+    assert by_slot(slot[:0], slot[:0], 0) == []
+    assert [p.tolist() for p in by_slot(np.array([-1, 0], np.int32), np.arange(2), 1)] == [[1]]
