@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine import longest_path
 from perfmodel.engine.reduction import Reduced, reduce
+from perfmodel.errors import InputError
+from perfmodel.forking import check_process
 from perfmodel.machine.system import System
 from perfmodel.models.cost import Models, durations
 from perfmodel.parameter_paths import check_values
@@ -121,6 +123,8 @@ def compile(
         InputError: the system cannot have the graph's ranks; a parameter or a duration that is negative or no number.
         DeadlockError: ranks wait for each other.
     """
+    check_process()
+    check_kinds(graph, system)
     models = Models() if models is None else models
     system = system.resized(graph.ranks)
     check_values(system, models)
@@ -146,6 +150,18 @@ def compile(
         forced=order_is_forced(tasks, schedule, events),
         partner=_feeding(tasks),
     )
+
+
+def check_kinds(graph: Any, system: Any) -> None:
+    """Raise InputError for a workload or a system that is something else: a name, a path, the other of the two."""
+    for name, value, kind, source in (
+        ("graph", graph, Graph, "pm.load"),
+        ("system", system, System, "pm.hardware"),
+    ):
+        if not isinstance(value, kind):
+            raise InputError(
+                f"{name}: got {type(value).__name__} {value!r:.60}, expected a {kind.__name__} from {source}(...)"
+            )
 
 
 def _feeding(tasks: Tasks) -> NDArray[np.int32]:

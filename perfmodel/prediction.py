@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from perfmodel.compiled import Compiled, compile
 from perfmodel.engine import longest_path
+from perfmodel.forking import check_process
 from perfmodel.machine.system import System
 from perfmodel.models.cost import check_costs
 from perfmodel.parameter_paths import check_values
@@ -150,6 +151,7 @@ def predict(graph: Graph, system: System, models: Any = None) -> Prediction:
 
 def evaluate(compiled: Compiled, system: System | None = None, models: Any = None) -> Prediction:
     """A compiled graph at its own rates, or at others with the order it was compiled with."""
+    check_process()
     system = compiled.system if system is None else system
     models = compiled.models if models is None else models
     check_values(system, models)

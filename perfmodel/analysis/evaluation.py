@@ -14,6 +14,7 @@ from perfmodel.analysis.economics import columns as columns_of
 from perfmodel.compiled import Compiled
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine import bulk_jax as window
+from perfmodel.forking import check_process
 from perfmodel.models.cost import check_costs
 from perfmodel.parameter_paths import parameters, with_parameters
 from perfmodel.vocabulary import CATEGORIES
@@ -48,6 +49,7 @@ class Evaluator:
 
     def costs(self, paths: tuple[str, ...], values: NDArray) -> NDArray[np.float64]:
         """[S, D] cost table, from [P, D] parameter values."""
+        check_process()
         if self.compiled.batched:
             c = self.compiled
             at = with_parameters(c.system, c.models, dict(zip(paths, values)))

@@ -27,6 +27,7 @@ from perfmodel.analysis.design_parts import SweepWork, check, evaluate_part, in_
 from perfmodel.analysis.design_space import Points, table_of
 from perfmodel.analysis.evaluation import EvaluationOptions, Evaluator
 from perfmodel.analysis.sweep_store import Damaged, Store, claim, identity, identity_of_table
+from perfmodel.compiled import check_kinds
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
 from perfmodel.models.cost import Models
@@ -95,6 +96,7 @@ def sweep(
         >>> bool(table.makespan_s[0] > table.makespan_s[1])
         True
     """
+    check_kinds(graph, system)
     for name, count in (("part", part), ("threads", threads)):
         if count is not None and count < 1:
             raise InputError(f"{name}: got {count}, expected at least 1")

@@ -131,14 +131,31 @@ def real(
     return float(value)
 
 
+LARGEST_FILE = 1 << 20
+"""Bytes of a configuration file that are read."""
+
+LARGEST_YAML = 1 << 16
+"""Characters of a YAML file that are read: PyYAML takes a second for 100,000."""
+
+DEEPEST = 20
+
+
 def read_mapping(source, load, what: str) -> tuple[Mapping[str, Any], str]:
     if isinstance(source, Mapping):
         return source, f"<{what} configuration>"
     path = Path(source)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        if path.exists() and not path.is_file():
+            raise SystemFileError(f"{path}: is no file; expected the {what} file")
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_FILE + 1)
+        text = raw.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SystemFileError(f"{path}: cannot be read as the {what} file ({error})") from None
+    if len(raw) > LARGEST_FILE:
+        raise SystemFileError(
+            f"{path}: more than {LARGEST_FILE} B, which is no {what} configuration"
+        )
     data = load(text, str(path))
     if not isinstance(data, dict) or not all(isinstance(key, str | int) for key in data):
         raise SystemFileError(f"{path}: not a {what} configuration; expected keys and values")
@@ -174,9 +191,36 @@ def load_json(text: str, name: str) -> Any:
 
 
 def load_yaml(text: str, name: str) -> Any:
+    """What a YAML text says in plain words: aliases, which can mean gigabytes in a line, and tags are refused."""
     try:
+        _check_plain(text)
         return yaml.load(text, Loader=_Loader)
     except SystemFileError as error:
         raise SystemFileError(f"{name}: {error}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise SystemFileError(f"{name}: not YAML ({error})") from None
+    except (yaml.YAMLError, RecursionError, ValueError, *_ODD) as error:
+        reason = " ".join(str(error).split())
+        raise SystemFileError(f"{name}: not YAML ({reason})") from None
+
+
+_ODD = (TypeError, AttributeError, IndexError, KeyError, OverflowError)
+"""What PyYAML raises for scalars that look like numbers or dates and are none."""
+
+
+def _check_plain(text: str) -> None:
+    """Raise SystemFileError for YAML that a configuration has no use for."""
+    depth = 0
+    if len(text) > LARGEST_YAML:
+        raise SystemFileError(f"has {len(text)} characters; expected at most {LARGEST_YAML}")
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            raise SystemFileError(
+                f"line {event.start_mark.line + 1}: an alias (& or *); write the value out"
+            )
+        if getattr(event, "tag", None):
+            raise SystemFileError(
+                f"line {event.start_mark.line + 1}: the tag {event.tag!r}; expected plain values"
+            )
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST:
+            raise SystemFileError(f"lists within lists, more than {DEEPEST} deep")

@@ -24,6 +24,7 @@ from perfmodel.astra.hash_order import hash_of_text, walk
 from perfmodel.astra.lower import Lowered
 from perfmodel.astra.naming import name_of
 from perfmodel.errors import TraceError
+from perfmodel.files import write_whole
 from perfmodel.trace import chakra
 
 LIFETIME, USE, HEATMAP = 1_000_000, 2_000_000, 3_000_000
@@ -73,7 +74,7 @@ def write_memory_use(
             {"traceEvents": events}, indent=2, sort_keys=True, ensure_ascii=False, default=int
         )
         name = f"{lowered.config.system.memory_trace}.{rank}.json"
-        (folder / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+        write_whole(folder / name, text.encode("utf-8", "surrogateescape"))
     return peaks
 
 

@@ -286,3 +286,37 @@ def test_a_file_that_is_no_configuration_is_one_clear_error(tmp_path, text):
             read(path)
     with pytest.raises(SystemFileError, match="cannot be read"):
         read_system(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "line 1: an alias"),
+        ('npus_count: !!int ""\n', "line 1: the tag"),
+        ("npus_count: !!python/object:os.system x\n", "line 1: the tag"),
+        ("topology: " + "[" * 30 + "]" * 30 + "\n", "more than 20 deep"),
+        ("topology: [" + "Ring, " * 20000 + "Ring]\n", "at most 65536"),
+        ("topology: [" + "Ring, " * 200000 + "Ring]\n", "more than 1048576 B"),
+        ("npus_count: 2001-99-99\n", "not YAML"),
+        ("? [a]\n: b\n", "not"),
+    ],
+    ids=["alias", "tag", "object", "deep", "long", "longer", "date", "key"],
+)
+def test_yaml_that_says_more_than_a_configuration_is_refused(tmp_path, text, message):
+    import time
+
+    from perfmodel.astra.config import read_network
+
+    path = tmp_path / "network.yml"
+    path.write_text(text)
+    begin = time.perf_counter()
+    with pytest.raises(SystemFileError, match=message):
+        read_network(path)
+    assert time.perf_counter() - begin < 5
+
+
+def test_an_endless_device_is_no_configuration(tmp_path):
+    from perfmodel.astra.config import read_system
+
+    with pytest.raises(SystemFileError, match="is no file"):
+        read_system("/dev/zero")
