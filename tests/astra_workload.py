@@ -105,12 +105,15 @@ def prepare(
     backend: str = "unaware",
     memory: dict[str, Any] | None = None,
     queues: int = 1,
+    rendezvous: bool = False,
     **system: Any,
 ) -> Lowered:
     """A workload on a network, with keys of `SYSTEM` replaced (_ for -)."""
     data = SYSTEM | {key.replace("_", "-"): value for key, value in system.items()}
     made = network(*(dimensions or (("Ring", len(ranks)),)))
-    config = read_config(data, made, memory, backend=backend, queues=queues)
+    config = read_config(
+        data, made, memory, backend=backend, queues=queues, rendezvous=rendezvous
+    )
     return lower(workload(ranks, groups), config)
 
 

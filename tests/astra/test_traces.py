@@ -146,6 +146,12 @@ def test_a_prefix_that_is_also_a_folder_loads(tmp_path):
     assert predict(*inputs).makespan == pytest.approx(max(cycles) / 1e9)
 
 
+def test_an_event_at_time_0_is_said_to_abort_the_simulator(tmp_path):
+    prefix = write(tmp_path, [node(1, 4, num_ops=10, tensor_size=10)])
+    with pytest.warns(UserWarning, match="an event at time 0, on which ASTRA-sim aborts"):
+        assert astra.simulate(prefix, SYSTEM, network(("Ring", 1))).cycles == [0]
+
+
 def test_files_of_a_custom_collective_beyond_its_members_are_not_read(tmp_path):
     ring = custom_ring(tmp_path, 2, 100)
     (tmp_path / "mine.2.et").write_bytes(b"")
