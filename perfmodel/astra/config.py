@@ -10,7 +10,6 @@ Source: ASTRA-sim's system, network and remote-memory layers at 518bd51, network
 from __future__ import annotations
 
 import math
-import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from perfmodel.astra.algorithm_phases import KEYS, Algorithm, parse_algorithm
 from perfmodel.astra.config_values import (
     LARGEST,
     Taker,
@@ -31,9 +31,6 @@ from perfmodel.astra.config_values import (
 )
 from perfmodel.errors import SystemFileError
 
-COLLECTIVE_KEYS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all")
-"""The collectives that algorithms are configured for, by their key without "-implementation"."""
-
 TOPOLOGIES = ("Ring", "FullyConnected", "Switch")
 MEMORY_TYPES = (
     "NO_MEMORY_EXPANSION",
@@ -45,24 +42,8 @@ NO_FILE = "no remote-memory file"
 """Source of a memory configuration that was not given."""
 LONGEST = 2.0**53
 """Longest latency or delay [ns]: whole nanoseconds are exact up to it."""
-ALGORITHMS = ("ring", "direct", "halvingDoubling", "doubleBinaryTree")
 
 _GIBI = 2.0**30
-
-
-@dataclass(frozen=True)
-class Algorithm:
-    """How a collective runs in one dimension.
-
-    Attributes:
-        name: one of `ALGORITHMS`.
-        window: messages that ``direct`` keeps in flight; -1 for all.
-        flat: a ``one*`` variant: one dimension over all ranks, the dimensions after it unused.
-    """
-
-    name: str
-    window: int = -1
-    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -226,11 +207,11 @@ def read_system(
     take.choice("scheduling-policy", ("LIFO", "FIFO", "EXPLICIT"), "LIFO")
     optimization = take.choice("collective-optimization", ("baseline", "localBWAware"), "baseline")
     algorithms, custom = {}, {}
-    for key in COLLECTIVE_KEYS:
+    for key in KEYS.values():
         names = take.texts(f"{key}-implementation")
         if names is not None:
             algorithms[key] = tuple(
-                _algorithm(text, f"{name}: {key}-implementation") for text in names
+                parse_algorithm(text, f"{name}: {key}-implementation") for text in names
             )
         prefix = take.texts(f"{key}-implementation-custom")
         if prefix is not None:
@@ -379,24 +360,3 @@ def _check_together(config: Config) -> None:
                 f"{memory.source}: {memory.nodes} nodes x {memory.ranks_per_node} NPUs cover {reach} "
                 f"ranks, the network has {network.ranks}"
             )
-
-
-def _algorithm(text: str, where: str) -> Algorithm:
-    """One entry of an implementation list.
-
-    >>> _algorithm("oneDirect3", "x")
-    Algorithm(name='direct', window=3, flat=True)
-    """
-    flat = text.startswith("one")
-    name = text[3:4].lower() + text[4:] if flat and text[3:4].isupper() else text
-    match = re.fullmatch(r"direct([0-9]*)", name)
-    if match:
-        window = int(match[1]) if match[1] else -1
-        if window != 0:
-            return Algorithm("direct", window, flat)
-    elif name in ALGORITHMS and not (flat and name == "doubleBinaryTree"):
-        return Algorithm(name, -1, flat)
-    raise SystemFileError(
-        f"{where}: {text!r}; expected ring, oneRing, direct or direct<window>, oneDirect or "
-        "oneDirect<window> (window 1 or more), halvingDoubling, oneHalvingDoubling, doubleBinaryTree"
-    )

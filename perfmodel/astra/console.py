@@ -17,10 +17,10 @@ from typing import NamedTuple
 import numpy as np
 
 from perfmodel.astra import state
+from perfmodel.astra.algorithm_phases import BROADCAST
 from perfmodel.astra.event_run import Run
 from perfmodel.astra.lower import Lowered
 from perfmodel.astra.memory_use import write_memory_use
-from perfmodel.astra.plans import BROADCAST
 from perfmodel.astra.statistics import Statistics
 from perfmodel.astra.traces import trace_files
 from perfmodel.vocabulary import NodeType

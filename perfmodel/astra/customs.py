@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.astra import costs, state
+from perfmodel.astra.algorithm_phases import KEYS
 from perfmodel.astra.config import Config
 from perfmodel.astra.hash_order import buckets_for, walk
 from perfmodel.astra.naming import Flat, name_of
-from perfmodel.astra.plans import KEYS, CustomFile, Planner
+from perfmodel.astra.plans import CustomFile, Planner
 from perfmodel.errors import SystemFileError, TraceError
 from perfmodel.trace import chakra
 from perfmodel.vocabulary import NodeType

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from perfmodel.astra import state
+from perfmodel.astra.algorithm_phases import KEYS
 from perfmodel.astra.event_run import Run
 from perfmodel.astra.lower import Lowered
 from perfmodel.astra.naming import group_name, name_of
-from perfmodel.astra.plans import KEYS
 from perfmodel.errors import DeadlockError
 from perfmodel.vocabulary import NodeType
 

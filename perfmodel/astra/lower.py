@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.astra import costs, state
+from perfmodel.astra.algorithm_phases import BROADCAST
 from perfmodel.astra.config import NO_FILE, Config
 from perfmodel.astra.customs import NATIVE_TAGS, Customs, custom_of, read_custom
 from perfmodel.astra.naming import Flat, group_name, name_of
-from perfmodel.astra.plans import BROADCAST, Planner
+from perfmodel.astra.plans import Planner
 from perfmodel.astra.tables import Tables, build_tables
 from perfmodel.errors import InputError, SystemFileError, TraceError
 from perfmodel.vocabulary import NodeType

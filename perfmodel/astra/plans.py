@@ -7,6 +7,7 @@ templates that all ranks share. Rules: ASTRA-sim's `generate_collective`, chunk 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,49 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.astra import costs, state
-from perfmodel.astra.config import Algorithm, Config
+from perfmodel.astra.algorithm_phases import (
+    ALL_GATHER,
+    ALL_REDUCE,
+    KEYS,
+    REDUCE_SCATTER,
+    Algorithm,
+    Dimension,
+    phase_of,
+)
+from perfmodel.astra.config import Config
 from perfmodel.astra.config_values import LARGEST
 from perfmodel.errors import InputError, SystemFileError, TraceError
 
-ALL_REDUCE, ALL_GATHER, BROADCAST, ALL_TO_ALL, REDUCE_SCATTER = 0, 2, 5, 6, 7
-KEYS = {
-    ALL_REDUCE: "all-reduce",
-    ALL_GATHER: "all-gather",
-    ALL_TO_ALL: "all-to-all",
-    REDUCE_SCATTER: "reduce-scatter",
-}
 MOST_CHUNKS = 100_000
 """Chunks of a collective; each of them takes memory on each rank."""
-GROUP_DELAY = 10.0
-"""Endpoint delay inside a group smaller than the world [ns]."""
-
 SMALL = 8192
 """Size of the message with which a receiver asks for another, with the rendezvous protocol [B]."""
 INNER_PER_BYTE = 0.0038
 """G of the inner shared bus, between a rank's NPU and its memory [ns/B]."""
-
-_CODES = {
-    "ring": state.RING,
-    "direct": state.DIRECT,
-    "halvingDoubling": state.HALVING,
-    "doubleBinaryTree": state.TREE,
-}
-
-
-@dataclass(frozen=True)
-class Dimension:
-    """Where a phase runs: n members in steps of `stride`, or a group's list at `list` (stride 0)."""
-
-    algorithm: Algorithm
-    members: int
-    stride: int
-    list: int
-    level: int
-    last: bool = True
-
-    @property
-    def in_group(self) -> bool:
-        return self.stride == 0
 
 
 @dataclass(frozen=True)
@@ -81,7 +58,7 @@ class Planner:
     custom_start: dict[str, int] = field(default_factory=dict)
     custom_files: dict[str, list[CustomFile]] = field(default_factory=dict)
     _sizes: dict[int, int] = field(default_factory=dict)
-    _trees: dict[int, int] = field(default_factory=dict)
+    trees: dict[int, int] = field(default_factory=dict)
     _used: set[tuple[int, int, int]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
@@ -213,119 +190,30 @@ class Planner:
 
     def _add(self, d: Dimension, kind: int, size: int, queues: int, collective: int) -> int:
         """Append a phase; returns the bytes that a rank holds after it."""
-        n, name = d.members, d.algorithm.name
-        fixed = d.in_group and name != "doubleBinaryTree"
-        row = self.rows.row(costs.DELAY, GROUP_DELAY) if fixed else self.rows.row(costs.ENDPOINT)
-        phase = {
-            "algorithm": _CODES[name],
-            "members": n,
-            "stride": d.stride,
-            "list": d.list,
-            "level": d.level,
-            "queues": queues,
-            "row": row,
-            "window": 1,
-            "period": n,
-            "reduces": {ALL_REDUCE: 1, REDUCE_SCATTER: 2}.get(kind, 0),
-            "reduction": -1,
-        }
-        after = {REDUCE_SCATTER: size // n, ALL_GATHER: size * n}.get(kind, size)
-        if name == "halvingDoubling":
-            self._add_halving(phase, d, kind, size)
-        elif name == "doubleBinaryTree":
-            self._add_tree(phase, d, size, collective)
-            after = size
-        else:
-            message = size if kind == ALL_GATHER else size // n
-            phase["sends"] = {
-                ALL_REDUCE: 2 * (n - 1),
-                ALL_TO_ALL: n * (n - 1) // 2 if name == "ring" else n - 1,
-            }.get(kind, n - 1)
-            if name == "direct":
-                window = n - 1 if d.algorithm.window < 0 else min(d.algorithm.window, n - 1)
-                phase["window"] = window
-                phase["period"] = n * window if d.in_group else 2 * window
-                phase["gated"] = int(kind == ALL_REDUCE)
-            phase["size"] = self.size(message)
-            if phase["reduces"]:
-                phase["reduction"] = self._reduction(message)
-            offsets = range(1, n) if name == "direct" else (1,)
-            self._use_offsets(phase["size"], d, offsets)
+        phase, after = phase_of(self, d, kind, size, queues, collective)
         self.phases.append(phase)
         return after
 
-    def _reduction(self, size: int) -> int:
+    def reduction(self, size: int) -> int:
+        """The cost row of a local reduction."""
         if self.config.system.memory_bandwidth <= 0:
             raise SystemFileError(
                 f"{self.config.system.source} has no local-mem-bw, which local reductions need"
             )
         return self.rows.row(costs.REDUCTION, size)
 
-    def _ranks_of(self, d: Dimension) -> NDArray[np.int64]:
-        """Ranks of the members in one place of a dimension (all places are alike)."""
-        if d.in_group:
-            return self.members[d.list : d.list + d.members].astype(np.int64)
-        return np.arange(d.members, dtype=np.int64) * d.stride
+    def packet_size(self, size: int) -> int:
+        """The number of the size of a packet that crosses the shared bus, if there is one, without a message."""
+        return self._sizes.setdefault(size, len(self._sizes)) if self.per_byte else 0
 
-    def _use_offsets(self, size: int, d: Dimension, offsets) -> None:
-        ranks = self._ranks_of(d)
+    def use_offsets(self, size: int, d: Dimension, offsets: Iterable[int]) -> None:
+        """Make cost rows for messages to members so many places further; all places of a dimension are alike."""
+        if d.in_group:
+            ranks = self.members[d.list : d.list + d.members].astype(np.int64)
+        else:
+            ranks = np.arange(d.members, dtype=np.int64) * d.stride
         for offset in offsets:
             self.use(size, ranks, np.roll(ranks, -offset))
-
-    def _add_halving(self, phase: dict[str, int], d: Dimension, kind: int, size: int) -> None:
-        """Halving-doubling: distances and messages by step, as ASTRA-sim walks them, powers of two or not."""
-        n = d.members
-        if kind == ALL_TO_ALL:
-            raise SystemFileError(
-                f"{self.config.system.source}: all-to-all-implementation is halvingDoubling, with which "
-                "ASTRA-sim aborts"
-            )
-        sends = int(2 * math.log2(n)) if kind == ALL_REDUCE else int(math.log2(n))
-        period = 1 + int(math.log2(n) - 1)
-        distance, message, factor = 1, size // 2, 2.0
-        if kind == ALL_GATHER:
-            distance, message, factor = n // 2, size, 0.5
-        phase.update(sends=sends, period=period, steps=len(self.steps))
-        for j in range(sends + 1):
-            reduces = phase["reduces"] == 2 or (phase["reduces"] == 1 and j // period % 2 == 0)
-            reduces = reduces and j % period >= 1
-            reduction = self._reduction(message) if reduces else -1
-            number = 0
-            if j < sends:
-                number = self.size(message)
-                self._use_offsets(number, d, (distance % n,) if distance % n else ())
-                if distance % n == 0:
-                    raise TraceError(
-                        f"halvingDoubling over {n} members makes a rank send to itself"
-                    )
-            last = self._sizes.setdefault(message, len(self._sizes)) if self.per_byte else number
-            self.steps.append((distance, number, reduction, number if j < sends else last))
-            distance, message = int(distance * factor), int(message / factor)
-            if distance == n and kind == ALL_REDUCE:
-                factor = 0.5
-                distance, message = int(distance * factor), int(message / factor)
-
-    def _add_tree(self, phase: dict[str, int], d: Dimension, size: int, collective: int) -> None:
-        n = d.members
-        if d.in_group or n & (n - 1):
-            what = "a group smaller than the world" if d.in_group else f"{n} members"
-            raise SystemFileError(
-                f"{self.config.system.source}: doubleBinaryTree over {what}, where ASTRA-sim crashes; "
-                "it takes all ranks of a dimension, a power of two"
-            )
-        if not d.last:
-            raise SystemFileError(
-                f"{self.config.system.source}: doubleBinaryTree is the last of fewer entries than the "
-                "network has dimensions, where ASTRA-sim crashes; name an algorithm for every dimension"
-            )
-        if n not in self._trees:
-            self._trees[n] = len(self.places)
-            self.places += _tree(n, top_last=True) + _tree(n, top_last=False)
-        levels = len(self.extents)
-        which = list(KEYS).index(collective)
-        phase.update(tree=self._trees[n], counter=which * levels + d.level, size=self.size(size))
-        phase["reduction"] = self._reduction(size)
-        self._use_offsets(phase["size"], d, range(1, n))
 
     def _add_custom(self, prefix: str, group: int) -> None:
         """A phase of a custom trace: files go to the members in ascending order, peers are places in the list."""
@@ -435,27 +323,3 @@ def hops_between(
     if (dimension < 0).any():
         raise InputError("a message from a rank to itself")
     return dimension, hops
-
-
-def _tree(n: int, *, top_last: bool) -> list[tuple[int, int, int, int]]:
-    """Role, parent, left and right child of each of n = 2^L members in order.
-
-    >>> _tree(4, top_last=True)[1]
-    (1, 3, 0, 2)
-    """
-    places = [[state.LEAF, -1, -1, -1] for _ in range(n)]
-    low, top = (0, n - 1) if top_last else (1, 0)
-
-    def build(first: int, count: int, parent: int) -> int:
-        middle = first + count // 2
-        places[middle][1] = parent
-        if count > 1:
-            places[middle][0] = state.INNER
-            places[middle][2] = build(first, count // 2, middle)
-            places[middle][3] = build(middle + 1, count // 2, middle)
-        return middle
-
-    root = build(low, n - 1, top)
-    places[top][0] = state.TOP
-    places[top][2 if top_last else 3] = root
-    return [(role, parent, left, right) for role, parent, left, right in places]

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from perfmodel.astra.algorithm_phases import Algorithm
 from perfmodel.astra.config import (
-    Algorithm,
     read_config,
     read_memory,
     read_network,
