@@ -53,6 +53,7 @@ _HOME = {
     "optimize": "optimization.optimize",
     "pareto": "optimization.pareto",
     "calibrate": "calibration.calibrate",
+    "read_measurements": "calibration.files",
 }
 """Public name -> the module that it is imported from when it is first used."""
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -20,7 +21,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from perfmodel.calibration import measurements as observed
+from perfmodel.calibration.doubts import above_one, check_stayed, left_open, measured_sizes
+from perfmodel.calibration.files import read_measurements
 from perfmodel.calibration.least_squares import (
+    VANISHED,
     Fit,
     Predict,
     Priors,
@@ -28,10 +32,13 @@ from perfmodel.calibration.least_squares import (
     cross_validate,
     solve,
 )
+from perfmodel.calibration.tables import standard
 from perfmodel.compiled import compile
 from perfmodel.errors import InputError
+from perfmodel.files import check_target
 from perfmodel.machine.system import System
 from perfmodel.models.cost import Models
+from perfmodel.models.model_file import write as write_models
 from perfmodel.parameter_paths import check_path, parameter_units, with_parameters
 from perfmodel.parameter_paths import parameters as parameters_of
 from perfmodel.workload.graph import Graph
@@ -40,9 +47,6 @@ Step = tuple[Graph, System, float]
 
 RESCHEDULES = 5
 """How often whole steps are scheduled anew at the fitted parameters before their order is taken as it is."""
-
-OPEN = 10.0
-"""A coefficient whose 95 % interval spans more than this factor counts as left open by the measurements."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +59,11 @@ class Calibration:
         residuals: the measurements, a row each: what was given (of whole steps: graph and system), kind, measured
             duration_s, predicted_s, error (predicted / measured - 1), held_out_error (predicted by a fit without
             this row's fold).
-        error: |error|, rows "in sample" and "held out", columns median, mean, max.
+        error: |error|, rows "in sample" and "held out", columns median, mean, p95, max.
         noise: relative standard deviation of a measurement, estimated.
         settled: whole steps are predicted in the order of issue that fits the fitted parameters.
+        open: a sentence for every parameter that the measurements do not determine.
+        data: what was measured, in words.
     """
 
     parameters: pd.DataFrame
@@ -67,12 +73,51 @@ class Calibration:
     error: pd.DataFrame
     noise: float
     settled: bool
+    open: tuple[str, ...] = ()
+    data: str = ""
+
+    def save(self, path: str | Path, *, title: str = "") -> None:
+        """Write the models as a file for `pm.hardware(..., models=path)` and the commands' `--models path`.
+
+        Args:
+            path: the file, FILE.toml. title: what it is, for people.
+
+        Raises:
+            InputError: a parameter that the measurements do not determine; one of the system, which belongs into a
+                system file; a model of one's own, which a file cannot name.
+        """
+        check_target(path, (".toml",))
+        if self.open:
+            raise InputError(
+                f"{path}: not written, for not all that was fitted is determined. {' '.join(self.open)}"
+            )
+        known = parameters_of(self.models)
+        for name, value, unit in zip(*(self.parameters[c] for c in ("parameter", "value", "unit"))):
+            if name not in known:
+                raise InputError(
+                    f"{path}: not written: {name} is the system's, so {value:.6g} {unit} belongs into a system file "
+                    '([npu] accelerator = "..." takes the rest from hwdb); fit coefficients of the models only'
+                )
+        tested = "held out" if self.error.loc["held out"].notna().all() else "in sample"
+        fit = {
+            "coefficients": list(self.parameters["parameter"]),
+            "low": [float(x) for x in self.parameters["low"]],
+            "high": [float(x) for x in self.parameters["high"]],
+            "data": self.data,
+            "device": self.system.name,
+            "measurements": len(self.residuals),
+            "error_of": tested,
+            "median_error": float(self.error.loc[tested, "median"]),
+            "mean_error": float(self.error.loc[tested, "mean"]),
+            "p95_error": float(self.error.loc[tested, "p95"]),
+        }
+        write_models(path, self.models, title=title or Path(path).stem, fits=[fit])
 
 
 def calibrate(
-    measurements: pd.DataFrame | Sequence[pd.DataFrame | Step],
+    measurements: pd.DataFrame | str | Path | Sequence[pd.DataFrame | str | Path | Step],
     system: System,
-    parameters: str | Sequence[str] | Mapping[str, float | None],
+    parameters: str | Sequence[str] | Mapping[str, float | None] | None = None,
     *,
     models: Any = None,
     priors: Mapping[str, tuple[float, float]] | None = None,
@@ -83,12 +128,14 @@ def calibrate(
     """Fit parameters of system and models to measured durations.
 
     Args:
-        measurements: a table of measured nodes (columns: see `perfmodel.measurements`); or a list of such tables
-            and of whole steps, each (graph, system, measured makespan in s).
+        measurements: a table of measured nodes (columns: see `perfmodel.calibration.measurements`; or m, n, k and a
+            time); the path of a file that `pm.read_measurements` takes (nccl-tests' output, a table, ...); or a list of
+            such and of whole steps, each (graph, system, measured makespan in s).
         system: what the tables were measured on; the fit starts from its values, and the fitted go into it. The
             systems of whole steps keep their own other values.
         parameters: paths to fit, one path, or {path: start}; None starts from the value there is. A time that is 0
-            starts at half the shortest measurement.
+            starts at half the shortest measurement. By default every coefficient of the models that the measurements
+            depend on.
         models: what turns work into time; the fit starts from their values.
         priors: {path: (median, sigma of the logarithm)}; 0.1 stands for about 10 %.
         folds: of the cross-validation; 0 or 1 for none.
@@ -101,7 +148,8 @@ def calibrate(
 
     Raises:
         InputError: a missing column, a duration that is missing or not positive, an unknown path (the nearest are
-            offered), a start that is not positive, a parameter that the measurements do not determine.
+            offered), a start that is not positive, a parameter that the measurements do not determine, a fit that does
+            not converge.
 
     Example: one operation of 1 TFLOP that takes 2 ms where the peak would allow 1 ms.
         >>> import pandas as pd
@@ -112,9 +160,11 @@ def calibrate(
         0.5
     """
     models = Models() if models is None else models
-    tables, steps = _sorted(measurements)
+    tables, steps, data = _sorted(measurements, system)
     nodes = [observed.read(table, system) for table in tables]
     duration = np.concatenate([*(n.duration for n in nodes), [float(s[2]) for s in steps]])
+    if parameters is None:
+        parameters = _depended_on(nodes, bool(steps), system, models)
     paths, start = _starts(parameters, system, models, duration)
     for _, other, _ in steps:
         for path in paths:
@@ -135,10 +185,13 @@ def calibrate(
             break
     if steps:
         predict = _together([_predict_nodes(n, paths, system, models) for n in nodes] + again)
-    check_determined(fit, predict, np.log(start), paths, prior)
     units = parameter_units(system, models)
-    for text in _doubts(paths, fit, prior, units):
-        warnings.warn(text, stacklevel=2)
+    check_determined(fit, predict, np.log(start), paths, prior)
+    check_stayed(paths, fit, np.log(start), prior, units)
+    still_open = left_open(paths, fit, prior, units, measured_sizes(nodes))
+    if np.isfinite(fit.noise):
+        for text in (*still_open, *above_one(paths, fit, prior, units)):
+            warnings.warn(text, stacklevel=2)
     held_out = cross_validate(predict, duration, np.log(start), prior, folds=folds, seed=seed)
     values = np.exp(theta)
     fitted, with_values = with_parameters(system, models, dict(zip(paths, map(float, values))))
@@ -151,25 +204,64 @@ def calibrate(
         _errors(residuals),
         fit.noise,
         settled,
+        tuple(still_open),
+        data,
     )
 
 
-def _sorted(measurements) -> tuple[list[pd.DataFrame], list[Step]]:
-    """Tables and whole steps apart."""
-    given = [measurements] if isinstance(measurements, pd.DataFrame) else list(measurements)
-    tables = [m for m in given if isinstance(m, pd.DataFrame)]
-    steps = [m for m in given if not isinstance(m, pd.DataFrame)]
-    for k, step in enumerate(steps):
-        if not (isinstance(step, tuple) and len(step) == 3 and isinstance(step[0], Graph)):
+def _sorted(measurements, system: System) -> tuple[list[pd.DataFrame], list[Step], str]:
+    """Tables and whole steps apart, and what they are in words."""
+    one = isinstance(measurements, pd.DataFrame | str | Path)
+    given = [measurements] if one else list(measurements)
+    tables, steps, words = [], [], []
+    for k, item in enumerate(given):
+        if isinstance(item, pd.DataFrame):
+            tables.append(standard(item, "measurements", system.dtype))
+            words.append("a table")
+        elif isinstance(item, str | Path):
+            if not Path(item).exists():
+                raise InputError(
+                    f"measurements: item {k} is the {type(item).__name__} {str(item)!r}, and there is no such file; "
+                    "expected a DataFrame, a file or (graph, system, measured seconds)"
+                )
+            tables.append(read_measurements(item, dtype=system.dtype))
+            words.append(Path(item).name)
+        elif isinstance(item, tuple) and len(item) == 3 and isinstance(item[0], Graph):
+            if not (np.isfinite(item[2]) and item[2] > 0):
+                raise InputError(
+                    f"measurements: step {len(steps)} took {item[2]} s, expected more than 0"
+                )
+            steps.append(item)
+        else:
             raise InputError(
-                f"measurements: item {k} is {type(step).__name__}, expected a DataFrame or "
+                f"measurements: item {k} is {type(item).__name__}, expected a DataFrame, a file or "
                 "(graph, system, measured seconds)"
             )
-        if not (np.isfinite(step[2]) and step[2] > 0):
-            raise InputError(f"measurements: step {k} took {step[2]} s, expected more than 0")
     if not given:
         raise InputError("measurements: none given")
-    return tables, steps
+    words = [f"{word}, {len(table)} rows" for word, table in zip(words, tables)]
+    if steps:
+        words.append(f"{len(steps)} whole steps")
+    return tables, steps, "; ".join(words)
+
+
+def _depended_on(
+    nodes: list[observed.NodeTimes], steps: bool, system: System, models: Any
+) -> list[str]:
+    """The coefficients of the models that the measurements depend on: times, and others that are not 0."""
+    known, units = parameters_of(models), parameter_units(models)
+    paths = tuple(path for path, value in known.items() if float(value) > 0 or units[path] == "s")
+    if steps:
+        return list(paths)
+    start = np.log([float(known[path]) or 1e-6 for path in paths])
+    slopes = [_predict_nodes(n, paths, system, models)(start)[1] for n in nodes]
+    moved = np.max([np.abs(s).max(axis=0) for s in slopes], axis=0) > VANISHED
+    found = [path for path, there in zip(paths, moved) if there]
+    if not found:
+        raise InputError(
+            "parameters: the measurements depend on no coefficient of the models; say what to fit"
+        )
+    return found
 
 
 def _starts(chosen, system, models, duration) -> tuple[tuple[str, ...], NDArray[np.float64]]:
@@ -276,23 +368,6 @@ def _together(parts: list[Predict]) -> Predict:
     return predict
 
 
-def _doubts(paths, fit: Fit, prior: Priors, units) -> list[str]:
-    """What is to be said of coefficients that the fit leaves open, or puts where they make no sense."""
-    found = []
-    low, high = fit.intervals(prior, 0.95)
-    for path, value, least, most in zip(paths, np.exp(fit.theta), low, high):
-        unit = "" if units[path] == "1" else f" {units[path]}"
-        said = f"{path} is {value:.3g}{unit}, 95 % interval {least:.3g} to {most:.3g}{unit}"
-        remedy = f"fit fewer coefficients, or give a prior, priors={{{path!r}: (median, sigma)}}"
-        if most > OPEN * least:
-            found.append(f"{said}: the measurements leave it open; {remedy}")
-        elif value > 1 + 1e-6 and units[path] == "1" and path.endswith("efficiency"):
-            found.append(
-                f"{said}: above 1, so the formula is not what happens or the measurements leave it open; {remedy}"
-            )
-    return found
-
-
 def _table(paths, fit: Fit, prior: Priors, start, confidence, units) -> pd.DataFrame:
     low, high = fit.intervals(prior, confidence)
     there = prior.there
@@ -326,6 +401,6 @@ def _residuals(tables, nodes, steps, duration, predicted, held_out) -> pd.DataFr
 def _errors(residuals: pd.DataFrame) -> pd.DataFrame:
     rows = {"in sample": residuals["error"].abs(), "held out": residuals["held_out_error"].abs()}
     return pd.DataFrame(
-        {name: [r.median(), r.mean(), r.max()] for name, r in rows.items()},
-        index=["median", "mean", "max"],
+        {name: [r.median(), r.mean(), r.quantile(0.95), r.max()] for name, r in rows.items()},
+        index=["median", "mean", "p95", "max"],
     ).T
