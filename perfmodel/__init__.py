@@ -54,6 +54,7 @@ _HOME = {
     "pareto": "optimization.pareto",
     "calibrate": "calibration.calibrate",
     "read_measurements": "calibration.files",
+    "read_models": "models.model_file",
 }
 """Public name -> the module that it is imported from when it is first used."""
 

@@ -7,6 +7,8 @@ share no path: where both have a part of one name (`network`), one has positions
 
 import dataclasses
 import difflib
+import math
+import warnings
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -34,7 +36,13 @@ def parameters(system: Any, models: Any = None) -> dict[str, Any]:
 def parameter_units(system: Any, models: Any = None) -> dict[str, str]:
     """The SI unit of every parameter, by path; "1" for a ratio."""
     roots = {path: root for root in (system, models) for path in _flatten(root)[0]}
-    return {path: _unit(root, path) for path, root in roots.items()}
+    return {path: _said(root, path, "unit", "1") for path, root in roots.items()}
+
+
+def parameter_limits(system: Any, models: Any = None) -> dict[str, float]:
+    """The largest value that makes sense of every parameter, by path; inf where nothing is said."""
+    roots = {path: root for root in (system, models) for path in _flatten(root)[0]}
+    return {path: _said(root, path, "most", math.inf) for path, root in roots.items()}
 
 
 def with_parameters(system: S, models: M, values: Mapping[str, Any]) -> tuple[S, M]:
@@ -49,7 +57,7 @@ def with_parameters(system: S, models: M, values: Mapping[str, Any]) -> tuple[S,
     for path, value in values.items():
         check_path(path, {**own, **theirs})
         if isinstance(value, str):
-            value = in_si(value, _unit(system if path in own else models, path), path)
+            value = in_si(value, _said(system if path in own else models, path, "unit", "1"), path)
         elif value is None or isinstance(value, bytes | Mapping):
             raise InputError(f"parameter {path}: got {value!r:.60}, expected a number [SI]")
         (own if path in own else theirs)[path] = value
@@ -82,8 +90,12 @@ def in_si(value: Any, unit: str, where: str) -> float:
 
 
 def check_values(system: Any, models: Any = None) -> None:
-    """Raise InputError for a number that no hardware has: not a number, negative, or a rate of 0."""
-    units = parameter_units(system, models)
+    """Raise InputError for a number that no hardware has: not a number, negative, or a rate of 0.
+
+    Warns:
+        UserWarning: a fraction above 1, or what else is more than its field says that makes sense.
+    """
+    units, most = parameter_units(system, models), parameter_limits(system, models)
     for path, value in parameters(system, models).items():
         figures = np.asarray(value, float)
         rate = units[path].endswith("/s")
@@ -92,6 +104,12 @@ def check_values(system: Any, models: Any = None) -> None:
             expected = "a positive rate" if rate else "a number >= 0"
             raise InputError(
                 f"parameter {path}: is {wrong.flat[0]:g} [{units[path]}], expected {expected}"
+            )
+        if figures.size and figures.max() > most[path] * (1 + 1e-9):
+            warnings.warn(
+                f"parameter {path}: is {figures.max():g}, above {most[path]:g}: a fraction of a rate that no hardware "
+                "reaches; give the hardware a higher rate instead (such as npu.peak_flops)",
+                stacklevel=3,
             )
 
 
@@ -117,11 +135,11 @@ def _flatten(root: Any) -> tuple[dict[str, Any], Any]:
     return leaves, structure
 
 
-def _unit(root: Any, path: str) -> str:
-    """The unit that the innermost record on the way says, "1" where none does."""
-    unit = "1"
+def _said(root: Any, path: str, word: str, otherwise: Any) -> Any:
+    """What the innermost record on the way says of a number (its unit, ...), and otherwise where none does."""
+    found = otherwise
     for step in path.split("."):
         fields = getattr(type(root), "__dataclass_fields__", {})
-        unit = fields[step].metadata.get("unit", "1") if step in fields else "1"
+        found = fields[step].metadata.get(word, otherwise) if step in fields else otherwise
         root = children(root)[step]
-    return unit
+    return found

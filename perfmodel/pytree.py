@@ -6,6 +6,7 @@ model is such a record, too.
 """
 
 import dataclasses
+import math
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -20,9 +21,12 @@ def static(**options: Any) -> Any:
     return dataclasses.field(metadata={"static": True}, **options)
 
 
-def number(unit: str, /, **options: Any) -> Any:
-    """A field that is a number in the SI unit named, "1" for a ratio."""
-    return dataclasses.field(metadata={"unit": unit}, **options)
+def number(unit: str, /, *, most: float = math.inf, **options: Any) -> Any:
+    """A field that is a number in the SI unit named, "1" for a ratio; `most` is the largest that makes sense.
+
+    A fraction of a rate has most=1: what is above warns when it is used, and is refused on the command line.
+    """
+    return dataclasses.field(metadata={"unit": unit, "most": most}, **options)
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(static, number, dataclasses.field))

@@ -41,6 +41,9 @@ _TABLE: dict[str, dict[str, float]] = {
 }
 """SI unit -> spelling -> factor to SI."""
 
+UNITS = tuple(_TABLE)
+"""The SI units that texts can be read in."""
+
 _SHOWN: dict[str, dict[str, float]] = {
     "FLOP": _prefixed("FLOP", _DECIMAL),
     "FLOP/s": _prefixed("FLOP/s", _DECIMAL),

@@ -38,7 +38,7 @@ from perfmodel.errors import InputError
 from perfmodel.files import check_target
 from perfmodel.machine.system import System
 from perfmodel.models.cost import Models
-from perfmodel.models.model_file import write as write_models
+from perfmodel.models.model_file import PARTS, write_models
 from perfmodel.parameter_paths import check_path, parameter_units, with_parameters
 from perfmodel.parameter_paths import parameters as parameters_of
 from perfmodel.workload.graph import Graph
@@ -76,11 +76,13 @@ class Calibration:
     open: tuple[str, ...] = ()
     data: str = ""
 
-    def save(self, path: str | Path, *, title: str = "") -> None:
+    def save(self, path: str | Path, *, title: str = "", data: str = "") -> None:
         """Write the models as a file for `pm.hardware(..., models=path)` and the commands' `--models path`.
 
+        Parts that are the bare default are left out, so that they stay what they are where the file is used.
+
         Args:
-            path: the file, FILE.toml. title: what it is, for people.
+            path: the file, FILE.toml. title: what it is, data: what was measured, for people.
 
         Raises:
             InputError: a parameter that the measurements do not determine; one of the system, which belongs into a
@@ -103,7 +105,7 @@ class Calibration:
             "coefficients": list(self.parameters["parameter"]),
             "low": [float(x) for x in self.parameters["low"]],
             "high": [float(x) for x in self.parameters["high"]],
-            "data": self.data,
+            "data": data or self.data,
             "device": self.system.name,
             "measurements": len(self.residuals),
             "error_of": tested,
@@ -111,7 +113,9 @@ class Calibration:
             "mean_error": float(self.error.loc[tested, "mean"]),
             "p95_error": float(self.error.loc[tested, "p95"]),
         }
-        write_models(path, self.models, title=title or Path(path).stem, fits=[fit])
+        bare = Models()
+        parts = [part for part in PARTS if getattr(self.models, part) != getattr(bare, part)]
+        write_models(path, self.models, title=title or Path(path).stem, fits=[fit], parts=parts)
 
 
 def calibrate(
@@ -213,7 +217,9 @@ def _sorted(measurements, system: System) -> tuple[list[pd.DataFrame], list[Step
     """Tables and whole steps apart, and what they are in words."""
     one = isinstance(measurements, pd.DataFrame | str | Path)
     given = [measurements] if one else list(measurements)
-    tables, steps, words = [], [], []
+    tables: list[pd.DataFrame] = []
+    steps: list[Step] = []
+    words: list[str] = []
     for k, item in enumerate(given):
         if isinstance(item, pd.DataFrame):
             tables.append(standard(item, "measurements", system.dtype))

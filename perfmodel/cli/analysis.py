@@ -11,7 +11,6 @@ from typing import Any
 import click
 
 from perfmodel.cli.options import (
-    DEFAULT_SYSTEM,
     SYSTEM_KEYS,
     TRACE_KEYS,
     assignments,
@@ -26,10 +25,8 @@ from perfmodel.cli.options import (
 )
 from perfmodel.cli.output import (
     PICTURES,
-    TABLES,
     Source,
     Target,
-    check_different,
     counted,
     json_text,
     output_options,
@@ -240,89 +237,6 @@ def budget(figure: str, text: str, system: Any, models: Any) -> str:
         check_path(figure, known)
         return repr(units.parse(text, known[figure], where=f"--budget {figure}", zero=True))
     raise InputError(f"--budget {figure}={text}: expected a finite number")
-
-
-@click.command()
-@click.argument("measurements", type=Source())
-@click.option(
-    "--fit",
-    "paths",
-    multiple=True,
-    required=True,
-    metavar="PATH",
-    help="A parameter to fit, such as compute.efficiency; repeatable.",
-)
-@click.option(
-    "--plot", type=Target(*PICTURES), help="Write a plot of the residuals: FILE.png, .svg or .pdf."
-)
-@click.option(
-    "--residuals",
-    type=Target(*TABLES),
-    help="Write measured and predicted durations, row by row: FILE.csv, .parquet or .json.",
-)
-@click.option("--confidence", default=0.95, show_default=True, help="Of the intervals.")
-@click.option(
-    "--system",
-    default=DEFAULT_SYSTEM,
-    show_default=True,
-    help="What was measured: a name in hwdb or a TOML file.",
-)
-@click.option("--dtype", default="bf16", show_default=True, help="Which peak rate counts.")
-@click.option(
-    "--saturating",
-    is_flag=True,
-    help="Let the network's bandwidth saturate with the size of a message (adds network.half_size).",
-)
-@output_options
-def calibrate(
-    measurements, paths, plot, residuals, confidence, system, dtype, saturating, as_json, output
-) -> None:
-    """Fit model coefficients to the measured durations in the CSV or Parquet file MEASUREMENTS.
-
-    \b
-    Each row is one measurement with duration_s and
-      flops, bytes_B             of a kernel, or
-      collective, size_B, ranks  of a collective (size_B: one member's input), or
-      size_B                     of a message
-    Prints the fitted values with confidence intervals, and the errors in sample and held out.
-    """
-    from perfmodel.calibration.calibrate import calibrate as fit
-    from perfmodel.machine.system import hardware
-    from perfmodel.models.cost import Models
-
-    check_different(plot, residuals, output)
-    models = Models()
-    if saturating:
-        from perfmodel.models.saturation import SaturatingAlphaBeta
-
-        models = models.replace(network=SaturatingAlphaBeta())
-    table = read_table(Path(measurements))
-    result = fit(
-        table, hardware(system, dtype=dtype), list(paths), models=models, confidence=confidence
-    )
-    if plot:
-        save_plot("residuals", result.residuals, plot)
-    if residuals:
-        write_table(result.residuals, residuals)
-    if output or as_json:
-        show(result.parameters, as_json, output)
-        return
-    click.echo(text_of(result.parameters, missing="") + "\n")
-    click.echo(text_of(result.error.reset_index(names=""), missing=""))
-
-
-def read_table(path: Path) -> Any:
-    """A CSV or Parquet file as a table."""
-    import pandas as pd
-    import pyarrow
-
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    if path.suffix not in readers:
-        raise InputError(f"{path}: unknown table format {path.suffix!r}; use {', '.join(readers)}")
-    try:
-        return readers[path.suffix](path)
-    except (ValueError, pyarrow.ArrowException) as error:
-        raise InputError(f"{path}: is no table ({error})") from None
 
 
 @click.command()

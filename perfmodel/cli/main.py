@@ -29,7 +29,7 @@ COMMANDS = {
         "What the time depends on: derivatives, elasticities, breakpoints.",
     ),
     "optimize": ("analysis", "The best hardware within bounds and a budget, by exact gradients."),
-    "calibrate": ("analysis", "Fit model coefficients to measured durations."),
+    "calibrate": ("calibrate", "Fit model coefficients to measured durations."),
     "compare": ("analysis", "Two traces or two systems side by side."),
     "astra-sim": ("astra", "In the place of ASTRA-sim's binaries: same flags, same result lines."),
     "synth": ("synth", "Write a synthetic workload (GPT, FSDP, MoE, one collective, ...)."),

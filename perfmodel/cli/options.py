@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import math
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import click
@@ -111,6 +114,11 @@ schedule_option = click.option(
 )
 
 
+def models_option(text: str) -> Callable:
+    """--models with the help that fits the command."""
+    return click.option("--models", type=Source(), default=None, metavar="FILE", help=text)
+
+
 system_options = stacked(
     click.option(
         "--system",
@@ -120,9 +128,12 @@ system_options = stacked(
     ),
     click.option(
         "--dtype",
-        default="bf16",
-        show_default=True,
-        help="Which peak rate of the accelerator counts.",
+        default=None,
+        help="Which peak rate of the accelerator counts; by default bf16, where the device has it.",
+    ),
+    models_option(
+        "What turns work into time: FILE.toml as calibrate writes it, the name of a set of coefficients in hwdb, or "
+        "roofline for none."
     ),
     click.option(
         "--set",
@@ -145,7 +156,7 @@ system_options = stacked(
         help="Which counts where a node has both work and a recorded duration.",
     ),
 )
-SYSTEM_KEYS = ("system", "dtype", "assignments", "algorithm", "prefer")
+SYSTEM_KEYS = ("system", "dtype", "models", "assignments", "algorithm", "prefer")
 
 
 def load_options(options: dict) -> dict[str, Any]:
@@ -169,24 +180,63 @@ def the_graph(trace: str, options: dict) -> Any:
 def the_system(graph: Any, options: dict) -> tuple[Any, Any]:
     """The system (of the graph's size) and models that the system options mean."""
     from perfmodel.machine.system import hardware
-    from perfmodel.models.cost import Models
-    from perfmodel.models.network import AlphaBeta
     from perfmodel.parameter_paths import with_parameters
 
     system = hardware(options["system"], dtype=options["dtype"])
     if not system.network and graph.ranks > 1:
         raise SystemFileError(_no_network(system.name))
     system = system.resized(graph.ranks)
-    models = Models(prefer=options["prefer"])
+    models = the_models(system, options["models"]).replace(prefer=options["prefer"])
     if options["algorithm"]:
         words = options["algorithm"].split(",")
-        models = models.replace(
-            network=AlphaBeta(algorithm=words[0] if len(words) == 1 else tuple(words))
-        )
+        algorithm = words[0] if len(words) == 1 else tuple(words)
+        models = models.replace(network=_with_algorithm(models.network, algorithm))
     values = {
         path: number(path, text, system, models) for path, text in options["assignments"].items()
     }
     return with_parameters(system, models, values)
+
+
+def the_models(system: Any, chosen: str | None) -> Any:
+    """The models that --models means: those of a file, of a set in hwdb, or the bare ones.
+
+    Raises:
+        InputError: no such file or set.
+    """
+    from perfmodel.machine.system_file import find_hwdb
+    from perfmodel.models.cost import Models
+    from perfmodel.models.model_file import read_models
+
+    if chosen in (None, "roofline"):
+        return Models()
+    if Path(chosen).exists():
+        return read_models(chosen).over(Models())
+    sets = sorted(path.stem for path in (find_hwdb() / "models").glob("*.toml"))
+    if chosen in sets:
+        return read_models(find_hwdb() / "models" / f"{chosen}.toml").models
+    near = difflib.get_close_matches(chosen, sets, n=2, cutoff=0.5)
+    offer = f"did you mean {' or '.join(near)}?" if near else f"sets: {', '.join(sets) or 'none'}."
+    raise InputError(
+        f"--models {chosen}: there is no such file, and no such set of coefficients in hwdb; {offer}"
+    )
+
+
+def _with_algorithm(network: Any, algorithm: str | tuple[str, ...]) -> Any:
+    """The network model with another algorithm of its collectives.
+
+    Raises:
+        InputError: a model that knows no such choice.
+    """
+    from perfmodel.models.network import AlphaBeta
+
+    if isinstance(network, AlphaBeta):
+        return replace(network, algorithm=algorithm)
+    if isinstance(getattr(network, "base", None), AlphaBeta):
+        return replace(network, base=replace(network.base, algorithm=algorithm))
+    raise InputError(
+        f"--algorithm: the network model {type(network).__name__} has no choice of it; leave it out, or give "
+        "--models roofline"
+    )
 
 
 def _no_network(accelerator: str) -> str:
@@ -217,7 +267,7 @@ def number(path: str, text: str, system: Any, models: Any) -> float:
         InputError: no such parameter, or a number that it cannot have.
     """
     from perfmodel import units
-    from perfmodel.parameter_paths import check_path, parameter_units
+    from perfmodel.parameter_paths import check_path, parameter_limits, parameter_units
 
     known = parameter_units(system, models)
     check_path(path, known)
@@ -225,9 +275,15 @@ def number(path: str, text: str, system: Any, models: Any) -> float:
     try:
         value = float(text)
     except ValueError:
-        return units.parse(text, known[path], where=path, zero=not rate)
+        value = units.parse(text, known[path], where=path, zero=not rate)
     endless = value == math.inf and path == "npu.memory_capacity"
     if not (math.isfinite(value) or endless) or value < 0 or (rate and not value):
         wanted = "more than 0" if rate else "0 or more"
         raise InputError(f"{path}: got {text}; expected a finite number, {wanted}")
+    most = parameter_limits(system, models)[path]
+    if value > most:
+        raise InputError(
+            f"{path}: got {text}; expected {most:g} at most, a fraction of the hardware's rate; for faster hardware "
+            "change that rate (npu.peak_flops, npu.memory_bandwidth, network.0.bandwidth, ...)"
+        )
     return value

@@ -23,8 +23,8 @@ class Roofline:
     [B/s], e and m the fractions of the two rates that are reached, o a time per operation [s].
     """
 
-    efficiency: Any = number("1", default=1.0)
-    memory_efficiency: Any = number("1", default=1.0)
+    efficiency: Any = number("1", most=1.0, default=1.0)
+    memory_efficiency: Any = number("1", most=1.0, default=1.0)
     overhead: Any = number("s", default=0.0)
 
     def time(self, flops: Array, bytes: Array, npu: NPU) -> Array:

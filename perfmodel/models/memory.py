@@ -16,7 +16,7 @@ class Bandwidth:
     own, and all of its bandwidth is reached.
     """
 
-    efficiency: Any = number("1", default=1.0)
+    efficiency: Any = number("1", most=1.0, default=1.0)
     latency: Any = number("s", default=0.0)
 
     def local(self, bytes: Array, npu: NPU) -> Array:

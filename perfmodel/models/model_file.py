@@ -17,7 +17,8 @@
     data = "gemm.csv, 1250 rows"
     mean_error = 0.061
 
-The sections are the parts of `Models`: compute, memory, network; one that is absent is the default. A coefficient is
+The sections are the parts of `Models`: compute, memory, network; one that is absent is left as it is where the file is
+used (`ModelFile.over`): the system's own, or the bare default. A coefficient is
 a number in SI or a text with a unit; one that is absent has its class's default. `[[fit]]` says what a result may
 repeat about the coefficients; its keys are in `FIT_KEYS`. Only classes of the package can be named (`CLASSES`), so
 that reading a file never runs code.
@@ -76,15 +77,25 @@ FIT_KEYS = {
 
 @dataclass(frozen=True)
 class ModelFile:
-    """What a file says: the models, a title for people, and the fits as they stand."""
+    """What a file says.
+
+    Attributes:
+        title: for people. models: those of the file, bare where it has none. fits: as they stand.
+        source: the file's path. parts: which parts the file has.
+    """
 
     title: str
     models: Models
     fits: tuple[Mapping[str, Any], ...] = ()
     source: str = ""
+    parts: tuple[str, ...] = PARTS
+
+    def over(self, models: Models) -> Models:
+        """Other models with the parts that the file has put in their place."""
+        return models.replace(**{part: getattr(self.models, part) for part in self.parts})
 
 
-def read(path: str | Path) -> ModelFile:
+def read_models(path: str | Path) -> ModelFile:
     """Read and check a file of models.
 
     Raises:
@@ -99,24 +110,26 @@ def read(path: str | Path) -> ModelFile:
     parts = {part: _record(data[part], f"{where}: {part}") for part in PARTS if part in data}
     if not parts:
         raise InputError(f"{where}: no models; expected a section [compute], [memory] or [network]")
-    return ModelFile(title, Models(**parts), _fits(data.get("fit", []), where), where)
+    fits = _fits(data.get("fit", []), where)
+    return ModelFile(title, Models(**parts), fits, where, tuple(parts))
 
 
-def write(
+def write_models(
     path: str | Path,
     models: Models,
     *,
     title: str,
     fits: Sequence[Mapping[str, Any]] = (),
+    parts: Sequence[str] = PARTS,
 ) -> None:
-    """Write models so that `read` gives them back exactly.
+    """Write models, or some parts of them, so that `read_models` gives them back exactly.
 
     Raises:
         InputError: a part whose class is none of the package, a coefficient that is no finite number, or a file that
             cannot be written.
     """
     lines = [f"title = {_text(title)}"]
-    for part in PARTS:
+    for part in parts:
         lines += _section(part, getattr(models, part))
     for fit in fits:
         lines += ["", "[[fit]]"]
@@ -172,7 +185,7 @@ def _field(value: Any, metadata: Mapping[str, Any], where: str) -> Any:
         parts = [_field(part, metadata, f"{where}.{k}") for k, part in enumerate(value)]
         return tuple(parts)
     unit = metadata.get("unit", "1")
-    if isinstance(value, str):
+    if isinstance(value, str) and unit in units.UNITS:
         return units.parse(value, unit, where=where, zero=True)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(

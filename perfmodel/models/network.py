@@ -33,7 +33,7 @@ class AlphaBeta:
     """
 
     algorithm: str | tuple[str, ...] = static(default="auto")
-    efficiency: Any = number("1", default=1.0)
+    efficiency: Any = number("1", most=1.0, default=1.0)
     overhead: Any = number("s", default=0.0)
 
     def __post_init__(self):

@@ -8,7 +8,7 @@ from perfmodel.errors import InputError
 from perfmodel.models.compute import Roofline
 from perfmodel.models.cost import Models
 from perfmodel.models.memory import Bandwidth
-from perfmodel.models.model_file import CLASSES, read, write
+from perfmodel.models.model_file import CLASSES, read_models, write_models
 from perfmodel.models.network import AlphaBeta
 from perfmodel.models.saturation import SaturatingAlphaBeta, SaturatingRoofline
 from perfmodel.pytree import number, record
@@ -29,8 +29,8 @@ FIT = {
 
 
 def test_models_come_back_exactly(tmp_path):
-    write(tmp_path / "m.toml", MODELS, title="ours", fits=[FIT])
-    found = read(tmp_path / "m.toml")
+    write_models(tmp_path / "m.toml", MODELS, title="ours", fits=[FIT])
+    found = read_models(tmp_path / "m.toml")
     assert found.models == MODELS
     assert found.title == "ours"
     assert found.fits == (FIT,)
@@ -42,7 +42,7 @@ def test_a_file_may_be_written_by_hand_with_units_and_only_the_parts_it_has(tmp_
         '\ufeff[network]\nmodel = "SaturatingAlphaBeta"\nhalf_size = "1 MB"\n'
         'base = { model = "AlphaBeta", algorithm = "ring", overhead = "2.5 us" }\n'
     )
-    found = read(path)
+    found = read_models(path)
     assert found.title == "hand"
     assert found.models == Models(
         network=SaturatingAlphaBeta(AlphaBeta("ring", overhead=2.5e-6), half_size=1e6)
@@ -84,7 +84,7 @@ def test_a_wrong_file_is_refused_with_file_and_place(tmp_path, text, words):
     path = tmp_path / "m.toml"
     path.write_text(text)
     with pytest.raises(InputError) as error:
-        read(path)
+        read_models(path)
     assert all(word in str(error.value) for word in [str(path), *words]), error.value
 
 
@@ -94,12 +94,12 @@ def test_a_class_of_ones_own_and_numbers_that_are_none_are_not_written(tmp_path)
         efficiency: float = number("1", default=0.5)
 
     with pytest.raises(InputError, match="compute: Mine is a class of your own"):
-        write(tmp_path / "m.toml", Models(compute=Mine()), title="")
+        write_models(tmp_path / "m.toml", Models(compute=Mine()), title="")
     with pytest.raises(InputError, match=r"compute\.overhead: is inf"):
-        write(tmp_path / "m.toml", Models(compute=Roofline(overhead=float("inf"))), title="")
+        write_models(tmp_path / "m.toml", Models(compute=Roofline(overhead=float("inf"))), title="")
     assert not (tmp_path / "m.toml").exists()
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.toml: cannot be read"):
-        read(tmp_path / "none.toml")
+        read_models(tmp_path / "none.toml")
