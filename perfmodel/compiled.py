@@ -22,7 +22,7 @@ from perfmodel.engine.reduction import Reduced, reduce
 from perfmodel.errors import InputError
 from perfmodel.forking import check_process
 from perfmodel.machine.system import System
-from perfmodel.models.cost import Models, durations
+from perfmodel.models.cost import durations, models_of
 from perfmodel.parameter_paths import check_values
 from perfmodel.schedule.forced_order import order_is_forced
 from perfmodel.schedule.frozen_graph import Events, reverse
@@ -116,7 +116,7 @@ def compile(
     Args:
         graph: the workload.
         system: the reference design; resized to the graph's ranks where its file lets it grow.
-        models: what turns work into time, `Models()` by default.
+        models: what turns work into time, by default the system's own, else the bare roofline; "roofline" for that.
         merge_ranks: let one rank stand for all equal ones (exact).
 
     Raises:
@@ -125,7 +125,7 @@ def compile(
     """
     check_process()
     check_kinds(graph, system)
-    models = Models() if models is None else models
+    models = models_of(system, models)
     system = system.resized(graph.ranks)
     check_values(system, models)
     if hasattr(models, "lower"):

@@ -18,6 +18,7 @@ from perfmodel.analysis.evaluation import SCHEDULES, EvaluationOptions, Evaluato
 from perfmodel.compiled import compile
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System, hardware
+from perfmodel.models.cost import models_of
 from perfmodel.models.cost_power_area import models_for
 from perfmodel.parameter_paths import check_path, in_si, parameter_units, parameters
 from perfmodel.pytree import children
@@ -52,7 +53,7 @@ def check(
         raise InputError(f"dtype: got {options.dtype}, expected float64 or float32")
     if options.economics is not None:
         models_for(system, options.economics)
-    for names, part in _by_choice(table, models):
+    for names, part in _by_choice(table, models_of(system, models)):
         here, with_choice = apply_choices(system, models, names)
         here = here.resized(graphs[str(names.get("trace", ""))].ranks)
         known, units = parameters(here, with_choice), parameter_units(here, with_choice)
@@ -74,15 +75,16 @@ def in_si_units(
     graphs: Mapping[str, Graph], system: System, models: Any, table: pd.DataFrame
 ) -> pd.DataFrame:
     """The table with texts that name a number and its unit in SI."""
+    chosen = models_of(system, models)
     texts = [
         column
         for column in table.columns
-        if column not in choices(table, models) and not pd.api.types.is_numeric_dtype(table[column])
+        if column not in choices(table, chosen) and not pd.api.types.is_numeric_dtype(table[column])
     ]
     if not texts:
         return table
     found: dict[str, list[pd.Series]] = {column: [] for column in texts}
-    for names, part in _by_choice(table, models):
+    for names, part in _by_choice(table, chosen):
         here, with_choice = apply_choices(system, models, names)
         here = here.resized(graphs[str(names.get("trace", ""))].ranks)
         known = parameter_units(here, with_choice)
@@ -121,11 +123,12 @@ def static_paths(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 def apply_choices(system: System, models: Any, values: Mapping[str, Any]) -> tuple[System, Any]:
-    """System and models with some choices made."""
+    """System and models with some choices made; models of None are the chosen system's own."""
+    if "system" in values:
+        system = hardware(str(values["system"]), dtype=system.dtype or "bf16")
+    models = models_of(system, models)
     for path, value in values.items():
-        if path == "system":
-            system = hardware(str(value), dtype=system.dtype or "bf16")
-        elif path != "trace":
+        if path not in ("system", "trace"):
             models = _replace_label(models, path.split("."), value)
     return system, models
 
@@ -157,7 +160,7 @@ def evaluate_part(
     compiled: dict[tuple, Evaluator], work: SweepWork, rows: pd.DataFrame
 ) -> pd.DataFrame:
     """One part; `compiled` keeps the evaluators of earlier parts."""
-    names = choices(rows, work.models)
+    names = choices(rows, models_of(work.system, work.models))
     chosen = {n: rows[n].iloc[0] for n in names}
     key = tuple(chosen.items())
     if key not in compiled:

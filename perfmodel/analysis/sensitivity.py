@@ -32,7 +32,7 @@ from perfmodel.compiled import Compiled, compile
 from perfmodel.compiled_code import machine_code
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
-from perfmodel.models.cost import Models
+from perfmodel.models.cost import models_of
 from perfmodel.parameter_paths import parameter_units, parameters, with_parameters
 from perfmodel.vocabulary import CATEGORIES
 from perfmodel.workload.graph import Graph
@@ -93,7 +93,7 @@ def sensitivity(
     fraction = TORNADO if tornado is True else float(tornado)
     if not 0 <= fraction < 1:
         raise InputError(f"tornado: got {tornado}, expected a fraction from 0 to 1, such as 0.1")
-    names, point = numbers(system, Models() if models is None else models)
+    names, point = numbers(system, models_of(system, models))
     compiled = compile(graph, system, models)
     cost, slope, curve = _expand(compiled, names, point, second)
     events = compiled.events

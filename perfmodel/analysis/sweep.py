@@ -30,7 +30,7 @@ from perfmodel.analysis.sweep_store import Damaged, Store, claim, identity, iden
 from perfmodel.compiled import check_kinds
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
-from perfmodel.models.cost import Models
+from perfmodel.models.cost import models_of
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.load import load
 
@@ -108,12 +108,11 @@ def sweep(
         threads=threads or os.cpu_count() or 1,
         economics=economics or None,
     )
-    models = Models() if models is None else models
     table = table_of(points)
     graphs = _graphs(graph, table)
     table = in_si_units(graphs, system, models, table)
     check(graphs, system, models, table, options)
-    parts = list(split(table, models, part))
+    parts = list(split(table, models_of(system, models), part))
     work = SweepWork(graphs, system, models, options)
     store = None if output is None else claim(Path(output), _described(work, table, part))
     done, todo = _there(store, parts, collect=collect)
@@ -142,7 +141,7 @@ def _described(work: SweepWork, table: pd.DataFrame, part: int) -> dict[str, Any
     return {
         "graph": [graph.digest for graph in work.graphs.values()],
         "system": identity(work.system),
-        "models": identity(work.models),
+        "models": identity(models_of(work.system, work.models)),
         "points": identity_of_table(table),
         "options": identity(replace(work.options, threads=0)),
         "part": part,

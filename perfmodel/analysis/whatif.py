@@ -24,7 +24,7 @@ from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine.reduction import reduce
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
-from perfmodel.models.cost import Models
+from perfmodel.models.cost import models_of
 from perfmodel.parameter_paths import with_parameters
 from perfmodel.prediction import Prediction, predict
 from perfmodel.report.tables import path_breakdown
@@ -265,7 +265,7 @@ def table(
 
 def _predict(graph, system, models, name: str, scenario: Scenario) -> Prediction:
     if isinstance(scenario, Mapping):
-        models = Models() if models is None else models
+        models = models_of(system, models)
         return predict(graph, *with_parameters(system, models, scenario))
     other = scenario(graph) if callable(scenario) else scenario
     if not isinstance(other, Graph):

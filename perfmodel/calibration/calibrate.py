@@ -37,7 +37,7 @@ from perfmodel.compiled import compile
 from perfmodel.errors import InputError
 from perfmodel.files import check_target
 from perfmodel.machine.system import System
-from perfmodel.models.cost import Models
+from perfmodel.models.cost import Models, models_of
 from perfmodel.models.model_file import PARTS, write_models
 from perfmodel.parameter_paths import check_path, parameter_units, with_parameters
 from perfmodel.parameter_paths import parameters as parameters_of
@@ -163,7 +163,7 @@ def calibrate(
         >>> round(fit.models.compute.efficiency, 6)
         0.5
     """
-    models = Models() if models is None else models
+    models = models_of(system, models)
     tables, steps, data = _sorted(measurements, system)
     nodes = [observed.read(table, system) for table in tables]
     duration = np.concatenate([*(n.duration for n in nodes), [float(s[2]) for s in steps]])

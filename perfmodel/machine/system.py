@@ -128,7 +128,7 @@ class System:
     `grows` says that the outermost dimension takes the size that the ranks need; `used` how many NPUs
     of each inner dimension jobs use (none: all that are built). `facts` are all figures of the
     system's files with their sources, those that no parameter holds (power, price, die area)
-    included. `model_set` names the fitted coefficients that the machine takes.
+    included. `model_set` names the fitted coefficients that the machine takes, `fitted` holds them (`models.fitted`).
     """
 
     npu: NPU
@@ -141,6 +141,12 @@ class System:
     used: tuple[int, ...] = static(default=())
     model_set: str = static(default="")
     title: str = static(default="")
+    fitted: Any = static(default=None)
+
+    @property
+    def models(self) -> Any:
+        """The models that were fitted to this hardware, or to a relative; None where there are none."""
+        return None if self.fitted is None else self.fitted.models
 
     @property
     def sizes(self) -> tuple[int, ...]:

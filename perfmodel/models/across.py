@@ -20,8 +20,9 @@ More than one dimension of nodes: each carries the ring of all NPUs inside it. T
 units of the dimensions' latencies. Trees beat the ring's bandwidth over two nodes only: an inner node of a tree
 of more receives from two children and sends to a parent, 2 S / g in all.
 
-Sources: NVIDIA/nccl src/graph/tuning.cc at 5067397 (hop latencies: NVLink and network, Simple protocol; link rates;
-tree against ring); measured in networks.md, 3.2, of the package's reference data. Two nodes are fitted, see hwdb/models.
+Sources: NVIDIA/nccl src/graph/tuning.cc at 5067397 (hop latencies of NVLink and network by the Simple protocol, rates
+of links, tree against ring); measured in networks.md, 3.2, of the package's reference data. Two nodes are fitted, see
+hwdb/models.
 """
 
 from __future__ import annotations

@@ -50,6 +50,24 @@ class Models:
         return replace(self, **changes)
 
 
+def models_of(system: System, models: Any) -> Any:
+    """The models that count: those given, "roofline" for the bare ones, or (None) the system's own where it has some.
+
+    Raises:
+        InputError: a text that names no models.
+    """
+    if models is None:
+        return Models() if system.models is None else system.models
+    if not isinstance(models, str):
+        return models
+    if models != "roofline":
+        raise InputError(
+            f'models {models!r}: expected "roofline", None for the system\'s own, or an object such as pm.Models(); '
+            "a set of coefficients or a file of models is an option of pm.hardware(..., models=...)"
+        )
+    return Models()
+
+
 @dataclass(frozen=True)
 class CostBlock:
     """Distinct costs of one kind: a static key and one row of numbers per cost.

@@ -136,6 +136,6 @@ class TiledGemm:
 
 
 def cores_of(npu: Any, otherwise: float) -> Any:
-    """The device's number of cores (SMs), or another where it says none."""
-    cores = getattr(npu, "cores", 0.0)
-    return jnp.where(jnp.asarray(cores) > 0, cores, otherwise)
+    """The device's number of cores (SMs), or another where it says none (None or 0)."""
+    cores = getattr(npu, "cores", None)
+    return otherwise if cores is None else jnp.where(jnp.asarray(cores) > 0, cores, otherwise)

@@ -94,6 +94,13 @@ class Kernels:
         """[rows] seconds of operations of which only FLOP and bytes moved are known."""
         return self.base.time(flops, bytes, npu)
 
+    def answered_by(self, kind: str, dtype: str) -> str:
+        """Path of the coefficients that answer for a kind of operation and a number format."""
+        if kind == "gemm":
+            return f"tiles.{answering(dtype, tuple(t.dtype for t in self.tiles))}"
+        parts = {"attention": "flash", "other": "base", "": "base"}
+        return parts.get(kind, "traffic")
+
     def gemm(self, work: Any, npu: Any) -> Array:
         """[rows] seconds of matrix products (batched, grouped); `work` has batch, m, n, k and dtype."""
         tiles = self.gemm_coefficients(work.dtype)

@@ -55,6 +55,16 @@ CLASSES = {
     "AlphaBeta": "network",
     "SaturatingRoofline": "saturation",
     "SaturatingAlphaBeta": "saturation",
+    "Kernels": "kernels",
+    "RoundedRoofline": "kernels",
+    "Traffic": "kernels",
+    "TiledGemm": "gemm",
+    "TiledAttention": "attention",
+    "Nccl": "nccl",
+    "Protocols": "nccl",
+    "Nvls": "nccl",
+    "Messages": "nccl",
+    "Across": "across",
 }
 """Class -> module of `perfmodel.models` that has it."""
 

@@ -29,6 +29,7 @@ import math
 from dataclasses import field
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -115,7 +116,7 @@ class Protocols:
             )
         some = jnp.where(counted > 0, counted, 1.0)
         place = jnp.log(some / (self.change * math.sqrt(n / 2))) / self.width
-        weight = jnp.where(counted > 0, 1.0 / (1.0 + jnp.exp(-jnp.clip(place, -60.0, 60.0))), 0.0)
+        weight = jnp.where(counted > 0, jax.nn.sigmoid(place), 0.0)
         return jnp.exp((1.0 - weight) * jnp.log(small) + weight * jnp.log(large))
 
 
@@ -210,6 +211,14 @@ class Nccl:
             return self.in_node(kind, size, group.members[0], network[0])
         volumes = volume(kind, size, math.prod(group.members))
         return self.nodes.time(kind, size, volumes, group.members, network)
+
+    def answered_by(self, kind: str, group: Any, network: tuple[Any, ...]) -> str:
+        """Path of the coefficients that answer for a kind of collective in a group."""
+        if any(d.topology != "switch" for d, n in zip(network, group.members) if n > 1):
+            return "base"
+        if math.prod(group.members[1:]) > 1:
+            return "nodes"
+        return f"inside.{[p.kind for p in self.inside].index(MEASURED[kind])}"
 
     def in_node(self, kind: str, size: Any, n: int, dimension: Any) -> Array:
         """[rows] seconds of a collective among `n` members of one node."""

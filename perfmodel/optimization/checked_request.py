@@ -18,7 +18,7 @@ from perfmodel.analysis.evaluation import SCHEDULES
 from perfmodel.compiled import compile
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
-from perfmodel.models.cost import Models
+from perfmodel.models.cost import models_of
 from perfmodel.models.cost_power_area import models_for
 from perfmodel.optimization.epigraph import Effort, EpigraphProblem, Scale
 from perfmodel.optimization.objective import Constraints, Goal, Objective, VariedDesign, goal
@@ -77,8 +77,7 @@ def problems(
     Everything that can be wrong is found before the first. Choices of labels are compiled once each; numbers to choose
     from are variables that are held.
     """
-    models = Models() if models is None else models
-    labels, numbers = _split(choices, models)
+    labels, numbers = _split(choices, models_of(system, models))
     _check(options)
     ready = [
         _prepare(graph, system, models, bounds, options, chosen, numbers)

@@ -48,7 +48,7 @@ def test_a_last_wave_with_one_tile_takes_as_long_as_a_full_one():
 
 
 def test_a_product_by_hand_in_one_tile_and_its_memory():
-    """m = n = 16, k = 1,000, 1 core: a tile of 16 x 64 takes 2 x 16 x 64 x 1,000 FLOP at 1e9 FLOP/s, 2.048 ms; memory 65 us.
+    """m = n = 16, k = 1000, 1 core: a tile of 16 x 64 is 2 x 16 x 64 x 1,000 FLOP, 2.048 ms at 1 GFLOP/s; memory 65 us.
 
     The next tile, 32 x 64, takes twice that, so the soft minimum leaves the first alone.
     """
@@ -106,7 +106,10 @@ def test_large_products_reach_the_efficiency():
 
 def test_a_device_without_a_number_of_cores_takes_the_fitted_one_s():
     sizes = rows(1, 4096, 4096, 4096)
-    assert FITTED.time(*sizes, Device(cores=0.0)) == FITTED.time(*sizes, Device(cores=132.0))
+    fitted = FITTED.time(*sizes, Device(cores=132.0))
+    assert (
+        FITTED.time(*sizes, Device(cores=0.0)) == FITTED.time(*sizes, Device(cores=None)) == fitted
+    )
 
 
 def test_derivatives_equal_central_differences():
