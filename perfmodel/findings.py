@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from perfmodel.errors import TraceError, one_line
 
 SHOWN_IDS = 5
@@ -90,3 +93,26 @@ class Findings:
                 lines.append(f"  and {len(found) - SHOWN_PROBLEMS} more")
             count = f"{len(errors)} problem{'s' if len(errors) > 1 else ''}"
             raise TraceError(f"{self.source}: {count}", *"\n".join(lines).split("\n"))
+
+
+class RankFindings:
+    """Findings about one rank, by a mask of its nodes."""
+
+    def __init__(self, rank: int, ids: NDArray[np.uint64], findings: Findings):
+        self.rank, self.ids, self.findings = rank, ids, findings
+
+    def error(self, code: str, where: NDArray[np.bool_], message: str, remedy: str = "") -> None:
+        """Stop the work where any node is marked."""
+        self._add("error", code, where, message, remedy)
+
+    def warning(self, code: str, where: NDArray[np.bool_], message: str, remedy: str = "") -> None:
+        """Say so where any node is marked, and go on."""
+        self._add("warning", code, where, message, remedy)
+
+    def _add(
+        self, level: str, code: str, where: NDArray[np.bool_], message: str, remedy: str
+    ) -> None:
+        if np.any(where):
+            self.findings.add(
+                level, code, message, rank=self.rank, nodes=self.ids[where], remedy=remedy
+            )

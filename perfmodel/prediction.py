@@ -102,13 +102,16 @@ class Prediction:
 
     @cached_property
     def critical_tasks(self) -> list[tuple[int, int]]:
-        """(task, vertex) along the critical path; a collective stands under the member that joined last."""
-        owner = self.compiled.events.owner
+        """(task, vertex) along the critical path.
+
+        A collective stands under the member that joined last, the latency of an edge under the node before it.
+        """
+        owner, nodes = self.compiled.events.owner, self.compiled.offset[-1]
         result: list[tuple[int, int]] = []
         for v in self.path:
-            if owner[v] >= 0:
+            if 0 <= owner[v] < nodes:
                 result.append((int(owner[v]), v))
-            elif result:  # the end of a collective: with the member that joined last
+            elif result:
                 result.append((result[-1][0], v))
         return result
 

@@ -60,9 +60,9 @@ MOST_DIMENSIONS = max(map(len, DIMENSIONS.values()))
 DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8")
 """Number formats of a node; -1 in a column stands for the system's own."""
 
-COMPUTE, MEMORY, COMMUNICATION, WAITING = range(4)
-CATEGORIES = ("compute", "memory", "communication", "waiting")
-"""What the time of a node is spent on."""
+COMPUTE, MEMORY, COMMUNICATION, WAITING, HOST = range(5)
+CATEGORIES = ("compute", "memory", "communication", "waiting", "host")
+"""What time is spent on; `host` is what the CPU's threads do: operators, launches, gaps."""
 
 TYPE_NAMES = {int(t): t.name for t in NodeType}
 

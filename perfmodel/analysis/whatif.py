@@ -30,7 +30,8 @@ from perfmodel.prediction import Prediction, predict
 from perfmodel.report.tables import path_breakdown
 from perfmodel.vocabulary import CATEGORIES, NodeType
 from perfmodel.workload.edit import Where, change, regroup
-from perfmodel.workload.graph import Graph, Program
+from perfmodel.workload.graph import Graph
+from perfmodel.workload.program import Program
 
 __all__ = ["jitter", "makespans", "regroup", "replace", "scale", "straggler", "table"]
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from perfmodel.findings import Finding
 from perfmodel.vocabulary import COLLECTIVES, NodeType
-from perfmodel.workload.graph import Graph, Program
+from perfmodel.workload.graph import Graph
+from perfmodel.workload.program import Program
 
 NEVER_RUN = ("reduce", "gather", "scatter", "barrier", "reduce_scatter_block")
 """Collectives at which the simulator aborts."""

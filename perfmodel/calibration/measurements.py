@@ -127,7 +127,7 @@ def _blocks(table: pd.DataFrame, system: System):
     if chosen.any():
         moved = "bytes_B" if "bytes_B" in table else "bytes"
         work = np.column_stack([_numbers(table, name, chosen)[chosen] for name in ("flops", moved)])
-        yield (system.ranks, ("compute",)), np.flatnonzero(chosen), work
+        yield (system.ranks, ("compute", "other", "")), np.flatnonzero(chosen), work
     if chosen.all():
         return
     size = _numbers(table, "size_B", ~chosen)

@@ -4,7 +4,9 @@
 made with `pm.record` so that its coefficients are parameters, with these methods
 (all pure, over arrays of jax.numpy; seconds out):
 
-* compute: ``time(flops, bytes, npu)``, [rows] FLOP and B moved;
+* compute: ``time(flops, bytes, npu)``, [rows] FLOP and B moved. A model that knows more of a kind of operation has a
+  method of the kind's name (`vocabulary.OPERATIONS`), such as ``gemm(work, npu)`` or ``attention(work, npu)``, that
+  is asked instead, with an `Operation`. ``npu.peak_flops`` is the peak of the operation's own number format;
 * memory: ``local(bytes, npu)`` and ``remote(bytes, remote_memory)``, [rows] B;
 * network: ``collective(kind, size, group, network)`` with kind a text such as "all_reduce", size [rows] B of one
   member's input and group a `machine.placement.Span` (members and stride per dimension), and
@@ -24,11 +26,12 @@ from jax import Array
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
-from perfmodel.machine.system import System
+from perfmodel.machine.system import NPU, System
 from perfmodel.models.compute import Roofline
 from perfmodel.models.memory import Bandwidth
 from perfmodel.models.network import AlphaBeta
 from perfmodel.pytree import record, static
+from perfmodel.vocabulary import DIMENSIONS
 
 
 @record
@@ -72,8 +75,9 @@ def models_of(system: System, models: Any) -> Any:
 class CostBlock:
     """Distinct costs of one kind: a static key and one row of numbers per cost.
 
-    Keys and rows: ("compute",) FLOP, B; ("recorded",) s; ("memory", "local" | "remote") B;
-    ("collective", kind, Span) B; ("point_to_point", hops) B. `scale` multiplies the cost.
+    Keys and rows: ("compute", kind, dtype) FLOP, B, the kind's sizes (`vocabulary.DIMENSIONS`); ("recorded",) s;
+    ("memory", "local" | "remote") B; ("collective", kind, Span) B; ("point_to_point", hops) B. `scale` multiplies the
+    cost.
     """
 
     key: tuple[Hashable, ...]
@@ -98,12 +102,58 @@ class DistinctCosts:
         return np.concatenate(parts) if parts else np.zeros(0, np.int8)
 
 
+@record
+class Operation:
+    """Kernels of one kind and number format: a column per figure, [rows] each.
+
+    Attributes:
+        flops, bytes: work [FLOP] and bytes moved [B], 0 where the trace does not say.
+        batch, m, n, k: of a "gemm"; batch, heads, kv_heads, query, key, head_size, causal: of "attention"
+            (`vocabulary.DIMENSIONS`); None for other kinds.
+        dtype: number format, "" for the system's own.
+    """
+
+    flops: Any
+    bytes: Any
+    batch: Any = None
+    m: Any = None
+    n: Any = None
+    k: Any = None
+    heads: Any = None
+    kv_heads: Any = None
+    query: Any = None
+    key: Any = None
+    head_size: Any = None
+    causal: Any = None
+    dtype: str = static(default="")
+
+
+def operation_time(model: Any, kind: str, operation: Operation, npu: NPU) -> Array:
+    """[rows] seconds of operations of one kind: the model's method of that name, else its time from FLOP and bytes.
+
+    Args:
+        model: a compute model.
+        kind: one of `vocabulary.OPERATIONS`.
+        operation: the columns; npu: the accelerator at the system's number format.
+
+    Raises:
+        InputError: the accelerator has no such number format.
+    """
+    npu = npu.of_dtype(operation.dtype)
+    if method := getattr(model, kind, None):
+        return method(operation, npu)
+    return model.time(operation.flops, operation.bytes, npu)
+
+
 def block_time(block: CostBlock, system: System, models: Models) -> Array:
     """[rows] duration of one block's costs [s], before scaling."""
     kind, *detail = block.key
     rows = jnp.asarray(block.rows)
     if kind == "compute":
-        return models.compute.time(rows[:, 0], rows[:, 1], system.npu)
+        word, dtype = map(str, detail)
+        sizes = {name: rows[:, 2 + k] for k, name in enumerate(DIMENSIONS.get(word, ()))}
+        operation = Operation(rows[:, 0], rows[:, 1], **sizes, dtype=dtype)
+        return operation_time(models.compute, word, operation, system.npu)
     if kind == "recorded":
         return rows[:, 0]
     if kind == "memory":
@@ -128,12 +178,17 @@ def check_costs(costs: NDArray[np.floating], work: DistinctCosts | None = None) 
     rows = costs.reshape(len(costs), -1)
     row = int(np.flatnonzero(~((rows >= 0) & (rows < np.inf)).all(axis=1))[0])
     value = rows[row][~((rows[row] >= 0) & (rows[row] < np.inf))][0]
-    names = [" ".join(map(str, b.key)) for b in work.blocks for _ in b.rows] if work else []
+    names = [" ".join(_words(b)) for b in work.blocks for _ in b.rows] if work else []
     what = f"of {names[row]} " if names else ""
     raise InputError(
         f"the model gives a duration {what}of {value:g} s; expected a finite time >= 0. Check the parameters and the "
         "formulas"
     )
+
+
+def _words(block: CostBlock) -> list[str]:
+    """What a block is of, for messages."""
+    return [str(word) for word in block.key if word not in ("", "other")]
 
 
 def durations(work: DistinctCosts, system: System, models: Models) -> Array:

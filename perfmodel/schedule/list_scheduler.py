@@ -169,7 +169,9 @@ def simulate(cost, program, state, expected, sequence):
                     if recording:
                         sequence[steps] = v
                         steps += 1
-                    _push(heap_time, heap_code, events, ready[v], v)
+                    c = row[v]  # the latency of an edge
+                    end = ready[v] + (cost[c] if c >= 0 else 0.0)
+                    _push(heap_time, heap_code, events, end, v)
                     events += 1
         fresh_count = 0
         # idle resources take the lowest id

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,17 +20,30 @@ from perfmodel.errors import InputError
 from perfmodel.machine.placement import hops_table, span
 from perfmodel.machine.system import System
 from perfmodel.models.cost import CostBlock, DistinctCosts
-from perfmodel.vocabulary import COLLECTIVES, COMMUNICATION, COMPUTE, MEMORY, NodeType
+from perfmodel.vocabulary import (
+    COLLECTIVES,
+    COMMUNICATION,
+    COMPUTE,
+    DIMENSIONS,
+    DTYPES,
+    HOST,
+    MEMORY,
+    OPERATIONS,
+    NodeType,
+)
 from perfmodel.workload.graph import Graph
+from perfmodel.workload.program import Program
 
 
 @dataclass(frozen=True, eq=False)
 class Tasks:
-    """The nodes of the representative ranks, n in all, ready to be scheduled.
+    """The nodes of the representative ranks, and the latencies between them, n in all, ready to be scheduled.
+
+    The latency of an edge is a task without a resource; those come after the tasks of all classes.
 
     Attributes:
         rank_class: [R] i32, class of each rank; representative: [C] i32, a rank of each class.
-        offset: [C+1] i64, number of the first task of each class.
+        offset: [C+1] i64, number of the first task of each class; the last is that of the first latency.
         type, priority, cost: [n]; `cost` is a row of `work`, -1 for what takes no time.
         resource: [n] i32 over all classes, -1 none; resources: number of them.
         pred_ptr, pred: prerequisites.
@@ -176,11 +190,12 @@ def build(graph: Graph, system: System, *, prefer: str = "work", merge_ranks: bo
     programs = [graph.programs[graph.program[r]] for r in representative]
     offset = np.concatenate([[0], np.cumsum([len(p) for p in programs])]).astype(np.int64)
     table = _CostTable(graph, system, prefer)
-    cost, recorded = [], []
+    cost, recorded, latencies = [], [], []
     for r, p in zip(representative, programs):
         rows, replayed = table.rows(p, int(graph.row[r]))
         cost.append(rows)
         recorded.append(replayed)
+        latencies.append(table.latencies(p))
     work, number = table.finish()
     resource, resources = _resources(programs)
     join, match, caller, members = _joins(graph, programs, representative, group_colour)
@@ -190,14 +205,14 @@ def build(graph: Graph, system: System, *, prefer: str = "work", merge_ranks: bo
         if len(p.p2p):
             there = offset[colour[p.peer[row]]] + p.partner[row]
             partner[offset[c] + p.p2p] = there
-    merged_cost = np.concatenate(cost)
-    return Tasks(
+    nodes_cost = np.concatenate(cost)
+    tasks = Tasks(
         rank_class=colour,
         representative=representative,
         offset=offset,
         type=np.concatenate([p.type for p in programs]),
         priority=np.concatenate([p.priority for p in programs]),
-        cost=np.where(merged_cost >= 0, number[merged_cost], -1).astype(np.int32),
+        cost=number[nodes_cost].astype(np.int32),
         resource=resource,
         resources=resources,
         pred_ptr=np.concatenate(
@@ -211,6 +226,36 @@ def build(graph: Graph, system: System, *, prefer: str = "work", merge_ranks: bo
         recorded=np.concatenate(recorded),
         partner=partner,
         work=work,
+    )
+    return _with_latencies(tasks, number[np.concatenate(latencies)])
+
+
+def _with_latencies(tasks: Tasks, row: NDArray[np.int64]) -> Tasks:
+    """Edges that take time, [E] cost rows (-1: they do not), as tasks between the two nodes."""
+    slow = np.flatnonzero(row >= 0)
+    if not len(slow):
+        return tasks
+    n, more = len(tasks), len(slow)
+    pred = tasks.pred.copy()
+    pred[slow] = n + np.arange(more)
+
+    def longer(column: NDArray[Any], value: Any) -> NDArray[Any]:
+        return np.concatenate([column, np.full(more, value, column.dtype)])
+
+    ptr = np.concatenate([tasks.pred_ptr, tasks.pred_ptr[-1] + 1 + np.arange(more)])
+    return replace(
+        tasks,
+        type=longer(tasks.type, NodeType.METADATA),
+        priority=longer(tasks.priority, 0),
+        cost=np.concatenate([tasks.cost, row[slow]]).astype(np.int32),
+        resource=longer(tasks.resource, -1),
+        pred_ptr=ptr,
+        pred=np.concatenate([pred, tasks.pred[slow]]).astype(np.int32),
+        join=longer(tasks.join, -1),
+        match=longer(tasks.match, -1),
+        caller=longer(tasks.caller, -1),
+        recorded=longer(tasks.recorded, False),
+        partner=longer(tasks.partner, -1),
     )
 
 
@@ -264,16 +309,14 @@ class _CostTable:
             raise InputError(f'prefer: got {prefer!r}, expected "work" or "recorded"')
         self.graph, self.system, self.prefer = graph, system, prefer
         self.sizes = tuple(d.size for d in system.network)
-        self.keys: dict[tuple, int] = {}
+        self.keys: dict[tuple[Hashable, ...], int] = {}
         self.category: list[int] = []
-        self.found: dict[tuple, int] = {}
+        self.rows_of: list[dict[tuple[float, ...], int]] = []
+        self.count = 0
 
-    def rows(self, p, row: int) -> tuple[np.ndarray, np.ndarray]:
+    def rows(self, p: Program, row: int) -> tuple[np.ndarray, np.ndarray]:
         """[n] provisional cost numbers (-1 none) and [n] whether a collective replays its record."""
-        n = len(p)
-        kind = np.full(n, -1, np.int64)
-        values = np.zeros((n, 2))
-        has_record = ~np.isnan(p.duration)
+        number = np.full(len(p), -1, np.int64)
         comp = p.type == NodeType.COMP
         memory = (p.type == NodeType.MEM_LOAD) | (p.type == NodeType.MEM_STORE)
         coll = p.type == NodeType.COMM_COLL
@@ -288,47 +331,63 @@ class _CostTable:
             ],
             False,
         )
+        has_record = ~np.isnan(p.duration)
         replay = has_record & ~work if self.prefer == "work" else has_record
         replay &= comp | memory | coll | send
         for category, chosen in (
-            (COMPUTE, replay & comp),
+            (COMPUTE, replay & comp & ~p.cpu),
+            (HOST, replay & comp & p.cpu),
             (MEMORY, replay & memory),
             (COMMUNICATION, replay & (coll | send)),
         ):
-            if chosen.any():
-                kind[chosen] = self._key(("recorded", category), category)
-                values[chosen, 0] = p.duration[chosen]
-        modelled = comp & ~replay
-        if modelled.any():
-            kind[modelled] = self._key(("compute",), COMPUTE)
-            values[modelled, 0] = np.maximum(p.flops[modelled], 0)
-            values[modelled, 1] = np.maximum(p.bytes[modelled], 0)
+            self._add(number, chosen, ("recorded", category), category, p.scale, p.duration)
+        self._compute(number, comp & ~replay, p)
         for word, chosen in (("local", self._local(p)), ("remote", ~self._local(p))):
             chosen = memory & ~replay & chosen
-            if chosen.any():
-                kind[chosen] = self._key(("memory", word), MEMORY)
-                values[chosen, 0] = p.bytes[chosen]
-        alone = np.zeros(n, bool)
+            self._add(number, chosen, ("memory", word), MEMORY, p.scale, p.bytes)
         for slot, group in enumerate(p.groups[row]):
             calls = coll & (p.slot == slot)
             members = self.graph.groups[group]
             if len(members) == 1:
-                alone |= calls
+                number[calls] = -1  # alone
                 continue
             shape = span(members, self.sizes)
-            for number in np.unique(p.comm_type[calls & ~replay]):
-                chosen = calls & ~replay & (p.comm_type == number)
-                kind[chosen] = self._key(("collective", COLLECTIVES[number], shape), COMMUNICATION)
-                values[chosen, 0] = np.maximum(p.size[chosen], 0)
-        kind[alone] = -1
-        self._messages(p, row, send & ~replay, kind, values)
-        return self._number(kind, values, p.scale), replay & coll
+            for kind in np.unique(p.comm_type[calls & ~replay]):
+                chosen = calls & ~replay & (p.comm_type == kind)
+                key = ("collective", COLLECTIVES[kind], shape)
+                self._add(number, chosen, key, COMMUNICATION, p.scale, np.maximum(p.size, 0))
+        self._messages(number, send & ~replay, p, row)
+        return number, replay & coll
+
+    def latencies(self, p: Program) -> np.ndarray:
+        """[e] provisional cost numbers of a program's edges, -1 for those that take no time."""
+        number = np.full(len(p.pred), -1, np.int64)
+        slow = p.pred_latency > 0
+        if slow.any():
+            once = np.broadcast_to(1.0, (len(p.pred),))
+            self._add(number, slow, ("recorded", HOST), HOST, once, p.pred_latency)
+        return number
+
+    def _compute(self, number: np.ndarray, chosen: np.ndarray, p: Program) -> None:
+        """Kernels by kind and number format; kinds with sizes have those as further columns."""
+        if not chosen.any():
+            return
+        flops, moved = np.maximum(p.flops, 0), np.maximum(p.bytes, 0)
+        both = p.kind.astype(np.int64) * (len(DTYPES) + 1) + p.dtype + 1
+        for code in np.unique(both[chosen]):
+            kind, dtype = divmod(int(code), len(DTYPES) + 1)
+            word = OPERATIONS[kind]
+            sizes = [p.dimensions[:, k] for k in range(len(DIMENSIONS.get(word, ())))]
+            for host, category in ((False, COMPUTE), (True, HOST)):
+                here = chosen & (both == code) & (p.cpu == host)
+                key = ("compute", word, DTYPES[dtype - 1] if dtype else "", category)
+                self._add(number, here, key, category, p.scale, flops, moved, *sizes)
 
     def _local(self, p) -> np.ndarray:
         """Memory nodes go to remote memory where the system has one, unless they name local memory."""
         return p.local | (self.system.remote_memory is None)
 
-    def _messages(self, p, row, chosen, kind, values) -> None:
+    def _messages(self, number: np.ndarray, chosen: np.ndarray, p: Program, row: int) -> None:
         if not chosen.any():
             return
         positions = p.p2p
@@ -337,41 +396,46 @@ class _CostTable:
         peers = p.peer[row][sends]
         table = hops_table(np.full(len(peers), own), peers, self.system.network)
         for route in np.unique(table, axis=0):
-            here = positions[sends][(table == route).all(1)]
-            hops = tuple(int(h) for h in route)
-            kind[here] = self._key(("point_to_point", hops), COMMUNICATION)
-            values[here, 0] = p.size[here]
+            here = np.zeros(len(p), bool)
+            here[positions[sends][(table == route).all(1)]] = True
+            key = ("point_to_point", tuple(int(h) for h in route))
+            self._add(number, here, key, COMMUNICATION, p.scale, p.size)
 
-    def _key(self, key: tuple, category: int) -> int:
-        if key not in self.keys:
-            self.keys[key] = len(self.keys)
+    def _add(
+        self,
+        number: np.ndarray,
+        chosen: np.ndarray,
+        key: tuple[Hashable, ...],
+        category: int,
+        scale: np.ndarray,
+        *columns: np.ndarray,
+    ) -> None:
+        """Number the costs of the chosen nodes: rows of columns and a factor; equal ones are one."""
+        if not chosen.any():
+            return
+        index = self.keys.setdefault(key, len(self.keys))
+        if index == len(self.rows_of):
+            self.rows_of.append({})
             self.category.append(category)
-        return self.keys[key]
-
-    def _number(self, kind, values, scale) -> np.ndarray:
-        rows = np.full(len(kind), -1, np.int64)
-        timed = kind >= 0
-        if timed.any():
-            table = np.column_stack([kind[timed].astype(float), values[timed], scale[timed]])
-            distinct, inverse = np.unique(table, axis=0, return_inverse=True)
-            numbers = [self.found.setdefault(tuple(d), len(self.found)) for d in distinct]
-            rows[timed] = np.array(numbers)[inverse.ravel()]
-        return rows
+        rows = np.column_stack([c[chosen].astype(float) for c in (*columns, scale)])
+        distinct, inverse = np.unique(rows, axis=0, return_inverse=True)
+        known = self.rows_of[index]
+        for values in map(tuple, distinct.tolist()):
+            if values not in known:
+                known[values] = self.count
+                self.count += 1
+        found = np.array([known[values] for values in map(tuple, distinct.tolist())])
+        number[chosen] = found[inverse.ravel()]
 
     def finish(self) -> tuple[DistinctCosts, np.ndarray]:
-        """The table, and the final number of each provisional one."""
-        rows = np.array(list(self.found), dtype=float).reshape(-1, 4)
-        number = np.zeros(len(rows) + 1, np.int64)
+        """The table, and the final number of each provisional one; -1 stays -1."""
+        number = np.full(self.count + 1, -1, np.int64)
         blocks, base = [], 0
         for key, index in self.keys.items():
-            mine = np.flatnonzero(rows[:, 0] == index)
-            if not len(mine):
-                continue
-            number[mine] = base + np.arange(len(mine))
-            base += len(mine)
-            word = ("recorded",) if key[0] == "recorded" else key
-            width = 2 if key[0] == "compute" else 1
-            blocks.append(
-                CostBlock(word, rows[mine, 1 : 1 + width], rows[mine, 3], self.category[index])
-            )
+            known = self.rows_of[index]
+            number[list(known.values())] = base + np.arange(len(known))
+            base += len(known)
+            rows = np.array(list(known), dtype=float)
+            word = key[:-1] if key[0] in ("recorded", "compute") else key
+            blocks.append(CostBlock(word, rows[:, :-1], rows[:, -1], self.category[index]))
         return DistinctCosts(tuple(blocks)), number

@@ -10,7 +10,8 @@ from perfmodel.machine.system import System
 from perfmodel.models.collectives import coefficients, phases
 from perfmodel.models.cost_power_area import TotalWork
 from perfmodel.vocabulary import COLLECTIVES, NodeType
-from perfmodel.workload.graph import Graph, Program
+from perfmodel.workload.graph import Graph
+from perfmodel.workload.program import Program
 
 
 def totals(graph: Graph, system: System) -> TotalWork:

@@ -18,7 +18,8 @@ from perfmodel.synth.layout import Communicators
 from perfmodel.synth.role import Role, ordered
 from perfmodel.synth.steps import WORLD, Step
 from perfmodel.vocabulary import NodeType
-from perfmodel.workload.graph import Graph, Labels, Program, resources_of
+from perfmodel.workload.graph import Graph
+from perfmodel.workload.program import Labels, Program, plain_work, resources_of
 
 FIRST_ID = 1
 """Node ids count from here: 0 is protobuf's absent number."""
@@ -164,11 +165,13 @@ def _structure(role: Role, slots: Sequence[str]) -> dict[str, Any]:
         "local": np.zeros(n, bool),
         "involved": np.full(n, -1, np.int32),
         "scale": np.ones(n),
+        **plain_work(n),
         "resource": resource,
         "resources": resources,
         "priority": np.arange(n, dtype=np.int32),
         "pred_ptr": np.cumsum([0, *(len(s.after) for s in nodes)]).astype(np.int64),
         "pred": np.array([p for s in nodes for p in s.after], np.int32),
+        "pred_latency": np.broadcast_to(0.0, (sum(len(s.after) for s in nodes),)),
         "p2p": np.flatnonzero(_is_p2p(kind)).astype(np.int32),
     }
 

@@ -23,10 +23,11 @@ import numpy as np
 from perfmodel.errors import InputError, TraceError
 from perfmodel.files import write_whole
 from perfmodel.workload.archive_members import FAULTS, Members, write_members
-from perfmodel.workload.graph import Graph, Labels, Origin, Program
+from perfmodel.workload.graph import Graph
+from perfmodel.workload.program import Labels, Origin, Program
 from perfmodel.workload.structure_check import check_structure, shapes
 
-FORMAT = "perfmodel-graph-2"
+FORMAT = "perfmodel-graph-3"
 SUFFIX = ".npz"
 ARRAYS = tuple(f.name for f in fields(Program) if f.name != "resources")
 LONGEST_NOTE = 1 << 26
@@ -68,6 +69,7 @@ def save(graph: Graph, path: str | Path) -> None:
             arrays[f"p{k}.{name}"] = getattr(p, name)
     for k, labels in enumerate(graph.labels):
         arrays[f"l{k}.node_id"], arrays[f"l{k}.tag"] = labels.node_id, labels.tag
+        arrays[f"l{k}.start"] = labels.start
         arrays[f"l{k}.names"] = _bytes(labels.names)
     header = {
         "format": FORMAT,
@@ -247,7 +249,7 @@ def _open(path: Path, note: _Note) -> Graph:
     members.expect(
         ["header", "program", "row", "by_name", "label", "group_size", "group_member"]
         + [f"p{k}.{name}" for k in range(len(resources)) for name in ARRAYS]
-        + [f"l{k}.{name}" for k in labels for name in ("node_id", "tag", "names")]
+        + [f"l{k}.{name}" for k in labels for name in ("node_id", "tag", "start", "names")]
     )
     graph = Graph(
         programs=tuple(_program(members, k, words) for k, words in enumerate(resources)),
@@ -292,7 +294,8 @@ def _program(members: Members, k: int, resources: tuple[str, ...]) -> Program:
 def _labels(members: Members, k: int) -> Labels:
     node_id = members.array(f"l{k}.node_id", "u8", None)
     names = json.loads(members.array(f"l{k}.names", "u1", None).tobytes())
-    return Labels(node_id, members.array(f"l{k}.tag", "i8", len(node_id)), _texts(names))
+    tag = members.array(f"l{k}.tag", "i8", len(node_id))
+    return Labels(node_id, tag, _texts(names), members.array(f"l{k}.start", "f8", None))
 
 
 def _groups(members: Members) -> tuple[tuple[int, ...], ...]:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
 from perfmodel.vocabulary import NodeType
-from perfmodel.workload.graph import Graph, Program, check_ranks
+from perfmodel.workload.graph import Graph, check_ranks
+from perfmodel.workload.program import Program
 
 Where = Mapping[str, Any] | Callable[[pd.DataFrame], Any] | None
 Change = Callable[[Program, NDArray[np.bool_]], Program]

@@ -10,107 +10,24 @@ Nodes are numbered in the order rank, then position in the file. Hardware appear
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError, quoted
-from perfmodel.vocabulary import NodeType, describe
+from perfmodel.findings import Findings
+from perfmodel.vocabulary import describe
+from perfmodel.workload.columns import RankColumns
 from perfmodel.workload.identity import content_digest
-
-Ints = NDArray[np.int64]
+from perfmodel.workload.join import join
+from perfmodel.workload.program import Ints, Labels, Origin, Program
 
 MAX_TABLE_ROWS = 50_000_000
 """More rows than this are not put into one table: ask for some ranks."""
-
-
-@dataclass(frozen=True, eq=False)
-class Program:
-    """What one or more ranks do: n nodes in file order; -1 marks an absent integer.
-
-    Attributes:
-        type: [n] i8, `NodeType`.
-        cpu: [n] bool, runs on the host.
-        flops, bytes: [n] i64, work of compute and memory nodes [FLOP], [B].
-        duration: [n] f64, recorded duration [s]; nan where none was recorded.
-        comm_type: [n] i32, index into `vocabulary.COLLECTIVES`.
-        size: [n] i64, bytes that one rank hands to a collective or a message [B].
-        slot: [n] i32, group slot of a collective (a column of `groups`).
-        match: [n] i32, which instance of its group a collective is, when members pair up by name.
-        local: [n] bool, a memory node that names local memory.
-        involved: [n] i32, bit mask of network dimensions of a collective (ASTRA-sim's `involved_dim`).
-        scale: [n] f64, factor on a node's cost, 1 unless a what-if asked for another.
-        resource: [n] i32, index into `resources`; -1 for nodes that need none (receives, metadata).
-        resources: labels, "compute", "communication", "cpu", or recorded ones ("stream 7", "thread 1").
-        priority: [n] i32, position in ascending node id: the order in which ready nodes are tried.
-        pred_ptr, pred: [n+1] i64, [e] i32, prerequisites by position (data and control, without repeats).
-        p2p: [k] i32, positions of the sends and receives.
-        ranks: [m] i32, the ranks that run this program, ascending.
-        groups: [m, slots] i32, index into `Graph.groups` of each slot on each rank.
-        peer, partner: [m, k] i32, the other rank and the position there of the matching node.
-    """
-
-    type: NDArray[np.int8]
-    cpu: NDArray[np.bool_]
-    flops: Ints
-    bytes: Ints
-    duration: NDArray[np.float64]
-    comm_type: NDArray[np.int32]
-    size: Ints
-    slot: NDArray[np.int32]
-    match: NDArray[np.int32]
-    local: NDArray[np.bool_]
-    involved: NDArray[np.int32]
-    scale: NDArray[np.float64]
-    resource: NDArray[np.int32]
-    resources: tuple[str, ...]
-    priority: NDArray[np.int32]
-    pred_ptr: Ints
-    pred: NDArray[np.int32]
-    p2p: NDArray[np.int32]
-    ranks: NDArray[np.int32]
-    groups: NDArray[np.int32]
-    peer: NDArray[np.int32]
-    partner: NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.type)
-
-
-STRUCTURE = tuple(
-    f.name for f in fields(Program) if f.name not in ("ranks", "groups", "peer", "partner")
-)
-"""The fields of a program that equal ranks share."""
-
-
-@dataclass(frozen=True, eq=False)
-class Labels:
-    """What people call the nodes of a rank; equal label sets are kept once.
-
-    Attributes:
-        node_id: [n] u64.
-        tag: [n] i64, message tags.
-        names: n texts.
-    """
-
-    node_id: NDArray[np.uint64]
-    tag: Ints
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The files that a graph was read from, one per rank, with the hash of each; the options that were given; the
-    group file, given or found beside the files."""
-
-    files: tuple[tuple[str, str], ...]
-    options: dict[str, Any]
-    group_file: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +64,45 @@ class Graph:
     def digest(self) -> str:
         """Hash of all that the graph says, however it was made: equal digests, equal workloads."""
         return content_digest(self)
+
+    @classmethod
+    def from_ranks(
+        cls,
+        ranks: Sequence[RankColumns],
+        *,
+        groups: Mapping[str, Sequence[int]] | None = None,
+        unknown_group: str = "error",
+        source: str = "columns",
+        strict: bool = False,
+    ) -> Graph:
+        """Join the columns of all ranks: the entrance for readers and generators of one's own.
+
+        Args:
+            ranks: the columns of rank 0, 1, ...; ranks that do the same may be the same object.
+            groups: communicator groups, name -> ranks, as the columns' `group_names` call them.
+            unknown_group: "error", or "world" to let groups that nobody defines be all ranks.
+            source: what messages call the workload.
+            strict: warnings are errors.
+
+        Raises:
+            TraceError: anything wrong, all of it in one message: repeated ids, cycles, nodes without a cost, sends
+                without their receive, members of a group that disagree.
+
+        Example: two ranks that compute and then reduce.
+            >>> from perfmodel.vocabulary import NodeType
+            >>> from perfmodel.workload.columns import RankColumns
+            >>> one = RankColumns(
+            ...     id=[1, 2], type=[NodeType.COMP, NodeType.COMM_COLL], flops=[10**12, -1],
+            ...     bytes=[10**9, -1], comm_type=[-1, 0], size=[-1, 10**8], edge_from=[0], edge_to=[1])
+            >>> Graph.from_ranks([one, one], source="two ranks")
+            Graph('two ranks': 2 ranks, 4 nodes, 1 distinct programs, 1 groups)
+        """
+        if not len(ranks):
+            raise InputError(f"{source}: has no ranks")
+        findings = Findings(source)
+        joined = join(ranks, groups or {}, findings, unknown_group=unknown_group)
+        findings.check(strict=strict)
+        return cls(**joined, source=source)
 
     @property
     def ranks(self) -> int:
@@ -317,38 +273,3 @@ def flatten(graph: Graph) -> Flat:
     joined = {key: np.concatenate(values) for key, values in parts.items() if values}
     joined["pred_ptr"] = np.concatenate([[0], np.cumsum(joined["pred_ptr"])])
     return Flat(ranks=graph.ranks, groups=graph.groups, names=names, **joined)
-
-
-def resources_of(
-    node_type: np.ndarray, cpu: np.ndarray, stream: np.ndarray, thread: np.ndarray
-) -> tuple[np.ndarray, tuple[str, ...]]:
-    """The resource of each node: a recorded stream or thread where the trace has them, else one of three units.
-
-    A GPU node with a recorded stream runs on that stream, a host node with a recorded thread on that thread (the
-    stream 0 that converters write on host nodes means nothing). Loads and stores hold the communication unit, as in
-    ASTRA-sim. Receives, METADATA and INVALID nodes need no resource.
-
-    Args:
-        node_type: [n] `NodeType`; cpu: [n] bool; stream, thread: [n] recorded numbers, -1 absent.
-
-    Returns:
-        [n] i32 index into the labels (-1: none), and the labels.
-    """
-    communicates = np.isin(
-        node_type,
-        (NodeType.COMM_SEND, NodeType.COMM_COLL, NodeType.MEM_LOAD, NodeType.MEM_STORE),
-    )
-    free = np.isin(node_type, (NodeType.COMM_RECV, NodeType.METADATA, NodeType.INVALID))
-    # one key per resource: kind * 2^32 + number
-    kind = np.select(
-        [cpu & (thread >= 0), ~cpu & (stream >= 0), communicates, cpu], [4, 3, 1, 2], 0
-    )
-    number = np.select([kind == 4, kind == 3], [thread, stream], 0)
-    key = np.where(free, -1, (kind.astype(np.int64) << 32) + np.minimum(number, 2**32 - 1))
-    found, index = np.unique(key, return_inverse=True)
-    words = ("compute", "communication", "cpu", "stream", "thread")
-    labels = [
-        words[k >> 32] + (f" {k & 0xFFFFFFFF}" if k >> 32 >= 3 else "") for k in found if k >= 0
-    ]
-    shift = 1 if found.size and found[0] < 0 else 0
-    return (index - shift).astype(np.int32), tuple(labels)

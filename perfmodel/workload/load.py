@@ -16,21 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perfmodel.errors import InputError, one_line, quoted
-from perfmodel.findings import Findings, texts
+from perfmodel.findings import Findings
 from perfmodel.trace import chakra
 from perfmodel.workload.archive import is_saved, restore
-from perfmodel.workload.graph import Graph, Labels, Origin, Program
-from perfmodel.workload.groups import Groups
-from perfmodel.workload.pairing import check_groups, pair_messages
-from perfmodel.workload.rank import Rank, digest_of, read_rank
+from perfmodel.workload.chakra_columns import DEPENDENCIES, chakra_columns
+from perfmodel.workload.graph import Graph
+from perfmodel.workload.join import join
+from perfmodel.workload.program import Origin
 
 SUB_MICROSECOND = 0.5e-6
 """What a recorded duration of 0 whole microseconds stands for [s]."""
-
-DEPENDENCIES = ("both", "data", "control")
 
 
 def load(
@@ -137,25 +134,21 @@ def examine(
             + " left out",
             remedy=f"Give the prefix {str(others[0]).rsplit('.', 2)[0]}, or a copy of the file in a folder of its own",
         )
-    registry = Groups(named, len(traces), unknown_group, problems)
-    for name, members in named.items():
-        registry.check_members(name, members)
     recorded = any((t.duration_us > 0).any() for t in traces)
-    ranks = [
-        read_rank(
+    columns = [
+        chakra_columns(
             r,
             t,
-            registry,
             problems,
+            ranks=len(traces),
             dependencies=dependencies,
             recorded=recorded,
             zero_duration=zero_duration,
         )
         for r, t in enumerate(traces)
     ]
-    registry.report()
-    partner = pair_messages(ranks, problems)
-    graph = _assemble(ranks, partner, registry, problems, source=source)
+    joined = join(columns, named, problems, unknown_group=unknown_group)
+    graph = Graph(**joined, source=source)
     options |= {
         "unknown_group": unknown_group,
         "dependencies": dependencies,
@@ -201,56 +194,3 @@ def _read(files: Sequence[tuple[int, Path]]) -> tuple[list, tuple[tuple[str, str
         traces.append(seen[key])
         origins.append((str(Path(path).resolve()), key))
     return traces, tuple(origins)
-
-
-def _assemble(
-    ranks: list[Rank],
-    partner: list[NDArray[np.int32]],
-    registry: Groups,
-    problems: Findings,
-    *,
-    source: str,
-) -> Graph:
-    """Ranks with equal structure share a program."""
-    programs: dict[bytes, list[int]] = {}
-    label_sets: dict[bytes, int] = {}
-    labels: list[Labels] = []
-    label = np.zeros(len(ranks), np.int32)
-    for r in ranks:
-        programs.setdefault(digest_of(r.structure), []).append(r.rank)
-        key = digest_of(
-            {"id": r.labels.node_id, "tag": r.labels.tag, "names": "\0".join(r.labels.names)}
-        )
-        if key not in label_sets:
-            label_sets[key] = len(labels)
-            labels.append(r.labels)
-        label[r.rank] = label_sets[key]
-    program, row = np.zeros(len(ranks), np.int32), np.zeros(len(ranks), np.int32)
-    built = []
-    for k, members in enumerate(programs.values()):
-        program[members] = k
-        row[members] = np.arange(len(members))
-        built.append(
-            Program(
-                **ranks[members[0]].structure,
-                ranks=np.array(members, np.int32),
-                groups=np.array([ranks[m].group_of_slot for m in members], np.int32).reshape(
-                    len(members), -1
-                ),
-                peer=np.array([ranks[m].peer for m in members], np.int32),
-                partner=np.array([partner[m] for m in members], np.int32),
-            )
-        )
-    by_name = check_groups(ranks, registry, problems)
-    return Graph(
-        programs=tuple(built),
-        program=program,
-        row=row,
-        groups=tuple(registry.members),
-        group_names=tuple(registry.names),
-        by_name=by_name,
-        labels=tuple(labels),
-        label=label,
-        source=source,
-        warnings=tuple(texts(problems.warnings())),
-    )

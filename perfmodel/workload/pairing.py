@@ -8,7 +8,8 @@ from perfmodel.errors import quoted
 from perfmodel.findings import Findings
 from perfmodel.vocabulary import NodeType
 from perfmodel.workload.groups import Groups
-from perfmodel.workload.rank import Rank, digest_of
+from perfmodel.workload.program import digest_of
+from perfmodel.workload.rank import Rank
 
 
 def pair_messages(ranks: list[Rank], problems: Findings) -> list[np.ndarray]:

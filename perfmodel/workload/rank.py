@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.findings import Findings
-from perfmodel.trace import chakra
+from perfmodel.findings import Findings, RankFindings
 from perfmodel.vocabulary import COLLECTIVES, TYPE_NAMES, NodeType
+from perfmodel.workload.columns import RankColumns
 from perfmodel.workload.cycles import smallest_cycle
-from perfmodel.workload.graph import Labels, resources_of
 from perfmodel.workload.groups import Groups, short
+from perfmodel.workload.program import Labels, resources_of
 
 BARRIER = COLLECTIVES.index("barrier")
 
@@ -49,103 +48,65 @@ class Rank:
         return by_slot(self.structure["slot"], self.structure["match"], len(self.group_of_slot))
 
 
-class Notes:
-    """Findings about one rank, by a mask of its nodes."""
-
-    def __init__(self, rank: int, ids: NDArray[np.uint64], problems: Findings):
-        self.rank, self.ids, self.problems = rank, ids, problems
-
-    def error(self, code: str, where: NDArray[np.bool_], message: str, remedy: str = "") -> None:
-        """Stop the work where any node is marked."""
-        self._add("error", code, where, message, remedy)
-
-    def warning(self, code: str, where: NDArray[np.bool_], message: str, remedy: str = "") -> None:
-        """Say so where any node is marked, and go on."""
-        self._add("warning", code, where, message, remedy)
-
-    def _add(self, level, code, where, message, remedy) -> None:
-        if np.any(where):
-            self.problems.add(
-                level, code, message, rank=self.rank, nodes=self.ids[where], remedy=remedy
-            )
-
-
-def read_rank(
-    rank: int,
-    trace: chakra.RankTrace,
-    groups: Groups,
-    problems: Findings,
-    *,
-    dependencies: str,
-    recorded: bool,
-    zero_duration: float,
-) -> Rank:
-    """Check one rank's nodes and turn ids into positions.
+def check_rank(rank: int, columns: RankColumns, groups: Groups, findings: Findings) -> Rank:
+    """Check one rank's nodes and find its groups.
 
     Args:
         rank: its number.
-        trace: n nodes.
+        columns: n nodes.
         groups: finds groups by name; grows.
-        problems: gets what is wrong.
-        dependencies: "both", "data" or "control".
-        recorded: some rank of the workload records durations, so that 0 us means "under 1".
-        zero_duration: what it then stands for [s].
+        findings: gets what is wrong.
     """
-    t, n = trace, len(trace.id)
-    note = Notes(rank, t.id, problems)
+    t, n = columns, len(columns)
+    note = RankFindings(rank, t.id, findings)
     if n == 0:
-        problems.add("error", "empty", "has no nodes", rank=rank, remedy="Record it again")
+        findings.add("error", "empty", "has no nodes", rank=rank, remedy="Record it again")
     order = np.argsort(t.id, kind="stable")
     priority = np.empty(n, np.int32)
     priority[order] = np.arange(n)
     _check_ids(t, order, note)
-    pred_ptr, pred = _dependencies(t, order, dependencies, note)
-    note.warning(
-        "no-edges",
-        np.full(n, (dependencies, len(t.data_dep) > 0, len(t.ctrl_dep) > 0) in _ONE_SIDED),
-        f"there are no {dependencies} dependencies, only others, which are left out",
-        "Take them in with --dependencies both",
-    )
+    pred_ptr, pred, pred_latency = _prerequisites(t)
     _check_cycles(pred_ptr, pred, note)
-    duration = _durations(t, note, recorded=recorded, zero_duration=zero_duration)
-    _check_work(t, duration, note)
-    _check_collectives(t, duration, note)
-    p2p, peer = _messages(t, duration, rank=rank, ranks=groups.ranks, note=note)
+    _check_work(t, note)
+    _check_collectives(t, note)
+    p2p, peer = _messages(t, rank=rank, ranks=groups.ranks, note=note)
     slot, group_of_slot = _slots(t, rank, priority, groups)
-    names = tuple(t.names())
-    match, names_of_slot = _match(slot, priority, names, len(group_of_slot))
-    cpu = t.is_cpu == 1
-    resource, resources = resources_of(t.type, cpu, t.stream, t.tid)
-    memory = np.isin(t.type, (NodeType.MEM_LOAD, NodeType.MEM_STORE))
+    match, names_of_slot = _match(slot, priority, t.name, len(group_of_slot))
+    if t.resource is None:
+        nowhere = np.broadcast_to(np.int64(-1), (n,))
+        resource, resources = resources_of(t.type, t.host, nowhere, nowhere)
+    else:
+        resource, resources = t.resource, t.resources
     structure = {
         "type": t.type.astype(np.int8),
-        "cpu": cpu,
-        "flops": t.num_ops,
-        "bytes": t.tensor_size,
-        "duration": duration,
+        "cpu": t.host,
+        "flops": t.flops,
+        "bytes": t.bytes,
+        "duration": t.duration,
         "comm_type": np.where(t.type == NodeType.COMM_COLL, t.comm_type, -1).astype(np.int32),
-        "size": t.comm_size,
+        "size": t.size,
         "slot": slot,
         "match": match,
-        "local": memory & (t.tensor_loc == 1),
-        "involved": t.involved_dim,
-        "scale": np.ones(n),
+        "local": t.local,
+        "involved": t.involved,
+        "scale": np.broadcast_to(1.0, (n,)),
+        "kind": t.kind,
+        "dimensions": t.dimensions,
+        "dtype": t.dtype,
         "resource": resource,
         "resources": resources,
         "priority": priority,
         "pred_ptr": pred_ptr,
         "pred": pred,
+        "pred_latency": pred_latency,
         "p2p": p2p,
     }
-    labels = Labels(t.id, np.maximum(t.comm_tag, 0), names)
-    return Rank(rank, structure, labels, group_of_slot, names_of_slot, peer, t.comm_size[p2p])
+    start = t.start if not np.isnan(t.start).all() else np.zeros(0)
+    labels = Labels(t.id, np.maximum(t.tag, 0), tuple(t.name), start)
+    return Rank(rank, structure, labels, group_of_slot, names_of_slot, peer, t.size[p2p])
 
 
-_ONE_SIDED = (("data", False, True), ("control", True, False))
-"""Dependencies asked for, and whether there are data and control ones: none of those, only others."""
-
-
-def _check_ids(t, order, note: Notes) -> None:
+def _check_ids(t, order, note: RankFindings) -> None:
     ids = t.id[order]
     repeated = np.zeros(len(ids), bool)
     repeated[order[1:]] = ids[1:] == ids[:-1]
@@ -160,61 +121,34 @@ def _check_ids(t, order, note: Notes) -> None:
     )
 
 
-def _durations(t, note: Notes, *, recorded: bool, zero_duration: float) -> NDArray[np.float64]:
-    """[n] recorded durations [s], nan where there is none."""
-    duration = np.where(t.duration_us > 0, t.duration_us * 1e-6, np.nan)
-    idle = (t.type == NodeType.COMP) & (t.num_ops < 0) & (t.tensor_size < 0) & np.isnan(duration)
-    communicates = (t.type == NodeType.COMM_SEND) | (
-        (t.type == NodeType.COMM_COLL) & (t.comm_type != BARRIER)
-    )
-    if (communicates & (t.duration_us > 0)).any():  # communication is recorded here, too
-        idle |= communicates & (t.comm_size < 0) & np.isnan(duration)
-    if recorded:
-        duration[idle] = zero_duration
-        note.warning(
-            "under-one-microsecond",
-            idle,
-            f"{int(idle.sum())} nodes record 0 whole microseconds, "
-            f"taken as {zero_duration * 1e6:g} us each",
-        )
-    else:
-        note.error(
-            "no-work",
-            idle,
-            "compute has neither num_ops and tensor_size nor a duration",
-            "Record one of them",
-        )
-    return duration
-
-
-def _check_work(t, duration, note: Notes) -> None:
+def _check_work(t: RankColumns, note: RankFindings) -> None:
     comp = t.type == NodeType.COMP
+    note.error(
+        "no-work",
+        comp & (t.flops < 0) & (t.bytes < 0) & np.isnan(t.duration),
+        "compute has neither num_ops and tensor_size nor a duration",
+        "Record one of them",
+    )
     note.warning(
         "no-bytes",
-        comp & (t.num_ops >= 0) & (t.tensor_size < 0),
+        comp & (t.flops >= 0) & (t.bytes < 0),
         "compute has num_ops but no tensor_size: its memory traffic is left out",
     )
     note.warning(
         "zero-work",
-        comp & (t.num_ops <= 0) & (t.tensor_size == 0) & np.isnan(duration),
+        comp & (t.flops <= 0) & (t.bytes == 0) & np.isnan(t.duration),
         "compute says that it has no work and takes no time",
     )
     memory = np.isin(t.type, (NodeType.MEM_LOAD, NodeType.MEM_STORE))
     note.error(
         "no-size",
-        memory & (t.tensor_size < 0) & np.isnan(duration),
+        memory & (t.bytes < 0) & np.isnan(t.duration),
         "memory node has no tensor_size",
         "Record it [B]",
     )
 
 
-def _masked(t) -> NDArray[np.bool_]:
-    """[n] whether a node's involved_dim leaves a network dimension out."""
-    every = np.left_shift(1, np.maximum(t.involved_dims, 0).astype(np.int64)) - 1
-    return (t.involved_dims > 0) & (t.involved_dim != every)
-
-
-def _check_collectives(t, duration, note: Notes) -> None:
+def _check_collectives(t: RankColumns, note: RankFindings) -> None:
     collective = t.type == NodeType.COMM_COLL
     note.error(
         "collective-type",
@@ -225,33 +159,26 @@ def _check_collectives(t, duration, note: Notes) -> None:
     sized = collective & (t.comm_type != BARRIER)
     note.error(
         "no-size",
-        sized & (t.comm_size < 0) & np.isnan(duration),
+        sized & (t.size < 0) & np.isnan(t.duration),
         "collective has no comm_size and no duration, so it has no cost",
         "Record comm_size [B of one rank's input], or a duration",
     )
-    note.warning(
-        "zero-size", sized & (t.comm_size == 0), "collective of 0 bytes costs its latency only"
-    )
-    note.warning(
-        "involved-dim",
-        collective & _masked(t),
-        "collective leaves network dimensions out (involved_dim), which is taken into account in ASTRA-sim mode only: "
-        "it counts as one of its whole group here",
-        "Name the ranks that take part as a communicator group",
-    )
+    note.warning("zero-size", sized & (t.size == 0), "collective of 0 bytes costs its latency only")
     communicates = (NodeType.COMM_COLL, NodeType.COMM_SEND, NodeType.COMM_RECV)
     note.warning(
         "communication-on-cpu",
-        (t.is_cpu == 1) & np.isin(t.type, communicates),
+        (t.host) & np.isin(t.type, communicates),
         "communication is marked as a CPU operation (is_cpu_op)",
     )
 
 
-def _messages(t, duration, *, rank: int, ranks: int, note: Notes) -> tuple[NDArray, NDArray]:
+def _messages(
+    t: RankColumns, *, rank: int, ranks: int, note: RankFindings
+) -> tuple[NDArray, NDArray]:
     """[k] positions of sends and receives, [k] their peers."""
     send = t.type == NodeType.COMM_SEND
     p2p = np.flatnonzero(send | (t.type == NodeType.COMM_RECV)).astype(np.int32)
-    peer = np.where(send, t.comm_dst, t.comm_src)[p2p]
+    peer = t.peer[p2p]
 
     def at(mask: NDArray) -> NDArray[np.bool_]:
         place = np.zeros(len(t.id), bool)
@@ -273,27 +200,42 @@ def _messages(t, duration, *, rank: int, ranks: int, note: Notes) -> tuple[NDArr
     note.error("self-message", at(peer == rank), "sends to or receives from its own rank")
     note.error(
         "no-size",
-        send & (t.comm_size < 0) & np.isnan(duration),
+        send & (t.size < 0) & np.isnan(t.duration),
         "send has no comm_size and no duration",
         "Record one of them",
     )
     return p2p, peer.astype(np.int32)
 
 
-def _slots(t, rank: int, priority, groups: Groups) -> tuple[NDArray[np.int32], list[int]]:
+def _prerequisites(t: RankColumns) -> tuple[NDArray, NDArray, NDArray]:
+    """[n+1], [e], [e] prerequisites by position, without repeats, and the longest latency of each [s]."""
+    n = len(t)
+    edges, number = np.unique(t.edge_to * n + t.edge_from, return_inverse=True)
+    counts = np.bincount(edges // max(n, 1), minlength=n)
+    ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    if t.edge_latency.any():
+        latency = np.zeros(len(edges))
+        np.maximum.at(latency, number, t.edge_latency)
+    else:
+        latency = np.broadcast_to(0.0, (len(edges),))
+    return ptr, (edges % max(n, 1)).astype(np.int32), latency
+
+
+def _slots(
+    t: RankColumns, rank: int, priority: NDArray[np.int32], groups: Groups
+) -> tuple[NDArray[np.int32], list[int]]:
     """[n] group slot of each collective (-1 for others), and the group in each slot.
 
     Slots are in order of first use, so that equal ranks have equal slots whatever their groups are called.
     """
     collective = np.flatnonzero(t.type == NodeType.COMM_COLL)
-    own = chakra.process_groups(t, groups.ranks)
     texts = [*t.group_names, ""]
     text = np.where(t.group < 0, len(texts) - 1, t.group)
     number = np.full(len(t.id), -1, np.int64)
     by_text = collective[np.argsort(text[collective], kind="stable")]
     codes, starts = np.unique(text[by_text], return_index=True)
     for code, here in zip(codes.tolist(), np.split(by_text, starts[1:])):
-        number[here] = groups.find(texts[code], rank, own, t.id[here].tolist())
+        number[here] = groups.find(texts[code], rank, t.own_groups, t.id[here].tolist())
     by_use = collective[np.argsort(priority[collective])]
     used, first, place = np.unique(number[by_use], return_index=True, return_inverse=True)
     slot_of_used = np.argsort(np.argsort(first))
@@ -303,36 +245,7 @@ def _slots(t, rank: int, priority, groups: Groups) -> tuple[NDArray[np.int32], l
     return slot, group_of_slot
 
 
-def _dependencies(t, order, dependencies: str, note: Notes) -> tuple[NDArray, NDArray]:
-    """[n+1], [e] prerequisites by position, without repeats; missing ones are noted."""
-    ids, n = t.id[order], len(order)
-    parts = []
-    for wanted, ptr, dep in (
-        ("data", t.data_ptr, t.data_dep),
-        ("control", t.ctrl_ptr, t.ctrl_dep),
-    ):
-        if dependencies in ("both", wanted):
-            node = np.repeat(np.arange(n), np.diff(ptr))
-            at = np.minimum(np.searchsorted(ids, dep), max(n - 1, 0))
-            known = ids[at] == dep if n else np.zeros(0, bool)
-            where = np.zeros(n, bool)
-            where[node[~known]] = True
-            missing = np.unique(dep[~known])
-            note.error(
-                "missing-dependency",
-                where,
-                f"{wanted} dependency on {short(tuple(missing.tolist()))}, which is not in the file",
-                f"Leave {wanted} edges out with --dependencies "
-                + ("control" if wanted == "data" else "data"),
-            )
-            parts.append(node[known].astype(np.int64) * n + order[at[known]])
-    edges = np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int64)
-    counts = np.bincount(edges // max(n, 1), minlength=n)
-    ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return ptr, (edges % max(n, 1)).astype(np.int32)
-
-
-def _check_cycles(pred_ptr, pred, note: Notes) -> None:
+def _check_cycles(pred_ptr, pred, note: RankFindings) -> None:
     nodes, count = smallest_cycle(pred_ptr, pred)
     where = np.zeros(len(pred_ptr) - 1, bool)
     where[nodes] = True
@@ -362,19 +275,3 @@ def by_slot(slot: NDArray[np.int32], key: NDArray, slots: int) -> list[NDArray[n
     inside = np.flatnonzero(slot >= 0)
     order = inside[np.lexsort((key[inside], slot[inside]))]
     return np.split(order, np.searchsorted(slot[order], np.arange(1, slots)))[:slots]
-
-
-def digest_of(values: Mapping) -> bytes:
-    """Hash of arrays and other values by name."""
-    hasher = hashlib.sha256()
-    for key in sorted(values):
-        value = values[key]
-        if isinstance(value, np.ndarray):
-            data = np.ascontiguousarray(value).tobytes()
-        elif isinstance(value, str):
-            data = value.encode(errors="surrogatepass")
-        else:
-            data = repr(value).encode()
-        hasher.update(f"{key}:{len(data)}:".encode())
-        hasher.update(data)
-    return hasher.digest()

@@ -28,7 +28,8 @@ from scipy.sparse import coo_array, csgraph
 
 from perfmodel.errors import InputError
 from perfmodel.vocabulary import COLLECTIVES
-from perfmodel.workload.graph import Graph, Program
+from perfmodel.workload.graph import Graph
+from perfmodel.workload.program import Program
 
 _GRADIENTS = re.compile(
     r"grad(ient)?s?[._]?(all_?reduce|reduce_?scatter)|weight_grad|ddp|fsdp|zero", re.IGNORECASE

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.vocabulary import COLLECTIVES, NodeType
+from perfmodel.vocabulary import COLLECTIVES, DTYPES, MOST_DIMENSIONS, OPERATIONS, NodeType
 from perfmodel.workload.cycles import smallest_cycle
-from perfmodel.workload.graph import Graph, Labels, Program
+from perfmodel.workload.graph import Graph
+from perfmodel.workload.program import Labels, Program
 
 
 def check_structure(graph: Graph) -> None:
@@ -73,6 +74,7 @@ def _labels(labels: Labels) -> None:
     n = len(labels.node_id)
     _require(len(labels.tag) == n == len(labels.names), "names", "are not one per node")
     _require(all(type(name) is str for name in labels.names), "names", "are not all texts")
+    _require(len(labels.start) in (0, n), "start", "is not one per node")
 
 
 def _program(where: str, p: Program, ranks: int, groups: int) -> None:
@@ -84,6 +86,11 @@ def _program(where: str, p: Program, ranks: int, groups: int) -> None:
     timed = (p.duration >= 0) & np.isfinite(p.duration)
     _require(bool((timed | np.isnan(p.duration)).all()), where + "duration", "holds no time")
     _require(bool(((p.scale >= 0) & np.isfinite(p.scale)).all()), where + "scale", "is no factor")
+    _within(where + "kind", p.kind, 0, len(OPERATIONS) - 1)
+    _within(where + "dimensions", p.dimensions, -1)
+    _within(where + "dtype", p.dtype, -1, len(DTYPES) - 1)
+    slow = (p.pred_latency >= 0) & np.isfinite(p.pred_latency)
+    _require(bool(slow.all()), where + "pred_latency", "holds no time")
     _within(where + "resource", p.resource, -1, len(p.resources) - 1)
     _permutation(where + "priority", p.priority)
     _require(
@@ -173,7 +180,12 @@ def _collectives(graph: Graph) -> None:
 
 def shapes(n: int, e: int) -> dict[str, tuple[str, tuple[Any, ...]]]:
     """dtype and shape of the arrays of a program of n nodes and e dependencies, by field; None for any length."""
-    node = {"i1": "type", "?": "cpu local", "i8": "flops bytes size", "f8": "duration scale"}
+    node = {
+        "i1": "type kind dtype",
+        "?": "cpu local",
+        "i8": "flops bytes size",
+        "f8": "duration scale",
+    }
     node["i4"] = "comm_type slot match involved resource priority"
     found: dict[str, tuple[str, tuple[Any, ...]]] = {
         name: (kind, (n,)) for kind, names in node.items() for name in names.split()
@@ -181,6 +193,8 @@ def shapes(n: int, e: int) -> dict[str, tuple[str, tuple[Any, ...]]]:
     return found | {
         "pred_ptr": ("i8", (n + 1,)),
         "pred": ("i4", (e,)),
+        "pred_latency": ("f8", (e,)),
+        "dimensions": ("i8", (n, MOST_DIMENSIONS)),
         "p2p": ("i4", (None,)),
         "ranks": ("i4", (None,)),
         "groups": ("i4", (None, None)),

@@ -19,7 +19,8 @@ from perfmodel.cli import synth as commands_synth
 from perfmodel.synth import Communicators, Layout, Role, Steps, Work, Workload
 from perfmodel.synth.layout import communicators
 from perfmodel.vocabulary import NodeType
-from perfmodel.workload.graph import Graph, Labels, Program
+from perfmodel.workload.graph import Graph
+from perfmodel.workload.program import Labels, Program
 
 TRACES = Path(__file__).resolve().parents[2] / "traces"
 SMALL = {"layers": 4, "hidden": 64, "heads": 4, "sequence": 32, "vocabulary": 96}

@@ -1,0 +1,103 @@
+"""All ranks joined: programs shared by equal ranks, messages and collectives paired over ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from perfmodel.findings import Findings, texts
+from perfmodel.workload.columns import RankColumns
+from perfmodel.workload.groups import Groups
+from perfmodel.workload.pairing import check_groups, pair_messages
+from perfmodel.workload.program import Labels, Program, digest_of
+from perfmodel.workload.rank import Rank, check_rank
+
+
+def join(
+    ranks: Sequence[RankColumns],
+    groups: Mapping[str, Sequence[int]],
+    findings: Findings,
+    *,
+    unknown_group: str = "error",
+) -> dict[str, Any]:
+    """The arrays of a `Graph` by their names; all problems go to `findings`.
+
+    Args:
+        ranks: the columns of rank 0, 1, ...
+        groups: name -> ranks.
+        unknown_group: "error", or "world" to let groups that nobody defines be all ranks.
+    """
+    registry = Groups(
+        {name: tuple(members) for name, members in groups.items()},
+        len(ranks),
+        unknown_group,
+        findings,
+    )
+    for name, members in registry.named.items():
+        registry.check_members(name, members)
+    checked = [check_rank(r, columns, registry, findings) for r, columns in enumerate(ranks)]
+    registry.report()
+    partner = pair_messages(checked, findings)
+    by_name = check_groups(checked, registry, findings)
+    program, row, programs = _share_programs(checked, partner)
+    label, labels = _share_labels(checked)
+    return {
+        "programs": programs,
+        "program": program,
+        "row": row,
+        "groups": tuple(registry.members),
+        "group_names": tuple(registry.names),
+        "by_name": by_name,
+        "labels": labels,
+        "label": label,
+        "warnings": tuple(texts(findings.warnings())),
+    }
+
+
+def _share_labels(ranks: list[Rank]) -> tuple[np.ndarray, tuple[Labels, ...]]:
+    """[R] i32 label set of each rank, and the distinct ones."""
+    found: dict[bytes, int] = {}
+    labels: list[Labels] = []
+    label = np.zeros(len(ranks), np.int32)
+    for r in ranks:
+        key = digest_of(
+            {
+                "id": r.labels.node_id,
+                "tag": r.labels.tag,
+                "names": "\0".join(r.labels.names),
+                "start": r.labels.start,
+            }
+        )
+        if key not in found:
+            found[key] = len(labels)
+            labels.append(r.labels)
+        label[r.rank] = found[key]
+    return label, tuple(labels)
+
+
+def _share_programs(
+    ranks: list[Rank], partner: list[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, tuple[Program, ...]]:
+    """[R] i32 program and row of each rank, and the programs of ranks with equal structure."""
+    members: dict[bytes, list[int]] = {}
+    for r in ranks:
+        members.setdefault(digest_of(r.structure), []).append(r.rank)
+    program, row = np.zeros(len(ranks), np.int32), np.zeros(len(ranks), np.int32)
+    built = []
+    for index, alike in enumerate(members.values()):
+        program[alike] = index
+        row[alike] = np.arange(len(alike))
+        built.append(
+            Program(
+                **ranks[alike[0]].structure,
+                ranks=np.array(alike, np.int32),
+                groups=np.array([ranks[m].group_of_slot for m in alike], np.int32).reshape(
+                    len(alike), -1
+                ),
+                peer=np.array([ranks[m].peer for m in alike], np.int32),
+                partner=np.array([partner[m] for m in alike], np.int32),
+            )
+        )
+    return program, row, tuple(built)
