@@ -127,6 +127,10 @@ def _flatten(root: Any) -> tuple[dict[str, Any], Any]:
     pairs, structure = jax.tree_util.tree_flatten_with_path(root)
     leaves = {".".join(map(word, keys)): leaf for keys, leaf in pairs}
     for path, leaf in leaves.items():
+        if not path and not dataclasses.is_dataclass(leaf):
+            raise InputError(
+                f"got {type(leaf).__name__} {leaf!r:.60}, expected a tree of parameters: a System or Models()"
+            )
         if dataclasses.is_dataclass(leaf):
             raise InputError(
                 f"{path or 'model'}: {type(leaf).__name__} is no JAX pytree, so its numbers cannot "

@@ -152,7 +152,8 @@ class Evaluator:
             figures |= columns_of(c, list(paths), values, seconds, economics=options.economics)
         figures["schedule"] = np.where(np.isnan(makespan), 2, differs)
         if options.batch_size is not None:
-            figures["throughput_per_s"] = options.batch_size / seconds
+            with np.errstate(divide="ignore"):  # a step that takes no time
+                figures["throughput_per_s"] = options.batch_size / seconds
         return figures
 
     def _some(

@@ -50,6 +50,8 @@ def save(graph: Graph, path: str | Path) -> None:
     path = Path(path)
     if path.suffix != SUFFIX:
         raise InputError(f"{path}: a saved graph's name ends in {SUFFIX}")
+    if not isinstance(graph, Graph):
+        raise InputError(f"save: got {type(graph).__name__}, expected a Graph")
     try:
         check_structure(graph)
     except ValueError as error:

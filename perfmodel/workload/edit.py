@@ -61,6 +61,8 @@ def change(graph: Graph, where: Where, ranks: Sequence[int] | None, edit: Change
     Raises:
         InputError: an unknown column or rank, a function that returns something else, or no node chosen.
     """
+    if not isinstance(graph, Graph):
+        raise InputError(f"graph: got {type(graph).__name__}, expected a Graph from pm.load(...)")
     chosen_ranks = check_ranks(graph, ranks) if ranks is not None else range(graph.ranks)
     masks = _masks(graph, where, chosen_ranks)
     return (
