@@ -107,6 +107,7 @@ def _program(where: str, p: Program, ranks: int, groups: int) -> None:
     _require(bool(((p.slot >= 0) == collective).all()), where + "slot", "does not fit the types")
     _within(where + "slot", p.slot, -1, p.groups.shape[1] - 1)
     _within(where + "comm_type", p.comm_type[collective], 0, len(COLLECTIVES) - 1)
+    _within(where + "comm_type", p.comm_type[~collective], -1, -1)
     _require(
         _numbered(p.slot, p.match), where + "match", "does not number the collectives of a slot"
     )
