@@ -46,6 +46,11 @@ def examples() -> Path:
     return _unpacked(EXAMPLES)
 
 
+def modes() -> Path:
+    """Random runs with custom collectives, the rendezvous protocol and the shared bus, a folder each."""
+    return _unpacked(EXAMPLES.with_name("modes.zip"))
+
+
 def cases(name: str) -> list[Case]:
     """A file of the archive with one JSON object a line."""
     with zipfile.ZipFile(ARCHIVE) as archive:

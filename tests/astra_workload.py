@@ -111,9 +111,7 @@ def prepare(
     """A workload on a network, with keys of `SYSTEM` replaced (_ for -)."""
     data = SYSTEM | {key.replace("_", "-"): value for key, value in system.items()}
     made = network(*(dimensions or (("Ring", len(ranks)),)))
-    config = read_config(
-        data, made, memory, backend=backend, queues=queues, rendezvous=rendezvous
-    )
+    config = read_config(data, made, memory, backend=backend, queues=queues, rendezvous=rendezvous)
     return lower(workload(ranks, groups), config)
 
 
