@@ -18,20 +18,20 @@ from numpy.typing import NDArray
 
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine import longest_path
+from perfmodel.engine.cells import Cells, Orders, checks_of
 from perfmodel.engine.reduction import Reduced, reduce
 from perfmodel.errors import InputError
 from perfmodel.forking import check_process
 from perfmodel.machine.system import System
 from perfmodel.models.cost import durations, models_of
 from perfmodel.parameter_paths import check_values
-from perfmodel.schedule.forced_order import order_is_forced
+from perfmodel.schedule.certificate import Checks
 from perfmodel.schedule.frozen_graph import Events, reverse
-from perfmodel.schedule.list_schedule import different_calls, freeze, list_schedule, makespans
+from perfmodel.schedule.list_orders import ListOrders
+from perfmodel.schedule.list_schedule import different_calls, freeze, list_schedule
 from perfmodel.schedule.tasks import Tasks, build
 from perfmodel.vocabulary import NodeType
 from perfmodel.workload.graph import Graph
-
-Own = Callable[..., tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[Any]]]
 
 
 class Lowering(Protocol):
@@ -51,9 +51,8 @@ class Compiled:
         events: the frozen graph; `first` and `last` of every task.
         category: [S] i8, category of each distinct cost (`vocabulary.CATEGORIES`).
         evaluate: (system, models) -> [S] costs in `unit`, pure JAX.
-        own: (costs [S, D], paths=bool) -> makespan [D], order differs [D], path counts [S, D] of those that differ:
-            every design's own schedule.
-        forced: the order holds on every design, dependencies leave no other.
+        own: every design's own schedule, (costs [S, D], paths=bool) -> makespan [D], order differs [D], path counts
+            [S, D] of those that differ; and what it takes to certify an order.
         partner: [n] i32, the send that feeds each receive, -1 else.
         unit: seconds per unit of the costs.
         batched: `evaluate` takes arrays of designs itself and is not traced (whole nanoseconds).
@@ -69,12 +68,29 @@ class Compiled:
     events: Events
     category: NDArray[np.int8]
     evaluate: Callable[[System, Any], jax.Array]
-    own: Own
-    forced: bool
+    own: Orders
     partner: NDArray[np.int32]
     unit: float = 1.0
     batched: bool = False
     smooth: Callable[[System, Any], Any] | None = None
+
+    @cached_property
+    def checked(self) -> tuple[Events, Checks] | None:
+        """What a design has to pass so that the order certainly is its own, on the frozen graph with what that needs.
+
+        None where no design can be certified.
+        """
+        return checks_of(self.events, self.own.decided())
+
+    @property
+    def forced(self) -> bool:
+        """The order holds on every design, dependencies leave no other."""
+        return self.checked is not None and self.checked[1].forced
+
+    @cached_property
+    def cells(self) -> Cells:
+        """The orders of other designs that were found to pay."""
+        return Cells(self.own, len(self.events))
 
     @cached_property
     def levels(self) -> longest_path.Levels:
@@ -146,8 +162,7 @@ def compile(
         events=events,
         category=tasks.work.category,
         evaluate=evaluate,
-        own=partial(makespans, tasks, expected=schedule.order),
-        forced=order_is_forced(tasks, schedule, events),
+        own=ListOrders(graph, tasks, schedule),
         partner=_feeding(tasks),
     )
 

@@ -166,8 +166,8 @@ def test_every_room_has_a_floor():
             "in a circle",
         ),
         (
-            "schedule/ancestry.py",
-            "import typing\nif typing.TYPE_CHECKING:\n    from perfmodel.schedule import forced_order",
+            "schedule/frozen_graph.py",
+            "import typing\nif typing.TYPE_CHECKING:\n    from perfmodel.schedule import certificate",
             "in a circle",
         ),
         (

@@ -14,17 +14,22 @@ from perfmodel.analysis.economics import columns as columns_of
 from perfmodel.compiled import Compiled
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine import bulk_jax as window
+from perfmodel.engine.cells import NOBODY, SAMPLE
 from perfmodel.forking import check_process
 from perfmodel.models.cost import check_costs
 from perfmodel.parameter_paths import parameters, with_parameters
 from perfmodel.vocabulary import CATEGORIES
 
-SCHEDULES = ("own", "frozen")
-"""Whose order of issue may be asked for."""
+SCHEDULES = ("own", "frozen", "simulated")
+"""Whose order of issue may be asked for; "simulated" is "own" by simulation of every design."""
 
-ANSWERS = ("frozen", "own", "deadlock", "infinite", "invalid")
-"""Whose order of issue it was, or why there is no time: ranks wait for each other, or a duration is infinite, or it is
-negative or no number."""
+ANSWERS = ("frozen", "own", "deadlock", "infinite", "invalid", "cell")
+"""Who answered: the frozen order of the reference design, the design's own schedule, another frozen order ("cell"); or
+why there is no time: ranks wait for each other, or a duration is infinite, or it is negative or no number."""
+
+FROZEN, OWN, DEADLOCK, INFINITE, INVALID, CELL = range(6)
+WHO = np.array([FROZEN, CELL, OWN, OWN], np.int8)
+"""The same by what `engine.cells` says."""
 
 
 @dataclass(frozen=True)
@@ -95,22 +100,49 @@ class Evaluator:
     def makespans(
         self, costs: NDArray, options: EvaluationOptions, *, paths: bool
     ) -> tuple[NDArray, NDArray, NDArray]:
-        """[D] makespan in the unit of the costs, [D] own order differs, [S, D] path counts (or empty).
+        """[D] makespan in the unit of the costs, [D] who answered (of `ANSWERS`), [S, D] path counts (or empty).
 
-        Where a design's own order is the frozen one, the longest path answers.
+        Where a design's own order certainly is one that was frozen, the longest path answers.
         """
         c = self.compiled
-        if options.schedule == "frozen" or c.forced:
+        if options.schedule == "frozen" or (options.schedule == "own" and c.forced):
             makespan, counts = self._frozen(costs, options, paths=paths)
-            return makespan, np.zeros(costs.shape[1], bool), counts
-        makespan, differs, counts = c.own(costs, paths=paths, threads=options.threads)
-        same = np.flatnonzero(~differs & np.isfinite(makespan))
-        if len(same):
-            here = np.ascontiguousarray(costs[:, same])
-            makespan[same], paths_there = self._frozen(here, options, paths=paths)
+            return makespan, np.full(costs.shape[1], FROZEN, np.int8), counts
+        if options.schedule == "simulated":
+            return self._simulated(costs, options, paths=paths)
+        makespan, found, counts = c.cells.answer(costs, paths=paths, threads=options.threads)
+        who = WHO[found]
+        who[np.isnan(makespan)] = DEADLOCK
+        for quicker in (True, False):
+            rest = np.flatnonzero(found == NOBODY)
+            if not len(rest):
+                continue
+            here = np.ascontiguousarray(costs[:, rest])
+            if quicker:
+                by_nodes = c.own.nodes(here, paths=paths, threads=options.threads)
+                if by_nodes is None:
+                    continue
+                makespan[rest], there = by_nodes
+                who[rest] = OWN
+                found[rest] = np.where(np.isfinite(makespan[rest]), SAMPLE, NOBODY)
+            else:
+                makespan[rest], who[rest], there = self._simulated(here, options, paths=paths)
             if paths:
-                counts[:, same] = paths_there
-        return makespan, differs, counts
+                counts[:, rest] = there
+        return makespan.astype(options.dtype, copy=False), who, counts
+
+    def _simulated(
+        self, costs: NDArray, options: EvaluationOptions, *, paths: bool
+    ) -> tuple[NDArray, NDArray, NDArray]:
+        """As `makespans`, every design by simulation."""
+        makespan, differs, counts = self.compiled.own(costs, paths=paths, threads=options.threads)
+        who = np.where(np.isnan(makespan), DEADLOCK, np.where(differs, OWN, FROZEN)).astype(np.int8)
+        same = np.flatnonzero(who == FROZEN)
+        if paths and len(same):
+            here = np.ascontiguousarray(costs[:, same])
+            counts = counts.astype(float)
+            counts[:, same] = self._frozen(here, options, paths=True)[1]
+        return makespan.astype(options.dtype, copy=False), who, counts
 
     def _frozen(
         self, costs: NDArray, options: EvaluationOptions, *, paths: bool
@@ -142,7 +174,7 @@ class Evaluator:
         timed = np.asarray(((costs >= 0) & (costs < np.inf)).all(axis=0))
         if not timed.all():
             return self._some(paths, values, options, costs, timed)
-        makespan, differs, counts = self.makespans(costs, options, paths=options.breakdown)
+        makespan, who, counts = self.makespans(costs, options, paths=options.breakdown)
         seconds = makespan.astype(float) * c.unit
         figures: dict[str, NDArray] = {"makespan_s": seconds}
         if options.breakdown:
@@ -150,7 +182,7 @@ class Evaluator:
             figures["limited_by"] = self._limits(paths, values, counts)
         if options.economics is not None:
             figures |= columns_of(c, list(paths), values, seconds, economics=options.economics)
-        figures["schedule"] = np.where(np.isnan(makespan), 2, differs)
+        figures["schedule"] = who
         if options.batch_size is not None:
             with np.errstate(divide="ignore"):  # a step that takes no time
                 figures["throughput_per_s"] = options.batch_size / seconds

@@ -39,6 +39,8 @@ class EventGraph:
         pred_ptr: i64 [V+1]; pred: i32 [E], ascending and without repeats for each vertex.
         node_first, node_last: i32 [N] by row of the trace, -1 for nodes that never ended: a node is issued
             when all before `node_first` have finished, and ends with `node_last`.
+        marks: i64 [M, 3], in the order in which it happened: what (`state.MARK_JOIN`, ...), the resource, and the
+            vertex that came next there.
     """
 
     cost: NDArray[np.int32]
@@ -46,6 +48,7 @@ class EventGraph:
     pred: NDArray[np.int32]
     node_first: NDArray[np.int32]
     node_last: NDArray[np.int32]
+    marks: NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -301,21 +304,30 @@ def _checked(lowered: Lowered, cost: NDArray[np.float64], dimensions: int) -> ND
 def _event_graph(lowered: Lowered, memory: Memory) -> EventGraph:
     words = memory.words
     vertices, edge_count = int(words[state.VERTICES]), int(words[state.EDGES])
-    degree = np.diff(memory.view(state.VERTEX_PTR, vertices + 1).ravel())
-    ptr, pred = predecessors(
-        memory.view(state.EDGE, edge_count).ravel(),
-        np.repeat(np.arange(vertices, dtype=np.int64), degree),
-        vertices,
+    row = memory.view(state.VERTEX_ROW, vertices).ravel()
+    real = row >= -1
+    number = np.cumsum(real) - 1
+    target = np.repeat(
+        np.arange(vertices), np.diff(memory.view(state.VERTEX_PTR, vertices + 1).ravel())
     )
+    source = memory.view(state.EDGE, edge_count).ravel()
+    inside = real[target]
+    ptr, pred = predecessors(
+        number[source[inside]], number[target[inside]], int(number[-1]) + 1 if vertices else 0
+    )
+    resource, kind = np.divmod(-2 - row[~real], state.MARKS)
+    marks = np.stack([kind, resource, number[source[~inside]]], axis=1)
     nodes = memory.view(state.NODES, memory.tables.nodes, state.NODE_STATE_W)
     first = np.empty(len(nodes), np.int32)
     last = np.empty(len(nodes), np.int32)
-    first[lowered.order] = nodes[:, state.NODE_FIRST]
-    last[lowered.order] = nodes[:, state.NODE_LAST]
+    for into, field in ((first, state.NODE_FIRST), (last, state.NODE_LAST)):
+        vertex = nodes[:, field]
+        into[lowered.order] = np.where(vertex >= 0, np.append(number, -1)[vertex], -1)
     return EventGraph(
-        cost=memory.view(state.VERTEX_ROW, vertices).ravel().astype(np.int32),
+        cost=row[real].astype(np.int32),
         pred_ptr=ptr,
         pred=pred,
         node_first=first,
         node_last=last,
+        marks=marks,
     )

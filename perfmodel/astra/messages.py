@@ -10,7 +10,7 @@ from numba import int64, uint64
 
 from perfmodel.astra import state as c
 from perfmodel.astra.compiled import compiled
-from perfmodel.astra.record import add_vertex, mix, note_order
+from perfmodel.astra.record import add_vertex, mark, mix, note_order
 from perfmodel.astra.timers import give_back, push_event, take
 
 RENDEZVOUS = 1 << 60
@@ -171,6 +171,8 @@ def enter_link(t, m, f, now, k):
     """A message reaches its next link and takes it, or queues up."""
     number = next_link(t, m[k + c.MESSAGE_AT], m[k + c.MESSAGE_TARGET])
     link = m[c.LINKS] + number * c.SERVER_W
+    if m[c.RECORD] == 1:
+        mark(m, c.MARK_LINK, number, m[k + c.MESSAGE_VERTEX])
     if m[link + c.SERVER_BUSY] == 0:
         transmit(t, m, f, now, link, k)
         return

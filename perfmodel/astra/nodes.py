@@ -258,8 +258,9 @@ def end_phase(t, m, f, now, k, vertex):
     node = m[k + c.CHUNK_NODE]
     tag = m[k + c.CHUNK_TAG]
     if m[k + c.CHUNK_STEP] + 1 == m[k + c.CHUNK_STEPS]:
+        others = m[rank_at(m, m[k + c.CHUNK_RANK]) + c.RANK_LEFT] - 1
         end_chunk(t, m, f, now, k, vertex)
-        leave(t, m, station, node, tag, vertex)
+        leave(t, m, f, now, station, node, tag, vertex, others)
         give_back(m, c.CHUNKS, k)
         start_waiting(t, m, f, now, station)
         return
@@ -268,7 +269,7 @@ def end_phase(t, m, f, now, k, vertex):
     m[k + c.CHUNK_JOINED] = vertex
     enqueue(t, m, k)
     joined = m[k + c.CHUNK_STATION]
-    leave(t, m, station, node, tag, vertex)
+    leave(t, m, f, now, station, node, tag, vertex, 1)
     start_waiting(t, m, f, now, station)
     start_waiting(t, m, f, now, joined)
 

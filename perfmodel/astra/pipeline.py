@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,17 @@ from perfmodel.astra import costs, event_run
 from perfmodel.astra.config import Config, read_config, warn_of_ignored
 from perfmodel.astra.customs import warn_of_sizes
 from perfmodel.astra.deadlock import diagnose
+from perfmodel.astra.decisions import decisions
+from perfmodel.astra.event_run import Run
 from perfmodel.astra.lower import Flat, Lowered, lower
+from perfmodel.astra.node_program import NodeProgram, node_program
 from perfmodel.astra.traces import aliases, trace_files, warn_of_left_out
 from perfmodel.compiled import Compiled
-from perfmodel.engine import bulk_cpu as engine
-from perfmodel.engine.reduction import reduce
 from perfmodel.errors import DeadlockError, InputError
 from perfmodel.machine.system import NPU, Dimension, RemoteMemory, System
 from perfmodel.pytree import number, record, static
-from perfmodel.schedule.frozen_graph import Events
+from perfmodel.schedule.certificate import Decisions
+from perfmodel.schedule.frozen_graph import Events, path_counts
 from perfmodel.trace import chakra
 from perfmodel.vocabulary import COMMUNICATION, COMPUTE, MEMORY
 from perfmodel.workload.graph import Graph
@@ -112,8 +115,7 @@ class AstraModels:
             events=events,
             category=_categories(lowered),
             evaluate=bound,
-            own=_Own(lowered, run.digest),
-            forced=False,
+            own=AstraOrders(lowered, run, cost, self.truncate),
             partner=np.full(len(graph), -1, np.int32),
             unit=NANOSECOND,
             batched=self.truncate,
@@ -156,25 +158,80 @@ class _Bound:
 
 
 @dataclass(frozen=True, eq=False)
-class _Own:
-    """Every design's own run, and its critical path where the order is another."""
+class AstraOrders:
+    """Every design's own run, and its critical path where the order is another; see `cells.Orders`.
+
+    Attributes:
+        lowered: the workload. reference: the recorded run at the reference design, costs [S] `cost`.
+        truncate: costs are whole numbers.
+    """
 
     lowered: Lowered
-    digest: int
+    reference: Run
+    cost: NDArray[np.float64]
+    truncate: bool
+
+    @cached_property
+    def digest(self) -> int:
+        """Of the reference's order."""
+        return int(self.digests(self.cost[:, None], 1)[1][0])
+
+    def decided(self) -> Decisions | None:
+        """What the reference's run decided."""
+        return self._decisions(self.reference, _events(self.reference.events))
+
+    def _decisions(self, run: Run, events: Events) -> Decisions | None:
+        return decisions(self.lowered, run, events, truncate=self.truncate)
+
+    def digests(
+        self, costs: NDArray[np.float64], threads: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
+        """Makespans (nan: not known) and digests of some designs."""
+        if self.program is not None:
+            return self._by_node(costs, paths=False, threads=threads)[:2]
+        ends, found = event_run.run_many(self.lowered, costs, threads=threads)
+        return ends.max(axis=0), found
+
+    def frozen_at(self, cost: NDArray[np.float64]) -> tuple[Events, Decisions | None]:
+        """A design's frozen graph, and what its run decided."""
+        run = event_run.run(self.lowered, np.ascontiguousarray(cost), record=True)
+        events = _events(run.events)
+        return events, self._decisions(run, events)
+
+    @cached_property
+    def program(self) -> NodeProgram | None:
+        """The workload by nodes."""
+        return node_program(self.lowered)
+
+    def nodes(
+        self, costs: NDArray[np.float64], *, paths: bool, threads: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Makespans (nan: not known) and path counts by the schedule of nodes."""
+        if self.program is None:
+            return None
+        makespan, _, counts = self._by_node(costs, paths=paths, threads=threads)
+        return makespan, counts
+
+    def _by_node(
+        self, costs: NDArray[np.float64], *, paths: bool, threads: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint64], NDArray[np.float64]]:
+        assert self.program is not None
+        return self.program.makespans(costs, paths=paths, threads=threads, truncate=self.truncate)
 
     def __call__(
-        self, cost: NDArray[np.float64], *, paths: bool = False, threads: int = 2
+        self, costs: NDArray[np.float64], *, paths: bool = False, threads: int = 2
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
         """[D] makespan [ns] (nan: deadlock), [D] order differs, [S, D] path counts of those where it does, if asked."""
-        ends, digests = event_run.run_many(self.lowered, cost, threads=threads)
-        makespan, differs = ends.max(axis=0), digests != np.uint64(self.digest)
+        ends, digests = event_run.run_many(self.lowered, costs, threads=threads)
+        makespan, differs = ends.max(axis=0), digests != np.uint64(self.reference.digest)
         if not paths:
-            return makespan, differs, np.zeros((0, cost.shape[1]))
-        counts = np.zeros(cost.shape)
+            return makespan, differs, np.zeros((0, costs.shape[1]))
+        counts = np.zeros(costs.shape)
         for d in np.flatnonzero(differs & np.isfinite(makespan)):
-            run = event_run.run(self.lowered, cost[:, d], record=True)
-            own = engine.plan(reduce(_events(run.events), len(cost), merge=False))
-            counts[:, d] = engine.makespans_and_paths(own, cost[:, [d]], threads=1, tile=1)[1][:, 0]
+            own = _events(event_run.run(self.lowered, costs[:, d], record=True).events)
+            counts[:, d] = path_counts(
+                own.pred_ptr, own.pred, own.cost, np.ascontiguousarray(costs[:, d])
+            )
         return makespan, differs, counts
 
 

@@ -63,6 +63,13 @@ def log(m, entry):
 
 
 @compiled
+def mark(m, kind, resource, vertex):
+    """Note in the recording that a vertex is the next at a resource; see `state.MARKS`."""
+    v = begin_vertex(m, -2 - (resource * c.MARKS + kind))
+    add_edge(m, v, vertex)
+
+
+@compiled
 def new_cell(m, vertex, after):
     """A list cell that holds a vertex."""
     k = take(m, c.CELLS)

@@ -64,6 +64,9 @@ UNAWARE, AWARE_FULL, AWARE_SWITCH, AWARE_RING = range(4)
     BUS_ORDER,
 ) = (k << 40 for k in range(1, 10))
 
+# What a mark in a recording is about (see `record.mark`): who joins a queue station, leaves it, reaches a link.
+MARK_JOIN, MARK_LEAVE, MARK_LINK, MARKS = range(4)
+
 MAX_PHASES = 8
 """Phases of one collective: at most two a dimension less one, in at most four dimensions."""
 
@@ -393,8 +396,12 @@ RANK_TURNS = RANK_READY + 4
     STATION_NODE,
     STATION_STARTS,
     STATION_LEAVES,
+    STATION_TIED,
+    STATION_LEFT,
     STATION_W,
-) = range(7)
+) = range(9)
+SAME_MOMENT = 1e-12
+"""Relative distance below which two chunks leave a station together."""
 
 # Links and memory servers.
 SERVER_BUSY, SERVER_HEAD, SERVER_TAIL, SERVER_VERTEX, SERVER_COUNT, SERVER_W = range(6)

@@ -8,7 +8,7 @@ from perfmodel.astra import state as c
 from perfmodel.astra.algorithms import begin_phase
 from perfmodel.astra.compiled import compiled
 from perfmodel.astra.custom import begin_custom
-from perfmodel.astra.record import add_vertex, note_order
+from perfmodel.astra.record import add_vertex, mark, note_order
 from perfmodel.astra.timers import take
 
 FAMILY = 1 << 40
@@ -24,6 +24,8 @@ def enqueue(t, m, k):
     m[k + c.CHUNK_STATION] = station
     m[k + c.CHUNK_DIRECTION] = -1 if route & 2 else 1
     m[k + c.NEXT] = 0
+    if m[c.RECORD] == 1:
+        mark(m, c.MARK_JOIN, number, m[k + c.CHUNK_JOINED])
     if m[station + c.STATION_NODE] != m[k + c.CHUNK_NODE]:
         m[station + c.STATION_NODE] = m[k + c.CHUNK_NODE]
         m[station + c.STATION_STARTS] = 0
@@ -69,8 +71,11 @@ def start_waiting(t, m, f, now, station):
 
 
 @compiled
-def leave(t, m, station, node, tag, vertex):
-    """A chunk gives its place back."""
+def leave(t, m, f, now, station, node, tag, vertex, others):
+    """A chunk gives its place back, which other chunks of the collective may wait for.
+
+    Whichever of several that leave together is the first is no decision.
+    """
     m[station + c.STATION_RUNNING] -= 1
     if m[station + c.STATION_NODE] != node:
         return
@@ -78,8 +83,13 @@ def leave(t, m, station, node, tag, vertex):
     m[station + c.STATION_LEAVES] = leaves + 1
     if m[c.RECORD] == 1:
         m[leave_vertex(t, m, station, leaves)] = vertex
-    if t[c.T_PLACES] > 1:
-        note_order(m, c.LEAVE_ORDER + station - m[c.STATIONS], leaves, tag)
+    if t[c.T_PLACES] > 1 and others > 0:
+        if m[c.RECORD] == 1:
+            mark(m, c.MARK_LEAVE, (station - m[c.STATIONS]) // c.STATION_W, vertex)
+        if leaves == 0 or now > f[station + c.STATION_LEFT] * (1.0 + c.SAME_MOMENT):
+            f[station + c.STATION_LEFT] = now
+            m[station + c.STATION_TIED] = leaves
+        note_order(m, c.LEAVE_ORDER + station - m[c.STATIONS], m[station + c.STATION_TIED], tag)
 
 
 @compiled

@@ -26,6 +26,7 @@ from numpy.typing import DTypeLike, NDArray
 from perfmodel.compiled_code import machine_code
 from perfmodel.engine import bulk_cpu_kernels as kernels
 from perfmodel.engine.reduction import Reduced
+from perfmodel.schedule.certificate import Checks
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -53,6 +54,7 @@ class Plan:
         slot: [V] u32, where the finish time goes; slots: number of them.
         choice: integer type that can number the predecessors of any vertex.
         matrix, spread: (pointers, columns, weights) of the graph's combination of costs, and of its transpose.
+        checks: (pointers [V+1], slots a, b, c, factor, strict): the comparisons to make when a vertex has finished.
         reduced: the graph.
     """
 
@@ -64,6 +66,7 @@ class Plan:
     choice: DTypeLike
     matrix: tuple[NDArray, ...]
     spread: tuple[NDArray, ...]
+    checks: tuple[NDArray, ...]
     reduced: Reduced
 
     @property
@@ -72,9 +75,20 @@ class Plan:
         return self.cost, self.ptr, self.slot_in, self.slot
 
 
-def plan(reduced: Reduced) -> Plan:
-    """Assign slots by liveness."""
-    slot, slots = _slots(reduced.pred_ptr, reduced.pred)
+def plan(reduced: Reduced, checks: Checks | None = None) -> Plan:
+    """Assign slots by liveness; finish times that are compared live until they are."""
+    vertices = len(reduced)
+    wanted = [np.zeros(0, np.int64)] * 3
+    factor, strict = np.zeros(0), np.zeros(0, bool)
+    if checks is not None:
+        wanted, factor, strict = [checks.a, checks.b, checks.c], checks.factor, checks.strict
+    at = np.maximum.reduce(wanted)
+    order = np.argsort(at, kind="stable")
+    last_use = np.arange(vertices)
+    for vertex in wanted:
+        np.maximum.at(last_use, vertex, at)
+    slot, slots = _slots(reduced.pred_ptr, reduced.pred, last_use)
+    ptr = np.concatenate([[0], np.cumsum(np.bincount(at, minlength=vertices))])
     return Plan(
         reduced.cost.astype(np.uint32),
         reduced.pred_ptr.astype(np.uint32),
@@ -84,6 +98,12 @@ def plan(reduced: Reduced) -> Plan:
         np.min_scalar_type(int(np.diff(reduced.pred_ptr).max())),
         _parts(reduced.combination),
         _parts(reduced.combination.T.tocsr()),
+        (
+            ptr.astype(np.uint64),
+            *(slot[vertex[order]].astype(np.uint64) for vertex in wanted),
+            factor[order],
+            strict[order],
+        ),
         reduced,
     )
 
@@ -93,13 +113,15 @@ def _parts(matrix: sparse.csr_array) -> tuple[NDArray, NDArray, NDArray]:
 
 
 @machine_code
-def _slots(ptr, pred):
-    """Slot of each vertex: one that nobody needs any more, else a new one."""
+def _slots(ptr, pred, last_use):
+    """Slot of each vertex: one that nobody needs any more, else a new one; `last_use` [V] is written.
+
+    It may hold vertices other than followers with which a vertex's time is needed for the last time.
+    """
     n = ptr.size - 1
-    last_use = np.arange(n)
     for v in range(n):
         for e in range(ptr[v], ptr[v + 1]):
-            last_use[pred[e]] = v
+            last_use[pred[e]] = max(last_use[pred[e]], v)
     last_use[n - 1] = n
     # vertices by last use
     count = np.zeros(n + 2, np.int64)
@@ -135,6 +157,7 @@ def makespans(
     dtype: DTypeLike = np.float64,
     threads: int = 2,
     tile: int | None = None,
+    held: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.floating]:
     """The makespan on every design.
 
@@ -144,6 +167,7 @@ def makespans(
         dtype: float64, or float32 (resolves 1 us at 10 s).
         threads: tiles are shared out over this many threads.
         tile: designs per tile; by default as many as the cache holds.
+        held: [D], becomes 1 where all of the plan's comparisons hold, 0 elsewhere.
 
     Returns:
         [D] makespan [s].
@@ -155,7 +179,7 @@ def makespans(
     def work(tiles: list[slice]) -> None:
         room = _Room(plan, costs, _widest(tiles), dtype)
         for part in tiles:
-            makespan[part] = room.finish(part, nothing)
+            makespan[part] = room.finish(part, nothing, held)
 
     _share(work, _tiles(plan, costs.shape[1], dtype, threads, tile), threads)
     return makespan
@@ -168,6 +192,7 @@ def makespans_and_paths(
     dtype: DTypeLike = np.float64,
     threads: int = 2,
     tile: int | None = None,
+    held: NDArray[np.uint8] | None = None,
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """The makespan and its derivative with respect to each distinct cost.
 
@@ -192,7 +217,7 @@ def makespans_and_paths(
         counts = np.empty(plan.reduced.combination.shape[0] * most, np.uint32)
         often = np.empty(len(costs) * most)
         for part in tiles:
-            makespan[part] = room.finish(part, chosen)
+            makespan[part] = room.finish(part, chosen, held)
             width, zero = np.uint64(part.stop - part.start), np.uint64(0)
             counts[:] = 0
             kernels.trace_back(plan.graph, chosen, on, counts, width)
@@ -213,13 +238,16 @@ class _Room:
         self.tabulated = _tabulated(plan) > 0
         self.table = np.empty(max(_tabulated(plan), 1) * most, dtype)
 
-    def finish(self, tile: slice, chosen: NDArray) -> NDArray:
-        """Makespans [width] of a tile."""
+    def finish(self, tile: slice, chosen: NDArray, held: NDArray | None) -> NDArray:
+        """Makespans [width] of a tile; its part of `held` [D] says where the comparisons hold."""
         plan, width, at = self.plan, np.uint64(tile.stop - tile.start), np.uint64(tile.start)
+        judged = np.empty(0, np.uint8) if held is None else held[tile]
+        judged[:] = 1
         if self.tabulated:
             kernels.product(plan.matrix, self.values, self.designs, at, self.table, width)
         kernels.finish(
             plan.graph,
+            plan.checks,
             plan.matrix,
             self.values,
             self.designs,
@@ -228,6 +256,7 @@ class _Room:
             self.tabulated,
             self.window,
             chosen,
+            judged,
             width,
         )
         last = int(plan.slot[-1]) * int(width)

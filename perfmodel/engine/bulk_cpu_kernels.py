@@ -85,15 +85,44 @@ def _fill(array, at, value, width):
 
 
 @_kernel
-def finish(graph, matrix, values, designs, at, table, tabulated, window, chosen, width):
+def _hold_strictly(held, window, a, b, c, factor, width):
+    for d in range(width):
+        x, y = window[b + d], window[c + d]
+        held[d] &= np.uint8(window[a + d] * factor < (x if x > y else y))
+
+
+@_kernel
+def _hold(held, window, a, b, c, factor, width):
+    for d in range(width):
+        x, y = window[b + d], window[c + d]
+        held[d] &= np.uint8(window[a + d] * factor <= (x if x > y else y))
+
+
+@_kernel
+def _compare(checks, v, held, window, width):
+    """The comparisons of which vertex v is the last."""
+    ptr, a, b, c, factor, strict = checks
+    for k in range(ptr[v], ptr[v + np.uint64(1)]):
+        x, y, z = a[k] * width, b[k] * width, c[k] * width
+        if strict[k]:
+            _hold_strictly(held, window, x, y, z, factor[k], width)
+        else:
+            _hold(held, window, x, y, z, factor[k], width)
+
+
+@_kernel
+def finish(
+    graph, checks, matrix, values, designs, at, table, tabulated, window, chosen, held, width
+):
     """One tile: fill the window; the last vertex's slot then holds the makespans [width].
 
     `table` [K x width] holds the combined costs, or, where they are not tabulated, the one that is needed now.
     `chosen` [V x width], where it is not empty, notes which predecessor was last (the first of equals).
+    `held` [width], where it is not empty, stays 1 where all comparisons of the certificate hold.
     """
     cost, ptr, slot_in, slot = graph
     zero, one, two = np.uint64(0), np.uint64(1), np.uint64(2)
-    choosing = chosen.size > 0
+    choosing, judging = chosen.size > 0, held.size > 0
     for v in range(np.uint64(cost.size)):
         begin = ptr[v]
         end = ptr[v + one]
@@ -120,6 +149,8 @@ def finish(graph, matrix, values, designs, at, table, tabulated, window, chosen,
                     _note_later(chosen, choice, window, a, out, e - begin, width)
                 _keep_later(window, out, a, width)
             _add(window, out, out, table, c, width)
+        if judging:
+            _compare(checks, v, held, window, width)
 
 
 @_kernel

@@ -54,6 +54,22 @@ def reduce(events: Events, costs: int, *, merge: bool = True) -> Reduced:
     Returns:
         The reduced graph; its last vertex finishes with the makespan.
     """
+    return reduce_observed(events, costs, np.zeros(0, np.int64), merge=merge)[0]
+
+
+def reduce_observed(
+    events: Events, costs: int, observed: NDArray[np.int64], *, merge: bool = True
+) -> tuple[Reduced, NDArray[np.int64]]:
+    """Reduce a frozen graph in which the finish of some vertices is looked at.
+
+    A vertex that is looked at counts as having one more follower: no chain goes on through it.
+
+    Args:
+        as for `reduce`; observed: [k] vertices.
+
+    Returns:
+        The reduced graph, and [k] the vertices of it that finish when the observed ones do.
+    """
     ptr, pred = events.pred_ptr, events.pred
     # combination k as a sorted tuple of (cost, count); 0 is the empty one
     combination = sparse.vstack(
@@ -61,15 +77,19 @@ def reduce(events: Events, costs: int, *, merge: bool = True) -> Reduced:
     )
     cost = events.cost.astype(np.int64) + 1
     if not merge:
-        return Reduced(cost.astype(np.int32), ptr, pred, combination)
+        return Reduced(cost.astype(np.int32), ptr, pred, combination), observed
     for _ in range(MAX_ROUNDS):
         before = len(cost), len(pred)
         ptr, pred = _drop_implied(ptr, pred)
-        ptr, pred, cost = _merge_equal(ptr, pred, cost)
-        ptr, pred, cost, combination = _contract_chains(ptr, pred, cost, combination)
+        ptr, pred, cost, number = _merge_equal(ptr, pred, cost)
+        observed = number[observed]
+        ptr, pred, cost, combination, number = _contract_chains(
+            ptr, pred, cost, combination, observed
+        )
+        observed = number[observed]
         if (len(cost), len(pred)) == before:
             break
-    return Reduced(cost.astype(np.int32), ptr, pred, combination)
+    return Reduced(cost.astype(np.int32), ptr, pred, combination), observed
 
 
 def _drop_implied(ptr, pred):
@@ -79,16 +99,19 @@ def _drop_implied(ptr, pred):
 
 
 def _merge_equal(ptr, pred, cost):
-    """Hash-consing in topological order."""
+    """Hash-consing in topological order; also gives the new number of every vertex."""
     number, count = _equal(ptr, pred, cost)
     kept = np.zeros(count, np.int64)
     kept[number[::-1]] = np.arange(len(cost))[::-1]
-    return _renumber(ptr, pred, cost, number, kept)
+    return *_renumber(ptr, pred, cost, number, kept), number
 
 
 @machine_code
 def _equal(ptr, pred, cost):
-    """[V] new number of each vertex; equal ones share it. Open addressing; equality is checked, not assumed."""
+    """[V] new number of each vertex; equal ones share it, but the last one stays by itself.
+
+    Open addressing; equality is checked, not assumed.
+    """
     n = cost.size
     size = 16
     while size < 2 * n:
@@ -120,7 +143,7 @@ def _equal(ptr, pred, cost):
         slot = np.int64(key & np.uint64(size - 1))
         while True:
             other = table[slot]
-            if other < 0:
+            if other < 0 or v == n - 1:
                 table[slot] = count
                 number[v] = count
                 original[count] = v
@@ -151,14 +174,19 @@ def _renumber(ptr, pred, cost, number, kept):
     return *predecessors(number[old].astype(np.int64), target, len(kept)), cost[kept]
 
 
-def _contract_chains(ptr, pred, cost, combination):
-    """Vertices that continue a chain join its head; the head takes the sum of their costs."""
+def _contract_chains(ptr, pred, cost, combination, observed):
+    """Vertices that continue a chain join its head; the head takes the sum of their costs.
+
+    Also gives the new number of every vertex; those that finish before the end of their chain have the chain's.
+    """
     n = len(cost)
     succ_ptr, _ = reverse(ptr, pred)
-    joins, alias, head = _follow(ptr, pred, cost, np.diff(succ_ptr))
+    followers = np.diff(succ_ptr)
+    followers[observed] += 1
+    joins, alias, head = _follow(ptr, pred, cost, followers)
     absorbed = joins | alias
     if not absorbed.any():
-        return ptr, pred, cost, combination
+        return ptr, pred, cost, combination, np.arange(n)
     # the last vertex must stay last: a chain takes the place of its final member
     kept = np.flatnonzero(~absorbed)
     member = np.flatnonzero(cost > 0)
@@ -174,8 +202,9 @@ def _contract_chains(ptr, pred, cost, combination):
     order = np.argsort(ends, kind="stable")
     place = np.empty(len(kept), np.int64)
     place[order] = np.arange(len(kept))
-    ptr, pred, cost = _renumber(ptr, pred, _spread(cost, kept, n), place[row[head]], kept[order])
-    return ptr, pred, cost, combination
+    number = place[row[head]]
+    ptr, pred, cost = _renumber(ptr, pred, _spread(cost, kept, n), number, kept[order])
+    return ptr, pred, cost, combination, number
 
 
 def _spread(values, kept, n):
@@ -198,7 +227,7 @@ def _follow(ptr, pred, cost, followers):
         if ptr[v + 1] - ptr[v] == 1:
             u = pred[ptr[v]]
             joins[v] = followers[u] == 1 and not alias[u]
-            alias[v] = not joins[v] and cost[v] == 0
+            alias[v] = not joins[v] and cost[v] == 0 and v < n - 1
             if joins[v] or alias[v]:
                 head[v] = head[u]
     return joins, alias, head

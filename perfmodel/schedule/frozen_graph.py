@@ -104,6 +104,33 @@ def predecessors(source, target, vertices):
     return begin, pred[:kept].copy()
 
 
+@machine_code(nogil=True)
+def path_counts(pred_ptr, pred, row, cost):
+    """[S] how often each cost stands on the longest path of one design, costs [S].
+
+    At ties the predecessor with the lowest number is on the path.
+    """
+    n = row.size
+    finish = np.zeros(n)
+    latest = np.full(n, -1, np.int64)
+    for v in range(n):
+        for e in range(pred_ptr[v], pred_ptr[v + 1]):
+            u = pred[e]
+            if latest[v] < 0 or finish[u] > finish[latest[v]]:
+                latest[v] = u
+        if latest[v] >= 0:
+            finish[v] = finish[latest[v]]
+        if row[v] >= 0:
+            finish[v] += cost[row[v]]
+    counts = np.zeros(cost.size)
+    v = n - 1
+    while v >= 0:
+        if row[v] >= 0:
+            counts[row[v]] += 1
+        v = latest[v]
+    return counts
+
+
 @machine_code
 def reverse(pred_ptr, pred):
     """The same edges by their source: (succ_ptr, succ)."""

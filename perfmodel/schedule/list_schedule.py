@@ -12,6 +12,7 @@ over those edges equals the schedule's times at that design.
 
 from __future__ import annotations
 
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -176,37 +177,71 @@ def freeze(tasks: Tasks, schedule: Schedule) -> Events:
     """The schedule's order as edges: a vertex per task, and one more per receive and per completed collective.
 
     A task follows its prerequisites and the task before it on its resource. A collective has a vertex without cost
-    for each member's arrival, and one for all that follows the arrivals and takes the cost. A receive has a vertex
-    for its posting, and one that follows the posting and the message.
+    for each member's arrival, and one for all that follows the arrivals and takes the cost; where its members'
+    calls cost differently, one for each distinct cost behind the arrivals, so that the longest one decides on
+    every design. A receive has a vertex for its posting, and one that follows the posting and the message.
     """
     n, instances = len(tasks), len(tasks.members)
     receive = tasks.type == RECV
-    posting = np.append(receive, np.zeros(instances, bool))[schedule.sequence]
-    number = np.arange(len(posting)) + np.cumsum(posting)  # a posting's vertex is the one before
+    met, rows = _several_costs(tasks, schedule)
+    several = np.bincount(met, minlength=instances)
+    # vertices that come right before a task's or an instance's own
+    before = np.concatenate([receive.astype(np.int64), several + (several > 0)])
+    extra = before[schedule.sequence]
+    number = np.arange(len(extra)) + np.cumsum(extra)
     vertex = np.full(n + instances, -1, np.int64)
     vertex[schedule.sequence] = number
+    end = vertex[n:]
+    gather = end - before[n:]  # follows the arrivals; the end itself where all calls cost the same
+    row_vertex = gather[met] + 1 + _running_number(met)
     collective = schedule.instance >= 0
     first, last = vertex[:n] - receive, vertex[:n].copy()
     last[collective] = vertex[n + schedule.instance[collective]]
     target = np.repeat(np.arange(n), np.diff(tasks.pred_ptr))
     followed = schedule.before >= 0
-    into = [first[target], first[followed], last[receive], last[receive], last[collective]]
+    into = [first[target], first[followed], last[receive], last[receive]]
+    into += [gather[schedule.instance[collective]], row_vertex, end[met]]
     out = [
         last[tasks.pred],
         last[schedule.before[followed]],
         last[tasks.partner[receive]],
         first[receive],
         first[collective],
+        gather[met],
+        row_vertex,
     ]
-    cost = np.full(len(posting) + int(posting.sum()), -1, np.int32)
+    cost = np.full(len(extra) + int(extra.sum()), -1, np.int32)
     cost[first] = np.where(collective, -1, tasks.cost)
-    cost[vertex[n:]] = schedule.instance_cost
+    cost[end] = np.where(several > 0, -1, schedule.instance_cost)
+    cost[row_vertex] = rows
     owner = np.full(len(cost), -1, np.int64)
     owner[first] = np.arange(n)
     owner[last[receive]] = np.flatnonzero(receive)
     return Events.of_edges(
         cost, np.concatenate(out), np.concatenate(into), first=first, last=last, owner=owner
     )
+
+
+def _several_costs(tasks: Tasks, schedule: Schedule) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(instance, cost row) of collectives whose members call with different modelled costs, by instance.
+
+    A member that replays a record overrules the models of the others: such an instance takes one row.
+    """
+    calls = (schedule.instance >= 0) & (tasks.cost >= 0)
+    replays = np.zeros(len(tasks.members), bool)
+    replays[schedule.instance[calls & tasks.recorded]] = True
+    calls[calls] = ~replays[schedule.instance[calls]]
+    met = np.unique(np.stack([schedule.instance[calls], tasks.cost[calls]]), axis=1)
+    several = np.bincount(met[0], minlength=len(tasks.members)) > 1
+    instance, row = met[:, several[met[0]]].astype(np.int64)
+    return instance, row
+
+
+def _running_number(sorted_values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """0, 1, ... within each stretch of equal values."""
+    start = np.r_[True, sorted_values[1:] != sorted_values[:-1]] if len(sorted_values) else []
+    at = np.arange(len(sorted_values))
+    return at - np.maximum.accumulate(np.where(start, at, 0)) if len(at) else at
 
 
 def makespans(
@@ -245,3 +280,28 @@ def makespans(
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, [slice(a, b) for a, b in pairwise(edges)]))
     return makespan, differs, counts
+
+
+def digest_of(order: NDArray[np.int64], instance: NDArray[np.int64]) -> int:
+    """64 bits of a hash of who is issued when, and which instance each collective joins."""
+    words = np.concatenate([order, instance]).tobytes()
+    return int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little")
+
+
+def digests(
+    tasks: Tasks, costs: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
+    """[D] makespan (nan: deadlock) and [D] digest of every design's own order, for a few designs, costs [S, D]."""
+    program = program_of(tasks)
+    state = new_state(len(tasks), len(tasks.members))
+    nothing = np.zeros(0, np.int64)
+    makespan, found = np.zeros(costs.shape[1]), np.zeros(costs.shape[1], np.uint64)
+    for d in range(costs.shape[1]):
+        state[7][:] = -1
+        makespan[d], _, _, _, finished = simulate(
+            costs[:, d].copy(), program, state, nothing, nothing
+        )
+        found[d] = digest_of(state[6], state[7])
+        if finished < len(tasks):
+            makespan[d] = np.nan
+    return makespan, found

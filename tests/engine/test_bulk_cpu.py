@@ -165,8 +165,11 @@ def rule(apply, events: Events, costs: int):
 
 RULES = {
     "implied edges": lambda ptr, pred, cost, rows: (*_drop_implied(ptr, pred), cost, rows),
-    "equal vertices": lambda ptr, pred, cost, rows: (*_merge_equal(ptr, pred, cost), rows),
-    "chains": _contract_chains,
+    "equal vertices": lambda ptr, pred, cost, rows: (
+        *_merge_equal(ptr, pred, cost)[:3],
+        rows,
+    ),
+    "chains": lambda *graph: _contract_chains(*graph, np.zeros(0, np.int64))[:4],
 }
 
 

@@ -1,0 +1,494 @@
+"""The simulator's schedule with an event for every node instead of every message, as compiled code.
+
+Unaware of congestion, a collective of one phase is a max-plus matrix: from the moments at which its members join to
+the moments at which they end, all of which come after the last join. See `node_program` for what is read, and for
+what this is limited to.
+
+Where two nodes of a rank end at one moment, the simulator goes by the order of registration, which is not kept here.
+Mostly it makes no difference: the node that a unit takes at that moment was ready before and has the lowest id, or
+there is no other one. A design on which it could make one is given up (nan), as is one that deadlocks or in which
+members of a collective disagree about it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from perfmodel.astra import state as c
+from perfmodel.compiled_code import machine_code
+
+CIRCULANT, EXCLUSIVE_OR, NO_SYMMETRY = range(3)
+
+TIMER, SEND, RECV, COLLECTIVE, MEMORY = c.TIMER, c.SEND, c.RECV, c.COLLECTIVE, c.MEMORY
+RECEIVE = c.RECEIVE
+
+
+@machine_code(nogil=True, inline="always")
+def _push(heap_time, heap_code, size, time, code):
+    i = size
+    while i > 0:
+        parent = (i - 1) >> 1
+        if heap_time[parent] <= time:
+            break
+        heap_time[i], heap_code[i] = heap_time[parent], heap_code[parent]
+        i = parent
+    heap_time[i], heap_code[i] = time, code
+
+
+@machine_code(nogil=True, inline="always")
+def _pop(heap_time, heap_code, size):
+    """Remove the smallest; `size` is the size before."""
+    last = size - 1
+    time, code = heap_time[last], heap_code[last]
+    i = 0
+    while True:
+        child = 2 * i + 1
+        if child >= last:
+            break
+        if child + 1 < last and heap_time[child + 1] < heap_time[child]:
+            child += 1
+        if heap_time[child] >= time:
+            break
+        heap_time[i], heap_code[i] = heap_time[child], heap_code[child]
+        i = child
+    heap_time[i], heap_code[i] = time, code
+
+
+@machine_code(nogil=True)
+def _run_module(cost, modules, k, at, other):
+    """Chunk after chunk of a collective: `at` [n] holds the joins and in the end the ends; `other` is room.
+
+    at a fill: t(i) += delay (+ reduction); with a message: t(i) = max(t(i), t(source) + message time).
+    """
+    members, chunks, sends, delay, reduction_ptr, edge_ptr, per_step, reductions, source, edge = (
+        modules[0],
+        modules[1],
+        modules[2],
+        modules[3],
+        modules[4],
+        modules[5],
+        modules[6],
+        modules[7],
+        modules[8],
+        modules[9],
+    )
+    n = members[k]
+    d = cost[delay[k]]
+    for _ in range(chunks[k]):
+        for i in range(n):
+            at[i] += d
+        e = edge_ptr[k]
+        for j in range(sends[k]):
+            for i in range(n):
+                arrival = at[source[e + i]] + cost[edge[e + i]]
+                other[i] = (at[i] if at[i] > arrival else arrival) + d
+            r = reductions[reduction_ptr[k] + j + 1]
+            if r >= 0:
+                p = cost[r]
+                for i in range(n):
+                    at[i] = other[i] + p
+            else:
+                for i in range(n):
+                    at[i] = other[i]
+            e += per_step[k]
+
+
+@machine_code(nogil=True)
+def _matrices(cost, modules, matrix_ptr, symmetry, matrix, latest, at, other):
+    """Fill the matrices [n, n] of all modules that have one, and the largest entry of each of their rows."""
+    members = modules[0]
+    for k in range(members.size):
+        n, m = members[k], matrix_ptr[k]
+        if m < 0:
+            continue
+        for j in range(1 if symmetry[k] != NO_SYMMETRY else n):
+            for i in range(n):
+                at[i] = 0.0 if i == j else -np.inf
+            _run_module(cost, modules, k, at, other)
+            for i in range(n):
+                matrix[m + i * n + j] = at[i]
+        for j in range(1, n if symmetry[k] != NO_SYMMETRY else 0):
+            for i in range(n):
+                other_way = (i - j) % n if symmetry[k] == CIRCULANT else i ^ j
+                matrix[m + i * n + j] = matrix[m + other_way * n]
+        for i in range(n):
+            latest[m + i] = matrix[m + i * n]
+            for j in range(1, n):
+                latest[m + i] = max(latest[m + i], matrix[m + i * n + j])
+
+
+@machine_code(nogil=True)
+def _trace_module(cost, modules, k, at, member, choice, counts):
+    """Follow the critical path through a collective from a member's end back; gives the member whose join it was.
+
+    `at` [n] holds the joins and is overwritten; `choice` is room for a byte per fill and member.
+    """
+    members, chunks, sends, delay = modules[0], modules[1], modules[2], modules[3]
+    reduction_ptr, edge_ptr, per_step, reductions, source, edge = (
+        modules[4],
+        modules[5],
+        modules[6],
+        modules[7],
+        modules[8],
+        modules[9],
+    )
+    n = members[k]
+    d = cost[delay[k]]
+    other = np.empty(n)
+    q = 0
+    for _ in range(chunks[k]):
+        for i in range(n):
+            at[i] += d
+        e = edge_ptr[k]
+        for j in range(sends[k]):
+            r = reductions[reduction_ptr[k] + j + 1]
+            p = cost[r] if r >= 0 else 0.0
+            for i in range(n):
+                arrival = at[source[e + i]] + cost[edge[e + i]]
+                late = arrival > at[i]
+                choice[q] = late
+                q += 1
+                other[i] = ((arrival if late else at[i]) + d) + p
+            for i in range(n):
+                at[i] = other[i]
+            e += per_step[k]
+    for _ in range(chunks[k]):
+        e = edge_ptr[k] + per_step[k] * sends[k]
+        for j in range(sends[k] - 1, -1, -1):
+            e -= per_step[k]
+            q -= n
+            r = reductions[reduction_ptr[k] + j + 1]
+            if r >= 0:
+                counts[r] += 1
+            counts[delay[k]] += 1
+            if choice[q + member]:
+                counts[edge[e + member]] += 1
+                member = source[e + member]
+        counts[delay[k]] += 1
+    return member
+
+
+@machine_code(nogil=True)
+def new_state(nodes, ranks, slots, instances, messages, counters, numbers):
+    """Arrays that a schedule writes; `numbers` is how many entries the matrices have."""
+    return (
+        np.zeros(nodes, np.int32),  # waits: prerequisites left
+        np.zeros(nodes, np.int32),  # ready_in: the moment of its rank at which a node became ready
+        np.zeros(nodes, np.int32),  # heaps of ready nodes
+        np.full(nodes, -1, np.int32),  # came: the node whose end a node was issued at
+        np.zeros(nodes),  # finish
+        np.zeros(nodes, np.int32),  # slot of a collective's instance
+        np.zeros(4 * ranks, np.int32),  # heap sizes
+        np.zeros(4 * ranks, np.bool_),  # busy units
+        np.zeros(ranks, np.int32),  # moment: a rank's moments so far
+        np.zeros(ranks),  # began: time of its present moment
+        np.zeros(ranks, np.int32),  # ends: nodes that ended in it
+        np.full(4 * ranks, -1, np.int32),  # taken: node issued on each unit in it
+        np.zeros(4 * ranks, np.int64),  # issued: nodes of each unit so far
+        np.full(slots, -1, np.int32),  # node_of: who joined an instance, by member
+        np.zeros(slots),  # joined: when
+        np.zeros(instances, np.int32),  # how many have joined
+        np.zeros(instances, np.int64),  # tag of the instance's first chunk
+        np.zeros(instances, np.int32),  # module
+        np.zeros(counters, np.int32),  # calls of each member of each ring
+        np.zeros(counters, np.int64),  # chunks of each group on each rank
+        np.zeros(ranks, np.int64),  # stream: chunks of a rank
+        np.zeros(messages, np.bool_),  # arrived
+        np.full(messages, -1, np.int32),  # receive that waits for a message
+        np.full(messages, -1, np.int32),  # send that it comes from
+        np.zeros(messages, np.int32),  # sends of a key so far (at the key's first message)
+        np.zeros(messages, np.int32),  # receives of a key so far
+        np.full(messages, -1, np.int32),  # moment of the last receive of a key
+        np.full(nodes, -1, np.int32),  # message of a send or receive
+        np.zeros(numbers),  # matrices
+        np.zeros(numbers),  # latest
+    )
+
+
+@machine_code(nogil=True)
+def simulate(cost, program, modules, layout, state, room, tolerance, counts):
+    """One design: (its makespan, nan where it is given up; a digest of the order on all units).
+
+    `counts` [S], where it has entries, gets the path counts.
+    """
+    (
+        rank_of,
+        unit_of,
+        action,
+        row,
+        succ_ptr,
+        succ,
+        indegree,
+        heap_ptr,
+        key_of,
+        module_of,
+        member_of,
+        ring_of,
+        call_of,
+        tag_of,
+        chunks_of,
+        instance_ptr,
+        slot_ptr,
+        ring_members,
+        ranks,
+    ) = program
+    matrix_ptr, symmetry = layout
+    (
+        waits,
+        ready_in,
+        heap,
+        came,
+        finish,
+        slot_of,
+        heap_size,
+        busy,
+        moment,
+        began,
+        ends,
+        taken,
+        issued,
+        node_of,
+        joined,
+        present,
+        instance_tag,
+        instance_module,
+        calls,
+        tags,
+        stream,
+        arrived,
+        waiting,
+        sender,
+        sends,
+        receives,
+        last_post,
+        message,
+        matrix,
+        latest,
+    ) = state
+    at, other, event_time, event_code, choice = room
+    nodes = rank_of.size
+    _matrices(cost, modules, matrix_ptr, symmetry, matrix, latest, at, other)
+    for n in range(nodes):
+        waits[n] = indegree[n]
+        came[n] = -1
+        ready_in[n] = 0
+    heap_size[:] = 0
+    busy[:] = False
+    moment[:] = 0
+    began[:] = 0.0
+    ends[:] = 0
+    taken[:] = -1
+    issued[:] = 0
+    digest = np.uint64(0)
+    present[:] = 0
+    calls[:] = 0
+    tags[:] = 0
+    stream[:] = 0
+    arrived[:] = False
+    waiting[:] = -1
+    sends[:] = 0
+    receives[:] = 0
+    last_post[:] = -1
+    for n in range(nodes):
+        if waits[n] == 0:
+            h = rank_of[n] * 4 + unit_of[n]
+            heap[heap_ptr[h] + heap_size[h]] = n  # ascending: a heap
+            heap_size[h] += 1
+    events = 0
+    for r in range(ranks):
+        event_time[events], event_code[events] = 0.0, -1 - r
+        events += 1
+    done = 0
+    makespan, last = 0.0, -1
+    while events > 0:
+        now, code = event_time[0], event_code[0]
+        _pop(event_time, event_code, events)
+        events -= 1
+        pending = code
+        while True:
+            n = pending
+            pending = -1
+            r = -1 - n if n < 0 else rank_of[n]
+            base = r * 4
+            if n >= 0:
+                if now > began[r] * (1.0 + tolerance):
+                    if ends[r] > 1:
+                        for u in range(3):
+                            x = taken[base + u]
+                            if x >= 0 and heap_size[base + u] > 0:
+                                top = heap[heap_ptr[base + u]]
+                                if ready_in[x] == moment[r] or top < x:
+                                    return np.nan, digest
+                    moment[r] += 1
+                    began[r] = now
+                    ends[r] = 0
+                    for u in range(3):
+                        taken[base + u] = -1
+                done += 1
+                finish[n] = now
+                if now >= makespan:
+                    makespan, last = now, n
+                if unit_of[n] != RECEIVE:
+                    busy[base + unit_of[n]] = False
+                for e in range(succ_ptr[n], succ_ptr[n + 1]):
+                    w = succ[e]
+                    waits[w] -= 1
+                    if waits[w] == 0:
+                        ready_in[w] = moment[r]
+                        h = base + unit_of[w]
+                        place = heap_ptr[h]
+                        i = heap_size[h]
+                        heap_size[h] = i + 1
+                        while i > 0:
+                            up = (i - 1) >> 1
+                            if heap[place + up] < w:
+                                break
+                            heap[place + i] = heap[place + up]
+                            i = up
+                        heap[place + i] = w
+            ends[r] += 1
+            for u in range(4):
+                h = base + u
+                while heap_size[h] > 0 and not busy[h]:
+                    place = heap_ptr[h]
+                    v = heap[place]
+                    size = heap_size[h] - 1
+                    heap_size[h] = size
+                    moved = heap[place + size]
+                    i = 0
+                    while 2 * i + 1 < size:
+                        child = 2 * i + 1
+                        if child + 1 < size and heap[place + child + 1] < heap[place + child]:
+                            child += 1
+                        if moved < heap[place + child]:
+                            break
+                        heap[place + i] = heap[place + child]
+                        i = child
+                    heap[place + i] = moved
+                    came[v] = n
+                    if u != RECEIVE:
+                        busy[h] = True
+                        if taken[h] >= 0:
+                            return np.nan, digest
+                        taken[h] = v
+                        x = np.uint64(h) * np.uint64(0x9E3779B97F4A7C15)
+                        x ^= np.uint64(issued[h]) * np.uint64(0xC2B2AE3D27D4EB4F)
+                        x ^= np.uint64(v) * np.uint64(0x165667B19E3779F9)
+                        x = (x ^ (x >> np.uint64(31))) * np.uint64(0xBF58476D1CE4E5B9)
+                        digest += (x ^ (x >> np.uint64(29))) * np.uint64(0x94D049BB133111EB)
+                        issued[h] += 1
+                    act = action[v]
+                    if act in (TIMER, MEMORY):
+                        _push(event_time, event_code, events, now + cost[row[v]], v)
+                        events += 1
+                    elif act == SEND:
+                        k = key_of[v]
+                        q = k + sends[k]
+                        sends[k] += 1
+                        message[v] = q
+                        sender[q] = v
+                        _push(event_time, event_code, events, now + cost[row[v]], v)
+                        events += 1
+                    elif act == RECV:
+                        k = key_of[v]
+                        if receives[k] > 0 and last_post[k] == moment[r]:
+                            return np.nan, digest
+                        last_post[k] = moment[r]
+                        q = k + receives[k]
+                        receives[k] += 1
+                        message[v] = q
+                        waiting[q] = v
+                        if arrived[q]:
+                            _push(event_time, event_code, events, now, v)
+                            events += 1
+                    else:
+                        ring = ring_of[v]
+                        count = calls[call_of[v]]
+                        calls[call_of[v]] = count + 1
+                        tag = tags[tag_of[v]] if tag_of[v] >= 0 else stream[r]
+                        if tag_of[v] >= 0:
+                            tags[tag_of[v]] += chunks_of[v]
+                        stream[r] += chunks_of[v]
+                        j = instance_ptr[ring] + count
+                        members = ring_members[ring]
+                        slot = slot_ptr[ring] + count * members
+                        if present[j] == 0:
+                            instance_tag[j], instance_module[j] = tag, module_of[v]
+                        elif instance_tag[j] != tag or instance_module[j] != module_of[v]:
+                            return np.nan, digest
+                        node_of[slot + member_of[v]] = v
+                        slot_of[v] = slot
+                        joined[slot + member_of[v]] = now
+                        present[j] += 1
+                        if present[j] == members:
+                            k = module_of[v]
+                            m = matrix_ptr[k]
+                            if m >= 0:
+                                alike = True
+                                for i in range(members):
+                                    alike &= joined[slot + i] == now
+                                for i in range(members):
+                                    if alike:
+                                        end = now + latest[m + i]
+                                    else:
+                                        end = 0.0
+                                        for q in range(members):
+                                            x = joined[slot + q] + matrix[m + i * members + q]
+                                            end = x if x > end else end
+                                    _push(event_time, event_code, events, end, node_of[slot + i])
+                                    events += 1
+                            else:
+                                for i in range(members):
+                                    at[i] = joined[slot + i]
+                                _run_module(cost, modules, k, at, other)
+                                for i in range(members):
+                                    _push(event_time, event_code, events, at[i], node_of[slot + i])
+                                    events += 1
+            if n >= 0 and action[n] == SEND:
+                q = message[n]
+                arrived[q] = True
+                pending = waiting[q]
+            if pending < 0:
+                break
+    if done < nodes:
+        return np.nan, digest
+    if counts.size:
+        n = last
+        while n >= 0:
+            act = action[n]
+            if act == RECV:
+                s, posted = sender[message[n]], came[n]
+                n = s if posted < 0 or finish[s] > finish[posted] else posted
+                continue
+            if act == COLLECTIVE:
+                slot = slot_of[n]
+                for i in range(ring_members[ring_of[n]]):
+                    at[i] = joined[slot + i]
+                member = _trace_module(
+                    cost, modules, module_of[n], at, member_of[n], choice, counts
+                )
+                n = came[node_of[slot + member]]
+                continue
+            counts[row[n]] += 1
+            n = came[n]
+    return makespan, digest
+
+
+@machine_code(nogil=True)
+def simulate_many(
+    costs, program, modules, layout, sizes, most, tolerance, makespan, digest, counts
+):
+    """The designs of costs [S, D] one after the other; `counts` [D, S], where it has columns, gets the path counts."""
+    nodes, ranks, slots, instances, messages, counters, numbers = sizes
+    state = new_state(nodes, ranks, slots, instances, messages, counters, numbers)
+    room = (
+        np.empty(most[0]),
+        np.empty(most[0]),
+        np.empty(nodes + ranks + 1),
+        np.empty(nodes + ranks + 1, np.int32),
+        np.empty(most[1], np.bool_),
+    )
+    for d in range(costs.shape[1]):
+        makespan[d], digest[d] = simulate(
+            costs[:, d].copy(), program, modules, layout, state, room, tolerance, counts[d]
+        )

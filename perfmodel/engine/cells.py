@@ -1,0 +1,242 @@
+"""Many designs, few orders: a frozen graph with its certificate is a cell, and answers every design that it certifies.
+
+Which cells pay is learned from a sample: designs that are simulated anyway show how often each order occurs. A cell is
+built while the simulations that it is expected to save take longer than building it and trying it on the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.engine import bulk_cpu as engine
+from perfmodel.engine.reduction import Reduced, reduce_observed
+from perfmodel.schedule.certificate import TIE, Checks, Decisions, comparisons, open_decisions
+from perfmodel.schedule.frozen_graph import Events
+
+SAMPLE = 64
+"""Designs that are simulated to learn which orders there are."""
+
+BUILD_S = (0.05, 5e-6)
+"""A first guess of the time to build a cell: in all, and per vertex of its frozen graph [s]."""
+
+FEWEST = 64
+"""Designs from which on it is worth asking at all."""
+
+MOSTLY = 0.7
+"""Share of designs that pass from which on the path counts of all are computed with the certificate."""
+
+
+class Orders(Protocol):
+    """Every design's own order, by simulation."""
+
+    @property
+    def digest(self) -> int:
+        """Of the reference design's order."""
+
+    def __call__(
+        self, costs: NDArray[np.float64], *, paths: bool = False, threads: int = 2
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray]:
+        """[D] makespan (nan: deadlock), [D] order differs, [S, D] path counts of those where it does (or empty)."""
+
+    def decided(self) -> Decisions | None:
+        """What the reference's schedule decided; None where that cannot be certified."""
+
+    def digests(
+        self, costs: NDArray[np.float64], threads: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
+        """[D] makespan (nan: not known) and [D] digest of the order, of costs [S, D]."""
+
+    def frozen_at(self, cost: NDArray[np.float64]) -> tuple[Events, Decisions | None]:
+        """The frozen graph of a design that ends, costs [S], and what its schedule decided."""
+
+    def nodes(
+        self, costs: NDArray[np.float64], *, paths: bool, threads: int
+    ) -> tuple[NDArray[np.float64], NDArray] | None:
+        """[D] makespan (nan: not known) and [S, D] path counts (or empty) by a quicker exact way; None without one."""
+
+
+REFERENCE, ANOTHER, SAMPLE, NOBODY = range(4)
+
+
+@dataclass(eq=False)
+class Cell:
+    """An order, and the designs that certainly have it.
+
+    Attributes:
+        plan, checks: its reduced graph, and what a design has to pass.
+        tried, passed, seconds: designs so far, those that passed, time that the former took.
+    """
+
+    plan: engine.Plan
+    checks: Checks
+    tried: int = 0
+    passed: int = 0
+    seconds: float = 0.0
+
+    @property
+    def share(self) -> float:
+        """Of the designs that passed."""
+        return self.passed / max(self.tried, 1)
+
+    def pays(self, simulation_s: float) -> bool:
+        """Whether trying the cell took less time than simulating what it answered would have."""
+        return self.tried < FEWEST or self.passed * simulation_s > self.seconds
+
+    def answer(
+        self, costs: NDArray[np.float64], *, paths: bool, threads: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+        """[D] makespan along this order, [D] whether it is certainly the design's, [S, D] path counts (or empty)."""
+        begin = time.perf_counter()
+        held = np.ones(costs.shape[1], np.uint8)
+        if paths:
+            makespan, counts = engine.makespans_and_paths(
+                self.plan, costs, threads=threads, held=held
+            )
+        else:
+            makespan = engine.makespans(self.plan, costs, threads=threads, held=held)
+            counts = np.zeros((0, costs.shape[1]))
+        sure = held.astype(bool)
+        for row in self.checks.longer:
+            sure &= costs[row] > TIE * makespan
+        for taken, other in self.checks.rows:
+            sure &= costs[taken] <= costs[other]
+        self.tried += len(sure)
+        self.passed += int(sure.sum())
+        self.seconds += time.perf_counter() - begin
+        return np.asarray(makespan, np.float64), sure, np.asarray(counts, np.float64)
+
+
+def checks_of(events: Events, decisions: Decisions | None) -> tuple[Events, Checks] | None:
+    """The graph with the vertices that comparisons need, and those; None where no design is certified."""
+    found = None if decisions is None else open_decisions(events, decisions)
+    return None if decisions is None or found is None else comparisons(events, decisions, found)
+
+
+def cell_of(graph: Events, checks: Checks, costs: int) -> Cell:
+    """Lay an order out for the engine."""
+    reduced, checks = reduced_with(graph, checks, costs)
+    return Cell(engine.plan(reduced, checks), checks)
+
+
+def reduced_with(graph: Events, checks: Checks, costs: int) -> tuple[Reduced, Checks]:
+    """Both after exact reduction, equal comparisons once."""
+    seen = np.unique(np.concatenate([checks.a, checks.b, checks.c]))
+    reduced, place = reduce_observed(graph, costs, seen)
+    at = [place[np.searchsorted(seen, x)] for x in (checks.a, checks.b, checks.c)]
+    a, low, high = at[0], np.minimum(at[1], at[2]), np.maximum(at[1], at[2])
+    table = np.stack([a, low, high, checks.strict.astype(np.int64)], axis=1)
+    trivial = ((a == low) | (a == high)) & ~checks.strict
+    table = np.unique(table[~trivial], axis=0)
+    strict = table[:, 3] > 0
+    margin = checks.factor.max(initial=1.0)
+    return reduced, Checks(
+        table[:, 0],
+        table[:, 1],
+        table[:, 2],
+        np.where(strict, margin, 1.0),
+        strict,
+        checks.longer,
+        checks.rows,
+    )
+
+
+class Cells:
+    """The orders found so far, for one compiled graph; they stay from one part of a sweep to the next.
+
+    Args:
+        orders: simulates. vertices: of a frozen graph, from which the time to build a cell is guessed at first.
+    """
+
+    def __init__(self, orders: Orders, vertices: int):
+        self.orders = orders
+        self.known: dict[int, Cell | None] = {}
+        self.build_s = BUILD_S[0] + BUILD_S[1] * vertices
+        self.simulation_s = 0.0
+
+    def answer(
+        self, costs: NDArray[np.float64], *, paths: bool, threads: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int8], NDArray[np.float64]]:
+        """What cells can say of designs: [D] makespan, [D] who answered, [S, D] path counts (or empty).
+
+        Who: `REFERENCE`, `ANOTHER`, `NOBODY`, or `SAMPLE` where a design was simulated to learn its order.
+        """
+        batch = _Batch(costs, paths, threads)
+        cells = [(digest, cell) for digest, cell in self.known.items() if cell is not None]
+        for digest, cell in sorted(cells, key=lambda item: -item[1].share):
+            if cell.pays(self.simulation_s):
+                batch.try_on(cell, REFERENCE if digest == self.orders.digest else ANOTHER)
+        while len(batch.left) >= FEWEST and (found := self._next(batch)):
+            digest, made = found
+            self.known[digest] = made
+            if made is not None:
+                batch.try_on(made, REFERENCE if digest == self.orders.digest else ANOTHER)
+        return batch.makespan, batch.who, batch.counts
+
+    def _next(self, batch: _Batch) -> tuple[int, Cell | None] | None:
+        """The most frequent order of a sample of what is left, as a cell; None where it would not pay."""
+        left = batch.left
+        sample = left[np.linspace(0, len(left) - 1, min(SAMPLE, len(left) // 4)).astype(int)]
+        begin = time.perf_counter()
+        found, digests = self.orders.digests(batch.of(sample), threads=batch.threads)
+        self.simulation_s = (time.perf_counter() - begin) / len(sample)
+        ended = np.isfinite(found)
+        if not batch.paths:
+            batch.makespan[sample[ended]] = found[ended]
+            batch.who[sample[ended]] = SAMPLE
+        seen = Counter(int(d) for d in digests[ended])
+        digest, often = max(
+            ((d, k) for d, k in seen.items() if d not in self.known),
+            key=lambda item: item[1],
+            default=(0, 0),
+        )
+        saved = (often - 1) / len(sample) * len(left) * self.simulation_s
+        if often < 2 or saved < self.build_s:
+            return None
+        begin = time.perf_counter()
+        design = sample[ended][np.flatnonzero(digests[ended] == digest)[0]]
+        checked = checks_of(*self.orders.frozen_at(batch.costs[:, design]))
+        cell = None if checked is None else cell_of(*checked, len(batch.costs))
+        self.build_s = time.perf_counter() - begin
+        return digest, cell
+
+
+class _Batch:
+    """Designs that are being answered."""
+
+    def __init__(self, costs: NDArray[np.float64], paths: bool, threads: int):
+        designs = costs.shape[1]
+        self.costs, self.paths, self.threads = costs, paths, threads
+        self.makespan = np.full(designs, np.nan)
+        self.who = np.full(designs, NOBODY, np.int8)
+        self.counts = np.zeros((len(costs) if paths else 0, designs))
+
+    @property
+    def left(self) -> NDArray[np.intp]:
+        """Designs that nobody has answered."""
+        return np.flatnonzero(self.who == NOBODY)
+
+    def of(self, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
+        """Costs of some designs."""
+        return self.costs if len(chosen) == len(self.who) else self.costs[:, chosen]
+
+    def try_on(self, cell: Cell, who: int) -> None:
+        """Answer what a cell certifies; where few are expected to pass, paths are looked for on those only."""
+        left = np.flatnonzero(self.who >= SAMPLE)
+        if not len(left):
+            return
+        at_once = self.paths and cell.share > MOSTLY
+        makespan, sure, counts = cell.answer(self.of(left), paths=at_once, threads=self.threads)
+        mine = left[sure]
+        self.makespan[mine], self.who[mine] = makespan[sure], who
+        if self.paths and len(mine):
+            if not at_once:
+                counts = cell.answer(self.of(mine), paths=True, threads=self.threads)[2]
+                self.counts[:, mine] = counts
+            else:
+                self.counts[:, mine] = counts[:, sure]

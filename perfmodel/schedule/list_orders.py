@@ -1,0 +1,95 @@
+"""Every design's own list schedule, and what a list schedule decided, for its certificate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.schedule.certificate import TIE, Decisions
+from perfmodel.schedule.frozen_graph import Events
+from perfmodel.schedule.list_schedule import (
+    Schedule,
+    digest_of,
+    digests,
+    freeze,
+    list_schedule,
+    makespans,
+)
+from perfmodel.schedule.tasks import Tasks
+from perfmodel.workload.graph import Graph
+
+
+@dataclass(frozen=True, eq=False)
+class ListOrders:
+    """Own orders by the list scheduler; `schedule` is the reference design's. See `cells.Orders`."""
+
+    graph: Graph
+    tasks: Tasks
+    schedule: Schedule
+
+    def __call__(
+        self, costs: NDArray[np.float64], *, paths: bool = False, threads: int = 2
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int32]]:
+        """See `list_schedule.makespans`."""
+        return makespans(
+            self.tasks, costs, expected=self.schedule.order, paths=paths, threads=threads
+        )
+
+    @cached_property
+    def digest(self) -> int:
+        """Of the reference's order."""
+        return digest_of(self.schedule.order, self.schedule.instance)
+
+    def decided(self) -> Decisions | None:
+        """What the reference's schedule decided."""
+        return decisions(self.tasks, self.schedule)
+
+    def digests(
+        self, costs: NDArray[np.float64], threads: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
+        """Makespans and digests of a few designs."""
+        return digests(self.tasks, costs)
+
+    def frozen_at(self, cost: NDArray[np.float64]) -> tuple[Events, Decisions | None]:
+        """A design's frozen graph, and what its schedule decided."""
+        schedule = list_schedule(self.graph, self.tasks, np.ascontiguousarray(cost))
+        return freeze(self.tasks, schedule), decisions(self.tasks, schedule)
+
+    def nodes(self, costs: NDArray[np.float64], *, paths: bool, threads: int) -> None:
+        """There is no quicker way than the scheduler."""
+
+
+def decisions(tasks: Tasks, schedule: Schedule) -> Decisions | None:
+    """The decisions of a list schedule; None where some are of a kind that is not certified.
+
+    Collectives that pair up by order of issue are certain with the order on their resource, if one resource of a rank
+    makes all of its calls to the group. Where members replay records, the quickest record has to stay the quickest.
+    """
+    by_issue = (tasks.join >= 0) & (tasks.match < 0)
+    caller = tasks.caller[by_issue]
+    units = np.unique(np.stack([caller, tasks.resource[by_issue]]), axis=1).shape[1]
+    if units > len(np.unique(caller)):
+        return None
+    limited = np.flatnonzero(tasks.resource >= 0)
+    count = np.bincount(tasks.resource[limited], minlength=tasks.resources)
+    return Decisions(
+        order=schedule.order[: len(limited)],
+        place=np.concatenate([[0], np.cumsum(count)]).astype(np.int64),
+        key=tasks.priority.astype(np.int64),
+        pred_ptr=tasks.pred_ptr,
+        pred=tasks.pred,
+        moments=True,
+        margin=TIE,
+        rows=_quickest_records(tasks, schedule),
+    )
+
+
+def _quickest_records(tasks: Tasks, schedule: Schedule) -> np.ndarray:
+    """[m, 2] the record that an instance takes, and another one of its members."""
+    replayed = np.flatnonzero((schedule.instance >= 0) & tasks.recorded & (tasks.cost >= 0))
+    taken = schedule.instance_cost[schedule.instance[replayed]]
+    pairs = np.stack([taken, tasks.cost[replayed]], axis=1).astype(np.int64)
+    return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)

@@ -1,0 +1,134 @@
+"""Orders in ASTRA mode: forced ones, certificates, and the schedule by nodes, each against the simulator's own runs."""
+
+import numpy as np
+import pytest
+
+import perfmodel as pm
+from perfmodel import synth
+from perfmodel.astra import by_node
+from tests import astra_reference as reference
+
+pytestmark = pytest.mark.filterwarnings("ignore:without effect in ASTRA-sim")
+
+
+def loaded(trace, system="ring_s4_a1", network="switch8", backend="unaware", **more):
+    folder, place = reference.trace(trace), reference.folder()
+    groups = folder / "comm_groups.json"
+    return pm.astra.load(
+        folder / "t",
+        place / "system" / f"{system}.json",
+        place / "network" / f"{network}.yml",
+        comm_group=groups if groups.is_file() else None,
+        backend=backend,
+        **more,
+    )
+
+
+def whole_costs(compiled, designs, most, seed=0):
+    choice = np.random.default_rng(seed)
+    return choice.integers(0, most, (len(compiled.category), designs)).astype(float)
+
+
+def wide(system, models, count, seed=0):
+    """Designs over a factor of 36, latencies over 150."""
+    known = pm.parameters(system, models)
+    bounds = {}
+    for path in ("npu.peak_flops", "npu.memory_bandwidth", *(p for p in known if "network" in p)):
+        spread = np.sqrt(150 if "latency" in path else 36)
+        bounds[path] = (float(known[path]) / spread, float(known[path]) * spread)
+    return pm.sample(bounds, count, seed=seed)
+
+
+@pytest.mark.parametrize("trace", ["llm_dp2tp2pp2", "llm_dp8", "llm_pp8", "llm_tp8"])
+@pytest.mark.parametrize("network", ["switch8", "ring8"])
+def test_a_trace_in_program_order_leaves_nothing_open(trace, network):
+    assert pm.compile(*loaded(trace, network=network)).forced
+
+
+def test_a_made_gpt_in_program_order_is_swept_along_its_frozen_order(tmp_path):
+    synth.gpt(layers=4, hidden=256, heads=4, data=2, tensor=2, pipeline=2, micro_batches=4).write(
+        tmp_path
+    )
+    place = reference.folder()
+    graph, system, models = pm.astra.load(
+        tmp_path / "t",
+        place / "system" / "ring_s4_a1.json",
+        place / "network" / "switch8.yml",
+        comm_group=next(iter(tmp_path.glob("*.json")), None),
+    )
+    assert pm.compile(graph, system, models).forced
+    points = wide(system, models, 16)
+    default = pm.sweep(graph, system, points, models=models)
+    simulated = pm.sweep(graph, system, points, models=models, schedule="simulated")
+    np.testing.assert_allclose(default.makespan_s, simulated.makespan_s, rtol=1e-12)
+    assert (default.schedule == "frozen").all()
+
+
+@pytest.mark.parametrize("backend", ["unaware", "aware"])
+@pytest.mark.parametrize("trace", ["fuzz1", "llm_dp2tp2pp2"])
+def test_every_way_of_answering_gives_what_the_simulation_gives(trace, backend):
+    graph, system, models = loaded(trace, backend=backend)
+    points = wide(system, models, 96)
+    default = pm.sweep(graph, system, points, models=models)
+    simulated = pm.sweep(graph, system, points, models=models, schedule="simulated")
+    np.testing.assert_allclose(default.makespan_s, simulated.makespan_s, rtol=1e-12)
+    for column in ("compute_s", "communication_s"):
+        np.testing.assert_allclose(
+            default[column], simulated[column], atol=1e-9 * default.makespan_s.max()
+        )
+    assert (default.limited_by == simulated.limited_by).mean() > 0.97  # elasticities may be equal
+
+
+def test_chunks_that_leave_a_station_together_are_no_other_order():
+    graph, system, models = loaded("llm_dp2tp2pp2", "ring_s8_a4", truncate=True)
+    compiled = pm.compile(graph, system, models)
+    checked = compiled.checked
+    assert checked is not None
+    assert not compiled.forced
+    table = pm.sweep(graph, system, wide(system, models, 128), models=models, breakdown=False)
+    assert (table.schedule != "own").mean() > 0.5  # all but the sample that is simulated
+
+
+@pytest.mark.parametrize("system", ["ring_s4_a1", "ring_s1_a1", "hd_s4_a1"])
+@pytest.mark.parametrize("trace", ["fuzz1", "fuzz7", "llm_pp8", "llm_dp8"])
+def test_the_schedule_by_nodes_is_the_simulators_to_the_nanosecond(trace, system):
+    compiled = pm.compile(*loaded(trace, system, truncate=True))
+    costs = np.concatenate(
+        [whole_costs(compiled, 24, 1_000_000), whole_costs(compiled, 24, 4)], axis=1
+    )
+    answer = compiled.own.nodes(costs, paths=True, threads=1)
+    if answer is None:
+        assert system == "hd_s4_a1"  # groups of three and more that are no power of two
+        return
+    makespan, counts = answer
+    known = np.isfinite(makespan)
+    assert known[:24].mean() > 0.9
+    simulated = compiled.own(costs, threads=1)[0]
+    np.testing.assert_array_equal(makespan[known], simulated[known])
+    np.testing.assert_array_equal((counts * costs).sum(axis=0)[known], makespan[known])
+
+
+def test_matrices_and_plain_recurrences_of_a_collective_agree(monkeypatch):
+    from perfmodel.astra import node_program
+
+    compiled = pm.compile(*loaded("fuzz1", network="ring8", truncate=True))
+    costs = whole_costs(compiled, 16, 1000)
+    results = []
+    for reuse in (0, 10**9):
+        monkeypatch.setattr(node_program, "MATRIX_REUSE", reuse)
+        program = node_program.node_program(compiled.own.lowered)
+        assert (program.layout[0] >= 0).any() == (reuse == 0)
+        results.append(program.makespans(costs, paths=False, threads=1, truncate=True)[0])
+    np.testing.assert_array_equal(*results)
+
+
+def test_a_ring_of_three_by_hand():
+    # one chunk, two messages, no reduction: t + delay, then twice max(own, the one before's + message) + delay
+    modules = tuple(
+        np.array(values, np.int32)
+        for values in ([3], [1], [2], [0], [0], [0], [0], [-1, -1, -1], [2, 0, 1], [1, 1, 1])
+    )
+    at, other = np.array([0.0, 10.0, 0.0]), np.empty(3)
+    by_node._run_module(np.array([1.0, 5.0]), modules, 0, at, other)
+    # fills 1, 11, 1; then 7 = 1 + 5 + 1, 12 = 11 + 1, 17 = 11 + 5 + 1; then 23 = 17 + 5 + 1, 13, 18 = 17 + 1
+    assert at.tolist() == [23.0, 13.0, 18.0]
