@@ -76,6 +76,7 @@ def write(
             data_deps=_links([n.get("deps", []) for n in nodes]),
             ctrl_deps=_links([n.get("ctrl", []) for n in nodes]),
             duration_us=[n.get("duration", 0) for n in nodes],
+            start_us=[n.get("start", 0) for n in nodes],
             group=[group_names.index(n["group"]) if "group" in n else -1 for n in nodes],
             group_names=group_names,
             **columns,

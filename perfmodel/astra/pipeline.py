@@ -285,11 +285,12 @@ def load(
     warn_of_ignored(config)
     files = _files(prefix, config.network.ranks)
     given: Any = {} if comm_group is None or "empty" in str(comm_group) else comm_group
-    graph, problems = examine(files, groups=given, lenient=LENIENT)
+    rules: dict[str, Any] = {"lenient": LENIENT, "simulator": True}
+    graph, problems = examine(files, groups=given, **rules)
     if given and any(problem.code == "unknown-group" for problem in problems.found):
-        known = chakra.read_groups(given)
+        known = chakra.read_groups(given, simulator=True)
         named = {name for file in files for name in chakra.read(file).group_names}
-        graph, problems = examine(files, groups=known | aliases(named, known), lenient=LENIENT)
+        graph, problems = examine(files, groups=known | aliases(named, known), **rules)
     problems.check()
     if config.system.custom or config.system.per_node:
         warn_of_sizes(flat_of(graph), config)

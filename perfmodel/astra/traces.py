@@ -127,7 +127,7 @@ def _file_groups(comm_group: str | Path | None) -> Groups:
     """Groups of the file; a name with "empty" in it is none, as in ASTRA-sim."""
     if comm_group is None or "empty" in str(comm_group):
         return {}
-    return chakra.read_groups(comm_group)
+    return chakra.read_groups(comm_group, simulator=True)
 
 
 def _process_groups(trace: chakra.RankTrace, ranks: int) -> Groups:

@@ -34,7 +34,13 @@ COMMANDS = {
     "astra-sim": ("astra", "In the place of ASTRA-sim's binaries: same flags, same result lines."),
     "synth": ("synth", "Write a synthetic workload (GPT, FSDP, MoE, one collective, ...)."),
     "systems": ("systems", "The systems in hwdb, their figures and where these come from."),
-    "convert": ("run", "Write a rank's trace file anew."),
+    "convert": ("traces", "Write a trace anew: any format to Chakra's .et or JSON, or to GOAL."),
+    "retarget": ("traces", "Write a trace for more or fewer ranks."),
+    "stats": ("traces", "How often operators and kernels run, and how long."),
+    "difference": ("traces", "Two traces, or measured and predicted, by operator."),
+    "export": ("traces", "The graph of a trace for Graphviz, yEd, Gephi, networkx."),
+    "bundle": ("traces", "Trace, system, models, versions and result in one file."),
+    "reproduce": ("traces", "Run a bundle, and say whether the numbers are the same."),
 }
 """Command -> module in `perfmodel.cli`, and what it does."""
 

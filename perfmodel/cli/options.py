@@ -48,6 +48,37 @@ def _group(ctx, parameter, values) -> dict[str, list[int]]:
     return groups
 
 
+def _time(ctx, parameter, text: str | None) -> float | None:
+    """A time with its unit, such as "1 us", in seconds."""
+    from perfmodel import units
+
+    if text is None:
+        return None
+    try:
+        return units.parse(text, "s", where=parameter.opts[0], zero=False)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _sizes(ctx, parameter, values) -> dict[str, float]:
+    """{name pattern: bytes} of NAME=BYTES; bytes as a number or with a unit."""
+    from perfmodel import units
+
+    sizes: dict[str, float] = {}
+    for text in values:
+        name, equals, value = text.rpartition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"{text!r} is not NAME=BYTES")
+        try:
+            sizes[name] = float(value)
+        except ValueError:
+            try:
+                sizes[name] = units.parse(value, "B", where=name)
+            except InputError as error:
+                raise click.BadParameter(str(error)) from None
+    return sizes
+
+
 trace_options = stacked(
     click.argument("trace", type=Source()),
     click.option(
@@ -78,9 +109,47 @@ trace_options = stacked(
         metavar="US",
         help="What a recorded duration of 0 whole microseconds means [us]  [default: 0.5]",
     ),
+    click.option(
+        "--ranks",
+        type=click.IntRange(1),
+        help="Of a text workload: how many ranks run it, where it does not say so.",
+    ),
+    click.option(
+        "--tensor",
+        type=click.IntRange(1),
+        help="Of a text workload: how many ranks share a layer (the model parallel group).",
+    ),
+    click.option(
+        "--passes",
+        type=click.IntRange(1),
+        help="Of a text workload: how many training steps.  [default: 1]",
+    ),
+    click.option(
+        "--tick",
+        callback=_time,
+        metavar="TIME",
+        help='Of a text workload: the unit of its times, such as "1 us".  [default: 1 ns]',
+    ),
+    click.option(
+        "--size",
+        "sizes",
+        multiple=True,
+        callback=_sizes,
+        metavar="NAME=BYTES",
+        help="Size of collectives and sends that record none, by name with wildcards; repeatable.",
+    ),
+    click.option(
+        "--messages",
+        type=click.Choice(["pair", "replay"]),
+        help="Sends and receives without a peer: paired where one pairing is possible (pair, the default); those that "
+        "remain replayed.",
+    ),
     click.option("--strict", is_flag=True, help="Warnings about the trace are errors."),
 )
-TRACE_KEYS = ("groups", "group", "unknown_group", "dependencies", "zero_duration", "strict")
+TRACE_KEYS = (
+    *("groups", "group", "unknown_group", "dependencies", "zero_duration"),
+    *("ranks", "tensor", "passes", "tick", "sizes", "messages", "strict"),
+)
 
 
 def assignments(ctx, parameter, values) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The commands that read one trace: run, inspect, timeline, convert."""
+"""The commands that read one trace: run, inspect, timeline."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from perfmodel.cli.options import (
     trace_options,
 )
 from perfmodel.cli.output import (
-    Source,
-    Target,
     Timeline,
     check_different,
     counted,
@@ -139,7 +137,7 @@ def inspect(trace, as_json, astra_sim, **options) -> None:
 @click.command()
 @trace_options
 @system_options
-@click.option("--rank", "ranks", multiple=True, type=int, help="Only this rank; repeatable.")
+@click.option("--rank", "only", multiple=True, type=int, help="Only this rank; repeatable.")
 @click.option("--json", "as_json", is_flag=True, help="The table as JSON on standard output.")
 @click.option(
     "-o",
@@ -147,7 +145,7 @@ def inspect(trace, as_json, astra_sim, **options) -> None:
     type=Timeline(".csv", ".parquet"),
     help="FILE.json or FILE.json.gz for Perfetto; or the table: FILE.csv, FILE.parquet.",
 )
-def timeline(trace, ranks, as_json, output, **options) -> None:
+def timeline(trace, only, as_json, output, **options) -> None:
     """When every node of TRACE runs: a Perfetto / Chrome timeline, or a table.
 
     Prints the table of all nodes; -o writes a timeline for ui.perfetto.dev, or the table.
@@ -159,23 +157,8 @@ def timeline(trace, ranks, as_json, output, **options) -> None:
     graph = the_graph(trace, options)
     prediction = predict(graph, *the_system(graph, options))
     if output and output.lower().endswith(ENDINGS):
-        write_timeline(prediction, output, ranks=list(ranks) or None)
+        write_timeline(prediction, output, ranks=list(only) or None)
     else:
-        show(table(prediction, list(ranks) or None), as_json, output)
+        show(table(prediction, list(only) or None), as_json, output)
     if output:
         click.echo(f"{output}: written", err=True)
-
-
-@click.command()
-@click.argument("source", type=Source())
-@click.argument("target", type=Target())
-def convert(source, target) -> None:
-    """Write the trace SOURCE (one rank's file) anew as TARGET, in the current wire format.
-
-    A TARGET ending in .gz is compressed. Unknown fields are kept.
-    """
-    from perfmodel.trace import chakra
-
-    records = chakra.messages(source)
-    chakra.write(target, next(records, None), records)
-    click.echo(f"{target}: written", err=True)

@@ -36,7 +36,8 @@ _TOKEN = re.compile(
         | (?P<message>send|recv) [ \t]+ (?P<size>\d+) [ \t]* b [ \t]+ (?P<way>to|from) [ \t]+ (?P<peer>-1|\d+)
           (?: [ \t]+ tag [ \t]+ (?P<tag>-1|\d+) )? )
       (?: [ \t]+ cpu [ \t]+ (?P<cpu>\d+) )? (?: [ \t]+ nic [ \t]+ (?P<nic>\d+) )? (?=[ \t]*(?:\r?\n|\Z|//|/\*|\}))
-    | (?P<after>[a-zA-Z]\w*) [ \t]+ (?P<requires>i?requires) [ \t]+ (?P<before>[a-zA-Z]\w*) (?=[ \t]*(?:\r?\n|\Z|//|/\*|\}))
+    | (?P<after>[a-zA-Z]\w*) [ \t]+ (?P<requires>i?requires) [ \t]+ (?P<before>[a-zA-Z]\w*)
+      (?=[ \t]*(?:\r?\n|\Z|//|/\*|\}))
     | num_ranks [ \t]+ (?P<ranks>\d+)
     | rank [ \t]+ (?P<rank>\d+) [ \t\r\n]* \{
     | (?P<close>\})
@@ -45,7 +46,8 @@ _TOKEN = re.compile(
 )
 MOST_RANKS = 2**24
 _EXPECTED = (
-    'expected "num_ranks N", "rank N {", "}", "[label:] calc N [cpu C]", "[label:] send Nb to R [tag T] [cpu C] [nic K]",'
+    'expected "num_ranks N", "rank N {", "}", "[label:] calc N [cpu C]", "[label:] send Nb to R [tag T] [cpu C]'
+    ' [nic K]",'
     ' the same with recv and from, or "label requires label"'
 )
 

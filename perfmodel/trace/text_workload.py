@@ -22,7 +22,8 @@ collective holds it up until it is done, a free one only the work that needs its
 | MICRO | Wc alone, all at once | none | |
 
 HYBRID_DLRM: a forward ALLTOALL is free and layer DLRM_LAST_BOTTOM_LAYER waits for that of layer 0; below it in the
-backward pass layer 0's Ic is issued, for which W of layer 0 waits. HYBRID_TRANSFORMER_FWD_IN_BCKWD: before the backward pass of a layer in `checkpoint_initiates`, the forward pass from the last checkpoint up to it runs again.
+backward pass layer 0's Ic is issued, for which W of layer 0 waits. HYBRID_TRANSFORMER_FWD_IN_BCKWD: before the
+backward pass of a layer in `checkpoint_initiates`, the forward pass from the last checkpoint up to it runs again.
 
 Groups: collectives of forward and input gradient run over the model parallel group (consecutive ranks), those of the
 weight gradient over the data parallel one; a suffix _EP or _DP_EP names the expert group or its replicas. Ranks are

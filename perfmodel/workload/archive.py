@@ -33,7 +33,10 @@ ARRAYS = tuple(f.name for f in fields(Program) if f.name != "resources")
 LONGEST_NOTE = 1 << 26
 """Bytes of a note that are read."""
 
-OPTIONS = ("groups", "group", "unknown_group", "dependencies", "zero_duration")
+OPTIONS = (
+    *("groups", "group", "unknown_group", "dependencies", "zero_duration"),
+    *("ranks", "tensor", "passes", "tick", "sizes", "messages"),
+)
 
 
 def save(graph: Graph, path: str | Path) -> None:

@@ -1,18 +1,29 @@
-"""A Chakra trace of one rank as columns: ids become positions, whole microseconds seconds."""
+"""A Chakra trace of one rank as columns: ids become positions, whole microseconds seconds.
+
+Attributes of this package's own and STAGE's count of work are taken in, unless the simulator's reading is asked for.
+"""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.findings import Findings, RankFindings
 from perfmodel.trace import chakra
+from perfmodel.trace.chakra import stage
 from perfmodel.vocabulary import COLLECTIVES, NodeType
 from perfmodel.workload.columns import RankColumns
+from perfmodel.workload.cycles import smallest_cycle
 from perfmodel.workload.groups import short
-from perfmodel.workload.program import resources_of
+from perfmodel.workload.own_columns import OwnColumns, own_columns
 
 BARRIER = COLLECTIVES.index("barrier")
+_OLD = "Chakra's wire format"
+_PYTORCH = re.compile(r"1\.\d+\.\d+(-chakra\.\d+\.\d+\.\d+)?")
+"""Schemas of PyTorch's host traces, which Chakra's converter copies into the metadata."""
 
 DEPENDENCIES = ("both", "data", "control")
 """Which edges of a trace may be asked for."""
@@ -27,6 +38,7 @@ def chakra_columns(
     dependencies: str,
     recorded: bool,
     zero_duration: float,
+    simulator: bool = False,
 ) -> RankColumns:
     """The columns of one rank.
 
@@ -37,18 +49,30 @@ def chakra_columns(
         dependencies: one of `DEPENDENCIES`.
         recorded: some rank of the workload records durations, so that 0 us means "under 1".
         zero_duration: what it then stands for [s].
+        simulator: as ASTRA-sim reads it: STAGE's numbers as they are, and no dependency may point nowhere.
     """
     t, n = trace, len(trace.id)
     note = RankFindings(rank, t.id, findings)
     order = np.argsort(t.id, kind="stable")
-    edge_from, edge_to = _edges(t, order, dependencies, note)
+    own = OwnColumns() if simulator else own_columns(t)
+    edge_from, edge_to, edge_latency = _edges(t, order, dependencies, note, own.latency, simulator)
     note.warning(
         "no-edges",
         np.full(n, (dependencies, len(t.data_dep) > 0, len(t.ctrl_dep) > 0) in _ONE_SIDED),
         f"there are no {dependencies} dependencies, only others, which are left out",
         "Take them in with --dependencies both",
     )
-    duration = _durations(t, note, recorded=recorded, zero_duration=zero_duration)
+    flops, size = t.num_ops, t.tensor_size
+    if t.schema == stage.SCHEMA and not simulator:
+        flops, size = stage.stage_work(t)
+    duration = _durations(
+        t, note, recorded=recorded, zero_duration=zero_duration, exact=own.duration
+    )
+    note.warning(
+        "run-time-unit",
+        np.full(n, t.form.startswith(_OLD)) & (t.duration_us > 0),
+        "the wire formats of 2023 do not say the unit of run times: taken as microseconds, as later ones have it",
+    )
     note.warning(
         "involved-dim",
         (t.type == NodeType.COMM_COLL) & _masked(t),
@@ -57,27 +81,32 @@ def chakra_columns(
         "Name the ranks that take part as a communicator group",
     )
     host = t.is_cpu == 1
-    resource, resources = resources_of(t.type, host, t.stream, t.tid)
+    resource, resources = own.resources_of(t.type, host, t.stream, t.tid)
     memory = np.isin(t.type, (NodeType.MEM_LOAD, NodeType.MEM_STORE))
     return RankColumns(
         id=t.id,
         type=t.type,
         name=t.names(),
         host=host,
-        flops=t.num_ops,
-        bytes=t.tensor_size,
+        flops=flops,
+        bytes=size,
+        kind=own.kind,
+        dimensions=own.dimensions,
+        dtype=own.dtype,
         duration=duration,
+        start=np.where(t.start_us.any(), t.start_us * 1e-6, np.nan),
         comm_type=t.comm_type,
         size=t.comm_size,
         group=t.group,
         peer=np.where(t.type == NodeType.COMM_SEND, t.comm_dst, t.comm_src),
         tag=t.comm_tag,
-        involved=t.involved_dim,
+        involved=np.where(_masked(t), t.involved_dim, -1) if not simulator else t.involved_dim,
         local=memory & (t.tensor_loc == 1),
         resource=resource,
         resources=resources,
         edge_from=edge_from,
         edge_to=edge_to,
+        edge_latency=edge_latency,
         group_names=t.group_names,
         own_groups=chakra.process_groups(t, ranks),
     )
@@ -88,10 +117,17 @@ _ONE_SIDED = (("data", False, True), ("control", True, False))
 
 
 def _durations(
-    t, note: RankFindings, *, recorded: bool, zero_duration: float
+    t,
+    note: RankFindings,
+    *,
+    recorded: bool,
+    zero_duration: float,
+    exact: NDArray[np.float64] | None,
 ) -> NDArray[np.float64]:
-    """[n] recorded durations [s], nan where there is none."""
+    """[n] recorded durations [s], nan where there is none; `exact` where a file says more than whole microseconds."""
     duration = np.where(t.duration_us > 0, t.duration_us * 1e-6, np.nan)
+    if exact is not None:
+        duration = np.where(np.isnan(exact), duration, exact)
     idle = (t.type == NodeType.COMP) & (t.num_ops < 0) & (t.tensor_size < 0) & np.isnan(duration)
     communicates = (t.type == NodeType.COMM_SEND) | (
         (t.type == NodeType.COMM_COLL) & (t.comm_type != BARRIER)
@@ -115,10 +151,17 @@ def _masked(t) -> NDArray[np.bool_]:
     return (t.involved_dims > 0) & (t.involved_dim != every)
 
 
-def _edges(t, order, dependencies: str, note: RankFindings) -> tuple[NDArray, NDArray]:
-    """[e], [e] positions of each prerequisite and of the node that waits for it; missing ones are noted."""
+def _edges(
+    t, order, dependencies: str, note: RankFindings, latency, simulator: bool
+) -> tuple[NDArray, NDArray, NDArray]:
+    """[e], [e], [e] positions of each prerequisite and of the node that waits for it, and the time between them [s].
+
+    Prerequisites that are not there are noted: control ones, which Chakra's converter leaves behind when it deletes
+    the process node, are left out with a warning, others are errors. Control edges that close a cycle, which old
+    converters wrote, are left out as a whole where the data edges have none.
+    """
     ids, n = t.id[order], len(order)
-    parts = []
+    parts = {}
     for wanted, ptr, dep in (
         ("data", t.data_ptr, t.data_dep),
         ("control", t.ctrl_ptr, t.ctrl_dep),
@@ -129,16 +172,87 @@ def _edges(t, order, dependencies: str, note: RankFindings) -> tuple[NDArray, ND
             known = ids[at] == dep if n else np.zeros(0, bool)
             where = np.zeros(n, bool)
             where[node_of[~known]] = True
-            missing = np.unique(dep[~known])
-            note.error(
-                "missing-dependency",
-                where,
-                f"{wanted} dependency on {short(tuple(missing.tolist()))}, which is not in the file",
-                f"Leave {wanted} edges out with --dependencies "
-                + ("control" if wanted == "data" else "data"),
-            )
-            parts.append((order[at[known]], node_of[known]))
+            missing = short(tuple(np.unique(dep[~known]).tolist()))
+            if wanted == "control" and not simulator:
+                note.warning(
+                    "missing-dependency",
+                    where,
+                    f"control dependency on {missing}, which is not in the file: left out",
+                )
+            else:
+                note.error(
+                    "missing-dependency",
+                    where,
+                    f"{wanted} dependency on {missing}, which is not in the file",
+                    f"Leave {wanted} edges out with --dependencies "
+                    + ("control" if wanted == "data" else "data"),
+                )
+            late = np.zeros(len(dep))
+            if wanted == "data" and latency is not None:
+                late = latency(ptr)
+            parts[wanted] = (order[at[known]], node_of[known], late[known])
+    if "control" in parts and len(t.data_dep) and not simulator:
+        _drop_cyclic_control(parts, n, note)
     if not parts:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64)
-    before, after = zip(*parts, strict=True)
-    return np.concatenate(before), np.concatenate(after)
+        nothing = np.zeros(0, np.int64)
+        return nothing, nothing, np.zeros(0)
+    before, after, late = (np.concatenate(columns) for columns in zip(*parts.values()))
+    return before, after, late
+
+
+def _drop_cyclic_control(parts: dict, n: int, note: RankFindings) -> None:
+    """Take the control edges away where they close cycles that the data edges do not have."""
+    if "data" not in parts or not len(parts["control"][0]):
+        return
+    before, after = (
+        np.concatenate([parts[kind][k] for kind in ("data", "control")]) for k in (0, 1)
+    )
+    bad, count = _cycle(before, after, n)
+    if not len(bad) or len(_cycle(parts["data"][0], parts["data"][1], n)[0]):
+        return
+    where = np.zeros(n, bool)
+    where[bad] = True
+    note.warning(
+        "cyclic-control",
+        where,
+        f"control dependencies close {count} cycle{'s' * (count != 1)}, data dependencies none: the control"
+        " dependencies of this rank are left out",
+    )
+    del parts["control"]
+
+
+def _cycle(before: NDArray, after: NDArray, n: int) -> tuple[NDArray, int]:
+    """Nodes of the smallest cycle, and how many cycles there are."""
+    order = np.argsort(after, kind="stable")
+    ptr = np.concatenate([[0], np.cumsum(np.bincount(after, minlength=n))]).astype(np.int64)
+    nodes, count = smallest_cycle(ptr, before[order].astype(np.int32))
+    return np.asarray(nodes, np.int64), count
+
+
+def groups_by_users(
+    traces: Sequence[chakra.RankTrace],
+    columns: Sequence[RankColumns],
+    named: Mapping[str, Sequence[int]],
+    findings: Findings,
+) -> dict[str, tuple[int, ...]]:
+    """Groups of PyTorch traces that nobody defines and only two or three ranks use: those ranks.
+
+    PyTorch launches no kernel for a group of one rank, so that two or three ranks with collectives on a name can only
+    be one group; with more, several groups of one name are possible.
+    """
+    users: dict[str, list[int]] = {}
+    for rank, (t, c) in enumerate(zip(traces, columns)):
+        if not _PYTORCH.fullmatch(t.schema):
+            return {}
+        used = np.unique(c.group[(c.type == NodeType.COMM_COLL) & (c.group >= 0)])
+        for name in (c.group_names[k] for k in used.tolist()):
+            if name not in ("", "0") and name not in named and name not in c.own_groups:
+                users.setdefault(name, []).append(rank)
+    found = {name: tuple(ranks) for name, ranks in users.items() if len(ranks) in (2, 3)}
+    for name, ranks in found.items():
+        findings.add(
+            "warning",
+            "group-by-users",
+            f"group {name!r} is defined nowhere: taken as the ranks that use it, {short(ranks)}, the only way possible",
+        )
+    return found

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from perfmodel.errors import one_line, quoted
 from perfmodel.findings import Findings
+
+_FLOAT = re.compile(r"(\d+)\.0+")
 
 
 class Groups:
@@ -17,6 +21,7 @@ class Groups:
         self.sets: list[frozenset[int]] = [frozenset(self.members[0])]
         self.number_of_named: dict[str, int] = {}
         self.undefined: set[int] = set()
+        self.read_as: set[str] = set()
         self.missing: dict[str, list[tuple[int, list[int]]]] = {}
 
     def check_members(self, name: str, members: tuple[int, ...]) -> None:
@@ -31,11 +36,13 @@ class Groups:
 
     def find(self, name: str, rank: int, own, nodes: list[int]) -> int:
         """The group called `name` on this rank; `own` are the rank's process groups."""
+        if name not in self.named and name not in own:
+            name = self._whole(name)
         if name in ("", "0") and name not in self.named:
             return 0
         if name in self.named:
             if name not in self.number_of_named:
-                self.number_of_named[name] = self._number(name, self.named[name])
+                self.number_of_named[name] = self._of_file(name)
             number = self.number_of_named[name]
         elif name in own:
             members = own[name] if own[name] is not None else self.members[0]
@@ -57,6 +64,35 @@ class Groups:
                 remedy="Correct the group file",
             )
         return number
+
+    def _whole(self, name: str) -> str:
+        """A name such as "1.0" as the number that ASTRA-sim reads in it; others stay."""
+        match = _FLOAT.fullmatch(name)
+        if match is None:
+            return name
+        if name not in self.read_as:
+            self.read_as.add(name)
+            self.problems.add(
+                "warning",
+                "group-name",
+                f"group {quoted(name)} is read as {match[1]!r}, as ASTRA-sim reads it",
+            )
+        return match[1]
+
+    def _of_file(self, name: str) -> int:
+        """The number of a group that the file or the caller defines; "0" may be other ranks than all."""
+        members = self.named[name]
+        if name == "0" and frozenset(members) == self.sets[0]:
+            return 0
+        if name == "0":
+            self.problems.add(
+                "warning",
+                "group-zero",
+                f"group '0' is taken as the group file has it, {short(tuple(members))}; ASTRA-sim stops at this entry"
+                " of the file",
+                remedy="Give the group another number where the trace is for both",
+            )
+        return self._number(name, members)
 
     def _number(self, name: str, members: tuple[int, ...]) -> int:
         key = (name, members)

@@ -161,7 +161,7 @@ def _check_collectives(t: RankColumns, note: RankFindings) -> None:
         "no-size",
         sized & (t.size < 0) & np.isnan(t.duration),
         "collective has no comm_size and no duration, so it has no cost",
-        "Record comm_size [B of one rank's input], or a duration",
+        "Record comm_size [B of one rank's input] or a duration, or give it with --size NAME=BYTES",
     )
     note.warning("zero-size", sized & (t.size == 0), "collective of 0 bytes costs its latency only")
     communicates = (NodeType.COMM_COLL, NodeType.COMM_SEND, NodeType.COMM_RECV)
@@ -188,8 +188,9 @@ def _messages(
     note.error(
         "no-peer",
         at(peer < 0),
-        "send or receive names no peer",
-        "Sends need comm_dst, receives comm_src (PyTorch's converter leaves them out)",
+        "send or receive names no peer, and more than one pairing is possible",
+        "Sends need comm_dst, receives comm_src (PyTorch's converter leaves them out); or let them take their recorded "
+        "time with --messages replay",
     )
     note.error(
         "missing-rank",
@@ -202,7 +203,7 @@ def _messages(
         "no-size",
         send & (t.size < 0) & np.isnan(t.duration),
         "send has no comm_size and no duration",
-        "Record one of them",
+        "Record one of them, or give it with --size NAME=BYTES",
     )
     return p2p, peer.astype(np.int32)
 

@@ -73,10 +73,10 @@ def test_each_kind_of_wrong_trace_has_its_own_error(tmp_path, ranks, code):
     assert code in codes(write(tmp_path, ranks))
 
 
-def test_dangling_and_cyclic_control_edges_go_with_an_option(tmp_path):
-    folder = write(tmp_path, [[comp(ctrl=[1]), comp(deps=[0], ctrl=[9])]])
+def test_dangling_and_cyclic_data_edges_go_with_an_option(tmp_path):
+    folder = write(tmp_path, [[comp(deps=[1]), comp(deps=[0, 9], ctrl=[0])]])
     assert {"cycle", "missing-dependency"} <= codes(folder)
-    assert pm.load(folder, dependencies="data").ranks == 1
+    assert pm.load(folder, dependencies="control").ranks == 1
 
 
 def test_an_unknown_group_can_be_given_or_taken_as_the_world(tmp_path):

@@ -1,7 +1,7 @@
 """Communicator groups: which global ranks belong to the group that a node names.
 
 They stand in a JSON file beside the traces, `{"1": [0, 1], "2": [2, 3]}`, or, with PyTorch, in a
-node of every rank. Group "0" and no group at all mean all ranks.
+node of every rank. No group at all, and "0" where no file says otherwise, mean all ranks.
 
 Source: astra-sim's --comm-group-configuration; PyTorch's ExecutionTraceObserver (schema 1.0.2 and
 later) and chakra_converter, which keeps Python's `str()` of a list that holds one JSON text.
@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 
 from perfmodel.errors import InputError, TraceError
 from perfmodel.trace.chakra import schema
-from perfmodel.trace.chakra.trace import RankTrace
+from perfmodel.trace.chakra.trace import INVALID, RankTrace
 
 Groups = dict[str, tuple[int, ...]]
 
@@ -31,9 +31,11 @@ _LARGEST_GUESS = LARGEST_FILE  # B; a larger file is not opened to see whether i
 _LARGEST_TEXT = 2**24
 
 
-def read_groups(path: str | Path) -> Groups:
+def read_groups(path: str | Path, *, simulator: bool = False) -> Groups:
     """Ranks of each group, in the file's order, by id.
 
+    An entry "0" counts as any other, though ASTRA-sim takes the number for all ranks and stops at
+    the entry; so does this function for `simulator`.
     Raises InputError for what is no JSON object of `"<name>": [<distinct ranks>]`.
     """
     try:
@@ -57,8 +59,13 @@ def read_groups(path: str | Path) -> Groups:
     groups: Groups = {}
     for key, value in pairs.items:
         where = f"{path}: group {_short(key)}"
-        if key in ("", "0"):
-            raise InputError(f"{where}: means all ranks and needs no entry. {expected}")
+        if key == "":
+            raise InputError(f"{where}: has no name. {expected}")
+        if key == "0" and simulator:
+            raise InputError(
+                f"{where}: ASTRA-sim stops at this entry (ids are greater than 0, and 0 means all"
+                f" ranks). Leave it out, or give the group another number. {expected}"
+            )
         if key in groups:
             raise InputError(f"{where}: stands twice in the file. Keep one of them.")
         if not isinstance(value, list) or not value:
@@ -124,9 +131,12 @@ def _process_groups(
             f"{where}: has {len(record)} B, at most {_LARGEST_TEXT} are read. {remedy}"
         )
     try:
-        text = schema.Node.FromString(record).inputs.values
+        node = schema.Node.FromString(record)
     except DecodeError as error:
         raise TraceError(f"{where}: does not decode ({error}). {remedy}") from error
+    text = node.inputs.values
+    if not text.strip() and node.type == INVALID:
+        return {}  # written by this package, with the groups in a file beside it
     literal = _LITERAL.fullmatch(text.strip())
     try:
         entries = json.loads(ast.literal_eval(literal[1]) if literal else text)
