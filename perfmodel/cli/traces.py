@@ -27,9 +27,20 @@ _ENDING = re.compile(r"(?P<prefix>.+?)(?P<ending>\.(et|json)(\.gz)?)")
 _GOAL = (".goal", ".goal.gz")
 
 
+class Files(click.ParamType):
+    """Files to write: a name, a prefix or a folder; any name but an empty one."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        if not value.strip():
+            raise InputError(f"{value!r}: is no file to write; expected a name")
+        return value
+
+
 @click.command()
 @trace_options
-@click.argument("target", type=Source())
+@click.argument("target", type=Files())
 @system_options
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 @click.option(
@@ -55,7 +66,7 @@ def convert(trace, target, overwrite, anonymise, key, digits, **options) -> None
     """
     if (key or digits) and not anonymise:
         raise click.UsageError("--key and --digits belong to --anonymise")
-    if not anonymise and _is_one_chakra_file(trace) and _ENDING.fullmatch(Path(target).name):
+    if not anonymise and not target.endswith((*_GOAL, ".npz")) and _is_one_chakra_file(trace):
         _convert_file(trace, target)
         return
     graph = the_graph(trace, options)
@@ -169,7 +180,7 @@ def _write_goal(graph: Any, target: str, options: dict) -> None:
 
 @click.command()
 @trace_options
-@click.argument("target", type=Source())
+@click.argument("target", type=Files())
 @click.option(
     "--from",
     "trace_ranks",

@@ -7,7 +7,7 @@ import re
 from perfmodel.errors import one_line, quoted
 from perfmodel.findings import Findings
 
-_FLOAT = re.compile(r"(\d+)\.0+")
+_NUMBER = re.compile(r"0*(\d+)(?:\.0+)?")
 
 
 class Groups:
@@ -66,9 +66,9 @@ class Groups:
         return number
 
     def _whole(self, name: str) -> str:
-        """A name such as "1.0" as the number that ASTRA-sim reads in it; others stay."""
-        match = _FLOAT.fullmatch(name)
-        if match is None:
+        """A name such as "1.0" or "01" as the number that ASTRA-sim reads in it; others stay."""
+        match = _NUMBER.fullmatch(name)
+        if match is None or match[1] == name:
             return name
         if name not in self.read_as:
             self.read_as.add(name)

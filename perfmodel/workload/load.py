@@ -109,6 +109,13 @@ def examine(
     )
     findings = Findings(source, lenient)
     loaded = reader_of(trace)(trace, chosen, findings)
+    if chosen.ranks not in (None, len(loaded.columns)):
+        findings.add(
+            "error",
+            "ranks",
+            f"has {len(loaded.columns)} ranks, and {chosen.ranks} were asked for",
+            remedy="A text workload runs on any number (--ranks); other traces are retargeted (perfmodel retarget)",
+        )
     joined = join(loaded.columns, loaded.groups, findings, unknown_group=chosen.unknown_group)
     graph = Graph(**joined, source=source)
     origin = Origin(loaded.files, chosen.kept(), loaded.group_file)

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 SECONDS = 10
+SHOWN = 25
 BYTES = 2 * 2**30
 _NUMBER = re.compile(rb"-?\d+(\.\d+)?([eE][+-]?\d+)?")
 _STRANGE = (
@@ -172,7 +173,10 @@ def main() -> None:
         raise TimeoutError(f"took more than {SECONDS} s")
 
     signal.signal(signal.SIGALRM, late)
-    load_ = lambda path: load(path, ranks=4)  # noqa: E731
+
+    def load_(path: Path) -> object:
+        return load(path, ranks=4 if path.suffix == ".txt" else None)
+
     try:
         load_(options.files[0])
     except Exception as error:
@@ -180,8 +184,9 @@ def main() -> None:
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + BYTES, used + BYTES))
     counts = run(options.files, options.count, options.seed, load_)
-    for text, count in counts.most_common():
+    for text, count in counts.most_common(SHOWN):
         print(f"{count:8}  {text}")
+    print(f"{len(counts) - 1} kinds of outcome, none of them a failure")
     print(f"most memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f} MiB")
 
 

@@ -165,6 +165,8 @@ def _nodes(values: list[Any], build: Callable[[Any, str], Any], source: str) -> 
             raise TraceError(f"{where}: is {_short(value)}, expected an object. {_EXPECTED}")
         try:
             yield build(value, where).SerializeToString()
+        except TraceError:
+            raise
         except (TypeError, ValueError, OverflowError) as error:
             raise TraceError(f"{where}: {error}. Correct the program that wrote it.") from error
 
