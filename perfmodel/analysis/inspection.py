@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,11 @@ from perfmodel.findings import Finding, texts
 from perfmodel.vocabulary import COLLECTIVES, TYPE_NAMES, NodeType
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.load import examine
+from perfmodel.workload.readers import SUB_MICROSECOND
+
+CONTRADICTION = 0.02
+"""A step time that differs by this part from what recorded start times say is contradicted by them."""
+ANEW = "Write the trace anew without it: perfmodel convert TRACE TARGET"
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,21 @@ def inspect_trace(
     graph, problems = examine(trace, **options)
     findings = list(problems.found)
     if not problems.errors():
-        findings += _deadlock(graph)
+        stuck = _deadlock(graph)
+        findings += stuck
+        if not any(p.level == "error" for p in stuck):
+            findings += _contradicted(graph)
         if astra_sim:
+            findings += [
+                replace(
+                    p,
+                    level="error",
+                    message=f"in ASTRA-sim: {p.message}; it stops at load",
+                    remedy=ANEW,
+                )
+                for p in problems.found
+                if p.code == "missing-dependency"
+            ]
             from perfmodel.astra.findings import findings as of_astra
 
             findings += of_astra(graph)
@@ -103,6 +121,39 @@ def _deadlock(graph: Graph) -> list[Finding]:
         return [Finding("error", "deadlock", None, (), text)]
     text = different_calls(graph, tasks, schedule).removeprefix(f"{graph.source}: ")
     return [Finding("warning", "different-calls", None, (), text)] if text else []
+
+
+def _contradicted(graph: Graph) -> list[Finding]:
+    """Whether recorded start times tell another step time than recorded durations and dependencies make."""
+    from perfmodel.machine.system import NPU, Dimension, System
+    from perfmodel.models.cost import Models
+    from perfmodel.prediction import predict
+
+    recorded = [
+        (labels.start, graph.programs[graph.program[rank]].duration)
+        for rank, labels in enumerate(graph.labels[k] for k in graph.label)
+        if len(labels.start) and np.isfinite(labels.start).any()
+    ]
+    if len(recorded) < graph.ranks:
+        return []
+    for p in graph.programs:
+        quiet = np.isin(p.type, (NodeType.METADATA, NodeType.INVALID, NodeType.COMM_RECV))
+        if (np.isnan(p.duration) & ~quiet).any():
+            return []  # not all of the step is recorded
+    first = min(float(np.nanmin(start)) for start, _ in recorded)
+    last = max(float(np.nanmax(start + np.nan_to_num(duration))) for start, duration in recorded)
+    flat = System(NPU(1.0, 1.0), (Dimension(1.0, 1.0, "switch", graph.ranks),), name="flat")
+    made = predict(graph, flat, Models(prefer="recorded")).makespan
+    if abs(made - (last - first)) <= CONTRADICTION * (last - first) + SUB_MICROSECOND * len(graph):
+        return []
+    text = (
+        f"recorded start times say that the step takes {last - first:.6g} s; recorded durations and dependencies make"
+        f" {made:.6g} s of it ({made / (last - first) - 1:+.1%})"
+    )
+    remedy = (
+        "Dependencies are missing or too many; give the PyTorch files that the trace was made from"
+    )
+    return [Finding("warning", "start-times", None, (), text, remedy)]
 
 
 def contents(graph: Graph) -> dict[str, Any]:

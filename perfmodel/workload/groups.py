@@ -124,8 +124,8 @@ class Groups:
                     text + f"; known are {short(tuple(self.named)) or 'none'}",
                     rank=rank,
                     nodes=nodes,
-                    remedy=f"Name its ranks with --group {one_line(name, 80)}=0,1,..., give a group file with --groups, "
-                    "or say --unknown-group world",
+                    remedy=f"Name its ranks with --group {one_line(name, 80)}=0,1,..., give a group file with --groups,"
+                    " or say --unknown-group world",
                 )
         self.missing = {}
 

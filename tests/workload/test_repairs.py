@@ -197,3 +197,29 @@ def test_stage_s_work_counts_both_operands_and_twice_the_products(shared):
     )
     assert p.bytes[product] == 262144 + 393216 + 786432
     assert p.flops[product] == 2 * 402653184
+
+
+def test_start_times_that_contradict_the_dependencies_are_a_finding(tmp_path):
+    from perfmodel.analysis.inspection import inspect_trace
+
+    good = [
+        comp(id=0, start=5, duration=10, num_ops=-1),
+        comp(id=1, start=16, duration=10, deps=[0]),
+    ]
+    late = [comp(id=0, start=5, duration=10), comp(id=1, start=500, duration=10, deps=[0])]
+    found = {p.code for p in inspect_trace(write(tmp_path / "a", [good])).findings}
+    assert "start-times" not in found
+    report = inspect_trace(write(tmp_path / "b", [late]))
+    (finding,) = [p for p in report.findings if p.code == "start-times"]
+    assert "takes 0.000505 s" in finding.message
+    assert "make 2e-05 s of it (-96.0%)" in finding.message
+
+
+def test_inspecting_for_astra_sim_says_that_it_stops_at_dangling_edges(tmp_path):
+    from perfmodel.analysis.inspection import inspect_trace
+
+    folder = write(tmp_path, [[comp(ctrl=[9])]])
+    assert inspect_trace(folder).good
+    report = inspect_trace(folder, astra_sim=True)
+    assert not report.good
+    assert "stops at load" in report.text()
