@@ -26,6 +26,7 @@ from perfmodel.models.cost_power_area import (
     Power,
     TotalWork,
     anchored,
+    basis,
     figures,
     models_for,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "Power",
     "TotalWork",
     "anchored",
+    "basis",
     "columns",
     "figures",
     "totals",

@@ -31,6 +31,7 @@ from perfmodel.compiled import check_kinds
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
 from perfmodel.models.cost import models_of
+from perfmodel.models.cost_power_area import basis
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.load import load
 
@@ -83,7 +84,7 @@ def sweep(
         limited_by (the system's parameter with the largest elasticity), schedule ("own" or "frozen": whose order;
         "deadlock" where the design's own leaves ranks waiting for each other, its times are then not numbers;
         "infinite" or "invalid" where the models give some duration that is infinite, or negative or no number), and
-        throughput_per_s, figures of the economics.
+        throughput_per_s, figures of the economics (what these rest on is in `.attrs["basis"]`, a sentence each).
 
     Raises:
         InputError: an unknown parameter (the nearest are offered), an empty or non-finite space, a folder that
@@ -133,7 +134,10 @@ def sweep(
     for k in range(len(parts)):
         if k not in done and store is not None:
             done[k] = _read_again(store, k, parts[k])
-    return pd.concat([done[k] for k in range(len(parts))]).sort_index()
+    result = pd.concat([done[k] for k in range(len(parts))]).sort_index()
+    if economics and "system" not in table:
+        result.attrs["basis"] = basis(system, economics)
+    return result
 
 
 def _described(work: SweepWork, table: pd.DataFrame, part: int) -> dict[str, Any]:

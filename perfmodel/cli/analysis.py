@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import glob
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from perfmodel.cli.options import (
     check_kept,
     listed,
     number,
+    say_basis,
     schedule_option,
     system_options,
     the_graph,
@@ -197,6 +199,8 @@ def optimize(
         starts=starts,
         schedule=schedule,
     )
+    asked = " ".join((objective, *conditions))
+    say_basis(found.system, (f for f in FIGURE_UNITS if re.search(rf"\b{f}\b", asked)))
     if output:
         write_table(found.path, output)
     if as_json:

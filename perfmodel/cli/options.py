@@ -6,7 +6,7 @@ import difflib
 import functools
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -263,7 +263,32 @@ def the_system(graph: Any, options: dict) -> tuple[Any, Any]:
     values = {
         path: number(path, text, system, models) for path, text in options["assignments"].items()
     }
-    return with_parameters(system, models, values)
+    system, models = with_parameters(system, models, values)
+    say_doubtful(system)
+    return system, models
+
+
+def say_doubtful(system: Any) -> None:
+    """One line on standard error for figures of the system that are weak or assumed."""
+    from perfmodel import units
+
+    facts = system.doubtful()
+    texts = [f"{f.path} {units.format(f.value, f.unit)} is {f.status} ({f.source})" for f in facts]
+    if texts:
+        click.echo(f"perfmodel: {system.name}: {'; '.join(texts)}", err=True)
+
+
+def say_basis(system: Any, figures: Iterable[str]) -> None:
+    """Lines on standard error that say what figures of money, power, energy and area rest on."""
+    from perfmodel.models.cost_power_area import basis
+
+    known = basis(system)
+    groups: dict[str, list[str]] = {}
+    for figure in figures:
+        if figure in known:
+            groups.setdefault(known[figure], []).append(figure)
+    for text, names in groups.items():
+        click.echo(f"perfmodel: {' and '.join(names)}: {text}", err=True)
 
 
 def the_models(system: Any, chosen: str | None) -> Any:

@@ -11,6 +11,7 @@ from perfmodel.cli.options import (
     check_kept,
     listed,
     number,
+    say_basis,
     schedule_option,
     system_options,
     the_graph,
@@ -120,6 +121,8 @@ def sweep(
     finally:
         if client is not None:
             client.close()
+    if economics and "system" not in vary:
+        say_basis(system, ("cost", "power", "energy", "area"))
     if table is None:
         click.echo(f"{folder}: complete", err=True)
     else:

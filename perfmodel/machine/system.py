@@ -19,7 +19,7 @@ import numpy as np
 
 from perfmodel.errors import InputError, SystemFileError
 from perfmodel.machine import system_file
-from perfmodel.machine.system_figures import Fact
+from perfmodel.machine.system_figures import DOUBTFUL, Fact
 from perfmodel.machine.system_file import REDUCTIONS, accelerators, find_hwdb, systems
 from perfmodel.parameter_paths import parameter_units, parameters, with_parameters
 from perfmodel.pytree import number, record, static
@@ -205,6 +205,19 @@ class System:
         """The figure of that path (`npu.power`, `npu.price`) with its source; None if not known."""
         return next((f for f in self.facts if f.path == path), None)
 
+    def doubtful(self) -> tuple[Fact, ...]:
+        """The figures behind the system's numbers that are weak, assumed or extrapolated, as far as they still hold.
+
+        >>> [f.path for f in hardware("mi300x-8").doubtful()]
+        ['network.0.latency']
+        """
+        known = parameters(self)
+        return tuple(
+            f
+            for f in self.facts
+            if f.status in DOUBTFUL and f.path in known and _same(known[f.path], f.value)
+        )
+
 
 def hardware(
     name_or_path: str | Path,
@@ -252,6 +265,11 @@ def hardware(
     if len(sizes):
         system = _shaped(system, tuple(sizes))
     return system if ranks is None else system.resized(ranks)
+
+
+def _same(value: Any, figure: float) -> bool:
+    """Whether a parameter is still the number of its file."""
+    return isinstance(value, int | float) and math.isclose(value, figure, rel_tol=1e-12)
 
 
 def _shaped(system: System, sizes: tuple[int, ...]) -> System:

@@ -293,6 +293,46 @@ def anchored(system: System, economics: Economics | None = None) -> Economics:
     return replace(economics, cost=cost, power=power, area=area)
 
 
+def basis(system: System, economics: Any = None) -> dict[str, str]:
+    """What each figure of money, power, energy and area rests on, in a sentence: a source, or that it is extrapolated.
+
+    >>> from perfmodel.machine.system import hardware
+    >>> basis(hardware("tpu-v5p-slice"))["power"][:40]
+    'extrapolated: no power of tpu-v5p-slice '
+    """
+    if economics not in (None, True):
+        return {name: "of models of your own" for name in ("cost", "power", "energy", "area")}
+    found = {}
+    for name, (path, relative) in _ANCHORS.items():
+        fact = system.fact(path)
+        if fact is None:
+            what = path.removeprefix("npu.").replace("_", " ")
+            found[name] = (
+                f"extrapolated: no {what} of {system.name} is known, so its rates are priced like {relative}"
+            )
+        else:
+            said = f"{fact.status}: {fact.source}" if fact.status else fact.source
+            found[name] = (
+                f"scaled to {path} = {fact.value * _SHOWN[fact.unit]:.6g} {_UNIT[fact.unit]} ({said})"
+            )
+            found[name] += f", divided over its rates like {relative}"
+    if system.network:
+        found["cost"] += "; the network at LIBRA's prices"
+    found["energy"] = found["power"]
+    return found
+
+
+_ANCHORS = {
+    "cost": ("npu.price", "an H100's estimated selling price (weak)"),
+    "power": ("npu.power", "a measured H200's power"),
+    "area": ("npu.die_area", "an A100's die"),
+}
+"""Figure -> what anchors it, and the device whose division it takes."""
+
+_SHOWN = {"$": 1.0, "W": 1.0, "m^2": 1e6}
+_UNIT = {"$": "$", "W": "W", "m^2": "mm2"}
+
+
 def models_for(system: System, economics: Any = None) -> Any:
     """The models for one system: those given, or by default (None, True) the public ones, anchored to the system.
 

@@ -663,3 +663,26 @@ def test_calibrate_writes_residuals_and_prints_no_nan(capsys, tmp_path):
     assert {"predicted_s", "error", "held_out_error"} <= set(residuals)
     twice = ["--residuals", str(tmp_path / "x.csv"), "-o", str(tmp_path / "x.csv")]
     assert call(capsys, *words, *twice)[0] == 1
+
+
+def test_doubtful_figures_are_said_beside_every_result(capsys):
+    status, _, err = call(capsys, "run", GPT, "--system", "mi300x-8")
+    assert status == 0
+    assert "mi300x-8: network.0.latency 600 ns is assumed (as NVLink's" in err
+    _, _, err = call(capsys, "run", GPT, "--system", "mi300x-8", "--set", "network.0.latency=1 us")
+    assert "assumed" not in err
+    _, _, err = call(capsys, "run", GPT)
+    assert err == ""
+
+
+def test_prices_and_powers_say_what_they_rest_on(capsys):
+    words = ["sweep", GPT, "--vary", "npu.peak_flops=1e15,2e15", "--economics"]
+    _, _, err = call(capsys, *words)
+    assert "cost: scaled to npu.price = 28000 $ (weak: " in err
+    assert "power and energy: scaled to npu.power = 700 W" in err
+    _, _, err = call(capsys, *words, "--system", "tpu-v4-slice")
+    assert "cost: extrapolated: no price of tpu-v4-slice is known" in err
+    bound = ["optimize", GPT, "--bound", "npu.peak_flops=5e14:1e15", "--starts", "1"]
+    _, _, err = call(capsys, *bound, "--budget", "power=5 kW")
+    assert err.startswith("perfmodel: power: scaled to npu.power")
+    assert "cost" not in err

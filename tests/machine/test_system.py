@@ -438,3 +438,11 @@ def test_a_model_that_is_no_pytree_is_refused_by_name():
 
     with pytest.raises(InputError, match="Plain is no JAX pytree"):
         parameters(hardware("dgx-h100"), Models(compute=Plain()))
+
+
+def test_figures_that_are_assumed_are_told_until_they_are_replaced():
+    system = hardware("mi300x-8", ranks=16)
+    assert [f.path for f in system.doubtful()] == ["network.0.latency"]
+    assert not hardware("dgx-h100").doubtful()
+    measured, _ = with_parameters(system, None, {"network.0.latency": 1.1e-6})
+    assert not measured.doubtful()

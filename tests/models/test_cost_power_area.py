@@ -11,8 +11,8 @@ import perfmodel as pm
 from perfmodel import synth
 from perfmodel.analysis import economics
 from perfmodel.errors import InputError
-from perfmodel.machine.system import NPU, Dimension, RemoteMemory, System
-from perfmodel.models.cost_power_area import Area, Cost, Economics, Links, Power, TotalWork
+from perfmodel.machine.system import NPU, Dimension, RemoteMemory, System, hardware
+from perfmodel.models.cost_power_area import Area, Cost, Economics, Links, Power, TotalWork, basis
 
 LIBRA = System(
     NPU(1e15, 3e12, 80e9),
@@ -230,3 +230,14 @@ def test_a_model_of_ones_own_takes_a_models_place():
     mine = Economics(cost=PerWatt(2.0))
     found = economics.figures(LIBRA, 1.0, TotalWork(0.0, 0.0, (0.0,) * 4), economics=mine)
     assert float(found["cost_usd"]) == pytest.approx(2 * float(found["power_W"]))
+
+
+def test_what_a_figure_rests_on_is_said_and_what_is_extrapolated_is_called_so():
+    known = basis(hardware("dgx-h100"))
+    assert "npu.price = 28000 $ (weak: third-party estimate" in known["cost"]
+    assert "npu.power = 700 W" in known["power"]
+    assert "npu.die_area = 814 mm2" in known["area"]
+    assert known["energy"] == known["power"]
+    unknown = basis(hardware("tpu-v6e-slice"))
+    assert all(text.startswith("extrapolated: no ") for text in unknown.values())
+    assert basis(hardware("dgx-h100"), Economics())["cost"] == "of models of your own"
