@@ -41,6 +41,7 @@ from perfmodel.models.cost import Models, models_of
 from perfmodel.models.model_file import PARTS, write_models
 from perfmodel.parameter_paths import check_path, parameter_units, with_parameters
 from perfmodel.parameter_paths import parameters as parameters_of
+from perfmodel.trace.pytorch.files import is_pytorch
 from perfmodel.workload.graph import Graph
 
 Step = tuple[Graph, System, float]
@@ -225,7 +226,7 @@ def _sorted(measurements, system: System) -> tuple[list[pd.DataFrame], list[Step
             tables.append(standard(item, "measurements", system.dtype))
             words.append("a table")
         elif isinstance(item, str | Path):
-            if not Path(item).exists():
+            if not (Path(item).exists() or is_pytorch(item)):
                 raise InputError(
                     f"measurements: item {k} is the {type(item).__name__} {str(item)!r}, and there is no such file; "
                     "expected a DataFrame, a file or (graph, system, measured seconds)"

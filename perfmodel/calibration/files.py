@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from perfmodel.calibration.kineto import read_kineto
 from perfmodel.calibration.nccl_tests import is_nccl_tests, read_nccl_tests
 from perfmodel.calibration.tables import standard
 from perfmodel.errors import InputError
+from perfmodel.trace.pytorch.files import is_pytorch
 
 LARGEST_FILE = 1 << 30
 """Bytes, unpacked; a table of a million rows has about 100 MB."""
@@ -28,7 +30,8 @@ def read_measurements(
 
     Args:
         path: what nccl-tests or rccl-tests printed (.txt, .log, ...); a table (.csv, .parquet) as `pm.calibrate` takes
-            it or with m, n, k and a time; or a Kineto trace (.json). Each may be packed (.gz), but for .parquet.
+            it or with m, n, k and a time; or PyTorch's Kineto traces (.json; also a folder or a prefix of those of
+            several ranks). Each may be packed (.gz), but for .parquet.
         collective, ranks, in_place: of nccl-tests, see `nccl_tests.read_nccl_tests`.
         dtype: of matrix products whose table has no column dtype.
 
@@ -36,6 +39,11 @@ def read_measurements(
         InputError: it cannot be read, is none of these, or has no measurements.
     """
     path = Path(path)
+    if not path.is_file() or path.name.endswith((".json", ".json.gz")):
+        if is_pytorch(path):
+            return read_kineto(path)
+        if not path.is_file():
+            raise InputError(f"{path}: there is no such file, and no PyTorch trace of that name")
     if path.suffix.lower() == ".parquet":
         return standard(_parquet(path), str(path), dtype)
     raw = _content(path)

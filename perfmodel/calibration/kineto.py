@@ -28,8 +28,8 @@ def read_kineto(trace: str | Path) -> pd.DataFrame:
         trace: a Kineto file, a folder or a prefix of those of several ranks; host execution traces may lie beside.
 
     Returns:
-        kind, its dimensions (`vocabulary.DIMENSIONS`), dtype ("": not known), flops, bytes_B, duration_s, name of kernels;
-        collective, size_B (one member's input), ranks (a tuple), duration_s of collectives.
+        Of kernels kind, its dimensions (`vocabulary.DIMENSIONS`), dtype ("": not known), flops, bytes_B, duration_s,
+        name; of collectives collective, size_B (one member's input), ranks (a tuple), duration_s.
 
     Warns:
         UserWarning: how much of the device's time is left out, and why.
@@ -43,8 +43,8 @@ def read_kineto(trace: str | Path) -> pd.DataFrame:
     rows += _collectives(recording)
     if not rows:
         raise InputError(
-            f"{trace}: no kernel whose work is known; record with record_shapes=True, or give the host execution traces "
-            "of the same run beside the device traces"
+            f"{trace}: no kernel whose work is known; record with record_shapes=True, or give the host execution "
+            "traces of the same run beside the device traces"
         )
     table = pd.DataFrame(rows)
     total = sum(
@@ -100,7 +100,11 @@ def _collectives(recording: Recording) -> list[dict[str, Any]]:
         for i in np.flatnonzero((columns["comm_type"] >= 0) & ~columns["host"]):
             group = columns["group_names"][columns["group"][i]]
             met[group] = met.get(group, -1) + 1
-            call = int(columns["comm_type"][i]), int(columns["size"][i]), float(columns["duration"][i])
+            call = (
+                int(columns["comm_type"][i]),
+                int(columns["size"][i]),
+                float(columns["duration"][i]),
+            )
             calls.setdefault((group, met[group]), []).append(call)
     names = {number: name for name, number in _numbers().items()}
     rows = []

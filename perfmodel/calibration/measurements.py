@@ -6,7 +6,8 @@ A table may mix four kinds of rows; the columns that a row fills say which it is
   trace (of an all-gather what one rank gives, not what it gets), `ranks` how many take part (0 to ranks - 1), or
   a tuple of ranks;
 * `memory`, `size_B`: a load or store of "local" or "remote" memory;
-* `flops`, `bytes_B` (or `bytes`): an operation's work and the bytes that it moves;
+* `flops`, `bytes_B` (or `bytes`): an operation's work and the bytes that it moves; where known also `kind`
+  (`vocabulary.OPERATIONS`), `dtype`, and the sizes of the kind (`vocabulary.DIMENSIONS`, such as batch, m, n, k);
 * `size_B` alone: a message from rank `source` to `target` (columns that may be left out: from 0 to 1).
 
 All have `duration_s`.
@@ -30,7 +31,15 @@ from perfmodel.errors import InputError
 from perfmodel.machine.placement import hops, span
 from perfmodel.machine.system import System
 from perfmodel.models.cost import CostBlock, block_time
-from perfmodel.vocabulary import COLLECTIVES, COMMUNICATION, COMPUTE, MEMORY
+from perfmodel.vocabulary import (
+    COLLECTIVES,
+    COMMUNICATION,
+    COMPUTE,
+    DIMENSIONS,
+    DTYPES,
+    MEMORY,
+    OPERATIONS,
+)
 
 CATEGORY = {
     "compute": COMPUTE,
@@ -125,9 +134,7 @@ def _blocks(table: pd.DataFrame, system: System):
     kind = _kinds(table)
     chosen = kind == "compute"
     if chosen.any():
-        moved = "bytes_B" if "bytes_B" in table else "bytes"
-        work = np.column_stack([_numbers(table, name, chosen)[chosen] for name in ("flops", moved)])
-        yield (system.ranks, ("compute", "other", "")), np.flatnonzero(chosen), work
+        yield from _kernels(table, chosen, system)
     if chosen.all():
         return
     size = _numbers(table, "size_B", ~chosen)
@@ -142,6 +149,37 @@ def _blocks(table: pd.DataFrame, system: System):
         for places, values in _alike(table, kind == word, names):
             key = key_of(values, int(places[0]), system)
             yield key, places, size[places][:, None]
+
+
+def _kernels(table: pd.DataFrame, chosen: NDArray, system: System):
+    """The blocks of kernels, by kind and dtype: FLOP, bytes, and the sizes of the kind."""
+    moved = "bytes_B" if "bytes_B" in table else "bytes"
+    work = np.column_stack([_numbers(table, name, chosen) for name in ("flops", moved)])
+    for places, values in _alike(table, chosen, ("kind", "dtype")):
+        word, dtype = values.get("kind") or "other", values.get("dtype") or ""
+        row = int(places[0])
+        if word not in OPERATIONS:
+            near = difflib.get_close_matches(str(word), OPERATIONS, n=2, cutoff=0.4) or OPERATIONS
+            raise InputError(
+                f"measurements: row {row}: kind is {word!r}, expected one of {', '.join(near)}"
+            )
+        if dtype:
+            if dtype not in DTYPES:
+                raise InputError(
+                    f"measurements: row {row}: dtype is {dtype!r}, expected one of {', '.join(DTYPES)}"
+                )
+            try:
+                system.npu.of_dtype(dtype)
+            except InputError as error:
+                raise InputError(f"measurements: row {row}: {error}") from None
+        mine = np.zeros(len(table), bool)
+        mine[places] = True
+        sizes = [_numbers(table, name, mine)[places] for name in DIMENSIONS.get(word, ())]
+        yield (
+            (system.ranks, ("compute", word, dtype)),
+            places,
+            np.column_stack([work[places], *sizes]),
+        )
 
 
 def _alike(table: pd.DataFrame, chosen: NDArray, names: tuple[str, ...]):
