@@ -7,6 +7,7 @@ comes from running the simulator's semantics again. Costs are in ns; results are
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -323,5 +324,7 @@ def system_of(config: Config) -> System:
     memory = None
     if config.memory.type != "NO_MEMORY_EXPANSION":
         memory = RemoteMemory(config.memory.bandwidth, config.memory.latency)
-    npu = NPU(config.system.peak_flops, config.system.memory_bandwidth)
+    npu = NPU(  # rates that the file leaves out are asked for by no node
+        config.system.peak_flops or math.inf, config.system.memory_bandwidth or math.inf
+    )
     return System(npu, dimensions, memory, name=Path(config.network.source).stem)

@@ -31,7 +31,7 @@ COMMANDS = {
     "optimize": ("analysis", "The best hardware within bounds and a budget, by exact gradients."),
     "calibrate": ("calibrate", "Fit model coefficients to measured durations."),
     "compare": ("analysis", "Two traces or two systems side by side."),
-    "astra-sim": ("astra", "In the place of ASTRA-sim's binaries: same flags, same result lines."),
+    "astra-sim": ("astra", "In the place of ASTRA-sim's binaries: same flags, same output."),
     "synth": ("synth", "Write a synthetic workload (GPT, FSDP, MoE, one collective, ...)."),
     "systems": ("systems", "The systems in hwdb, their figures and where these come from."),
     "convert": ("traces", "Write a trace anew: any format to Chakra's .et or JSON, or to GOAL."),
