@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from perfmodel.astra import Lowered, lower, read_config
-from perfmodel.astra.naming import Flat
+from perfmodel.astra.flat_nodes import FlatNodes
 
 COLUMNS = {
     "node_id": (np.uint64, 0),
@@ -63,7 +63,9 @@ def receive(node: int, peer: int, size: int, *deps: int, tag: int = 0) -> Node:
     return {"node_id": node, "type": 6, "comm_size": size, "peer": peer, "tag": tag, "deps": deps}
 
 
-def workload(ranks: list[list[Node]], groups: dict[str, tuple[int, ...]] | None = None) -> Flat:
+def workload(
+    ranks: list[list[Node]], groups: dict[str, tuple[int, ...]] | None = None
+) -> FlatNodes:
     """Nodes by rank, dependencies by node id, as the arrays that ASTRA mode takes."""
     values: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     rank, pred, pred_ptr = [], [], [0]
@@ -76,7 +78,7 @@ def workload(ranks: list[list[Node]], groups: dict[str, tuple[int, ...]] | None 
             pred += [row[dep] for dep in node.get("deps", ())]
             pred_ptr.append(len(pred))
     named = groups or {}
-    return Flat(
+    return FlatNodes(
         ranks=len(ranks),
         rank=np.array(rank, np.int32),
         pred_ptr=np.array(pred_ptr, np.int64),

@@ -23,11 +23,11 @@ import pandas as pd
 
 from perfmodel.astra import event_run
 from perfmodel.astra.config import Config, read_config, warn_of_ignored
-from perfmodel.astra.customs import warn_of_sizes
+from perfmodel.astra.custom_files import warn_of_sizes
 from perfmodel.astra.deadlock import diagnose, require_finished
 from perfmodel.astra.event_run import EventGraph, Run, along
 from perfmodel.astra.lower import Lowered, lower
-from perfmodel.astra.pipeline import AstraModels, load
+from perfmodel.astra.models import AstraModels, load
 from perfmodel.astra.traces import read_flat, warn_of_left_out
 from perfmodel.vocabulary import describe
 

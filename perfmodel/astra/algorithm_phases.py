@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from perfmodel.astra import costs, state
+from perfmodel.astra import costs, layout
 from perfmodel.errors import SystemFileError, TraceError
 
 ALL_REDUCE, ALL_GATHER, BROADCAST, ALL_TO_ALL, REDUCE_SCATTER = 0, 2, 5, 6, 7
@@ -87,7 +87,7 @@ def phase_of(
     """A phase of a collective, and the bytes that a rank holds after it.
 
     Args:
-        planner: gives numbers to sizes, rows and steps (`plans.Planner`).
+        planner: gives numbers to sizes, rows and steps (`collective_plans.Planner`).
         kind: what the phase does; collective: what it is a phase of. size: bytes of a rank's chunk before it.
         queues: of its dimension that it takes in turn.
     """
@@ -209,20 +209,20 @@ def tree_places(n: int, *, top_last: bool) -> list[tuple[int, int, int, int]]:
     >>> tree_places(4, top_last=True)[1]
     (1, 3, 0, 2)
     """
-    places = [[state.LEAF, -1, -1, -1] for _ in range(n)]
+    places = [[layout.LEAF, -1, -1, -1] for _ in range(n)]
     low, top = (0, n - 1) if top_last else (1, 0)
 
     def build(first: int, count: int, parent: int) -> int:
         middle = first + count // 2
         places[middle][1] = parent
         if count > 1:
-            places[middle][0] = state.INNER
+            places[middle][0] = layout.INNER
             places[middle][2] = build(first, count // 2, middle)
             places[middle][3] = build(middle + 1, count // 2, middle)
         return middle
 
     root = build(low, n - 1, top)
-    places[top][0] = state.TOP
+    places[top][0] = layout.TOP
     places[top][2 if top_last else 3] = root
     return [(role, parent, left, right) for role, parent, left, right in places]
 
@@ -235,9 +235,9 @@ class Entry(NamedTuple):
 
 
 ALGORITHMS = {
-    "ring": Entry(state.RING, _ring),
-    "direct": Entry(state.DIRECT, _direct),
-    "halvingDoubling": Entry(state.HALVING, _halving),
-    "doubleBinaryTree": Entry(state.TREE, _tree),
+    "ring": Entry(layout.RING, _ring),
+    "direct": Entry(layout.DIRECT, _direct),
+    "halvingDoubling": Entry(layout.HALVING, _halving),
+    "doubleBinaryTree": Entry(layout.TREE, _tree),
 }
 """By the name in the system file."""

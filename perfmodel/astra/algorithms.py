@@ -8,10 +8,8 @@ tree. `filled` returns the vertex at which the phase ended, or `GOES_ON`.
 Source: ASTRA-sim's Ring, AllToAll, HalvingDoubling, DoubleBinaryTreeAllReduce and PacketBundle at 518bd51.
 """
 
-from perfmodel.astra import state as c
-from perfmodel.astra.compiled import compiled
-from perfmodel.astra.messages import cost_of, hash_of, post, send
-from perfmodel.astra.record import (
+from perfmodel.astra import layout as c
+from perfmodel.astra.event_recorder import (
     add_edge,
     add_vertex,
     begin_vertex,
@@ -21,6 +19,8 @@ from perfmodel.astra.record import (
     pop_cell,
     push_cell,
 )
+from perfmodel.astra.jit import compiled
+from perfmodel.astra.messages import cost_of, hash_of, post, send
 from perfmodel.astra.shared_bus import request_packet
 from perfmodel.astra.timers import set_timer
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from perfmodel.astra import state as c
+from perfmodel.astra import layout as c
 from perfmodel.compiled_code import machine_code
 
 CIRCULANT, EXCLUSIVE_OR, NO_SYMMETRY = range(3)

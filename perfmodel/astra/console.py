@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from perfmodel.astra import state
+from perfmodel.astra import layout
 from perfmodel.astra.algorithm_phases import BROADCAST
 from perfmodel.astra.event_run import Run
 from perfmodel.astra.lower import Lowered
@@ -126,13 +126,13 @@ class _Journal:
         self.roofline = ~np.isnan(self.statistics.rooflines.attainable)
         self.trace = system.trace
         self.action = np.empty(len(flat.type), np.int64)
-        self.action[self.lowered.order] = self.lowered.tables.node_column(state.NODE_ACTION)
+        self.action[self.lowered.order] = self.lowered.tables.node_column(layout.NODE_ACTION)
         self.seen: set[tuple[int, int, int]] = set()
         self.text: dict[tuple[int, int], str] = {}
 
     def lines(self) -> Iterator[Line]:
         order = self.lowered.order
-        speaks = self.ring | self.roofline | (self.action == state.SKIP) | self.trace
+        speaks = self.ring | self.roofline | (self.action == layout.SKIP) | self.trace
         entries = self.run.journal
         row = np.where(entries >= 0, order[np.maximum(entries, 0) // 2], -1)
         issue = entries % 2 == 0
@@ -160,7 +160,7 @@ class _Journal:
         """What the issue of a node says."""
         if self.trace:
             yield self._event("issue", row, self.run.issue[row])
-        if self.action[row] == state.SKIP:
+        if self.action[row] == layout.SKIP:
             yield self._event("callback", row, self.run.finish[row])
         elif self.roofline[row]:
             yield Line("workload", "debug", self._roofline(row))

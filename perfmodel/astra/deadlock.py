@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from perfmodel.astra import state
+from perfmodel.astra import layout
 from perfmodel.astra.algorithm_phases import KEYS
 from perfmodel.astra.event_run import Run
+from perfmodel.astra.flat_nodes import group_name, name_of
 from perfmodel.astra.lower import Lowered
-from perfmodel.astra.naming import group_name, name_of
 from perfmodel.errors import DeadlockError
 from perfmodel.vocabulary import NodeType
 
@@ -81,7 +81,7 @@ class _Waits:
         self.started = started
         collective = self.flat.type == NodeType.COMM_COLL
         self.collective = collective
-        action = lowered.tables.node_column(state.NODE_ACTION)
+        action = lowered.tables.node_column(layout.NODE_ACTION)
         self.action = np.empty(len(action), np.int64)
         self.action[lowered.order] = action
 
@@ -102,7 +102,7 @@ class _Waits:
 
     def _wait(self, row: int) -> Wait:
         node = name_of(self.flat, row).split(", ", 1)[1]
-        if self.action[row] == state.STUCK:
+        if self.action[row] == layout.STUCK:
             return Wait(row, f"{node} {self._why_stuck(row)}", ())
         if self.flat.type[row] == NodeType.COMM_RECV:
             return self._receive(row, node)
@@ -220,15 +220,15 @@ class _Waits:
     def _unsent(self) -> list[tuple[int, int]]:
         """(source, target) of messages that are waited for and were not sent."""
         m, found = self.memory, []
-        buckets = m.view(state.BUCKETS, int(m.words[state.BUCKET_MASK]) + 1).ravel()
+        buckets = m.view(layout.BUCKETS, int(m.words[layout.BUCKET_MASK]) + 1).ravel()
         for k in buckets[buckets > 0].tolist():
             while k > 0:
-                record = m.words[k : k + state.MESSAGE_W]
-                if record[state.MESSAGE_SENT] == 0:
+                record = m.words[k : k + layout.MESSAGE_W]
+                if record[layout.MESSAGE_SENT] == 0:
                     found.append(
-                        (int(record[state.MESSAGE_SOURCE]), int(record[state.MESSAGE_TARGET]))
+                        (int(record[layout.MESSAGE_SOURCE]), int(record[layout.MESSAGE_TARGET]))
                     )
-                k = int(record[state.NEXT])
+                k = int(record[layout.NEXT])
         return found
 
     def _order(self, rank: int, group: int) -> list[int]:
@@ -237,7 +237,7 @@ class _Waits:
         rows = np.flatnonzero(
             self.collective & self.started & (flat.rank == rank) & (flat.group == group)
         )
-        rows = rows[self.action[rows] == state.COLLECTIVE]
+        rows = rows[self.action[rows] == layout.COLLECTIVE]
         return rows[np.lexsort((flat.node_id[rows], self.run.issue[rows]))].tolist()
 
     def _instead(self, rank: int) -> str:
@@ -257,7 +257,7 @@ class _Waits:
         for row in rows.tolist():
             before = flat.pred[flat.pred_ptr[row] : flat.pred_ptr[row + 1]]
             if len(before) and not np.isnan(self.run.finish[before]).any():
-                skipped = before[self.action[before] == state.SKIP]
+                skipped = before[self.action[before] == layout.SKIP]
                 what = name_of(flat, int((skipped if len(skipped) else before)[0]))
                 return Wait(
                     row,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.astra import state
+from perfmodel.astra import layout
 from perfmodel.astra.event_run import EventGraph, Run
 from perfmodel.astra.lower import Lowered
 from perfmodel.schedule.certificate import Decisions
@@ -34,9 +34,9 @@ def decisions(lowered: Lowered, run: Run, events: Events, *, truncate: bool) -> 
     key = np.empty(n, np.int64)
     key[lowered.order] = np.arange(n)
     unit = np.full(n, -1, np.int64)
-    limited = lowered.tables.node_column(state.NODE_UNIT) != state.RECEIVE
-    columns = lowered.tables.node_column(state.NODE_RANK) * 4
-    columns += lowered.tables.node_column(state.NODE_UNIT)
+    limited = lowered.tables.node_column(layout.NODE_UNIT) != layout.RECEIVE
+    columns = lowered.tables.node_column(layout.NODE_RANK) * 4
+    columns += lowered.tables.node_column(layout.NODE_UNIT)
     unit[lowered.order[limited]] = columns[limited]
     mine = np.flatnonzero(unit >= 0)
     order = mine[np.lexsort((events.first[mine], unit[mine]))]
@@ -59,25 +59,25 @@ def decisions(lowered: Lowered, run: Run, events: Events, *, truncate: bool) -> 
 def certifiable(lowered: Lowered) -> bool:
     """Whether all decisions of a workload are of a kind that can be certified."""
     t = lowered.tables
-    if t.words[state.T_BUS] == 1 or t.words[state.T_RENDEZVOUS] >= 0:
+    if t.words[layout.T_BUS] == 1 or t.words[layout.T_RENDEZVOUS] >= 0:
         return False
-    action = t.node_column(state.NODE_ACTION)
-    if ((action == state.SKIP) | (action == state.STUCK)).any():
+    action = t.node_column(layout.NODE_ACTION)
+    if ((action == layout.SKIP) | (action == layout.STUCK)).any():
         return False
-    if (t.node_column(state.NODE_SERVER)[action == state.MEMORY] >= 0).any():
+    if (t.node_column(layout.NODE_SERVER)[action == layout.MEMORY] >= 0).any():
         return False
     phases = phases_of(lowered)
-    algorithm = phases[:, state.PHASE_ALGORITHM]
-    partial = phases[:, state.PHASE_WINDOW] < phases[:, state.PHASE_MEMBERS] - 1
-    refills = (algorithm == state.DIRECT) & ((phases[:, state.PHASE_GATED] == 1) | partial)
-    return not (refills | (algorithm == state.CUSTOM)).any()
+    algorithm = phases[:, layout.PHASE_ALGORITHM]
+    partial = phases[:, layout.PHASE_WINDOW] < phases[:, layout.PHASE_MEMBERS] - 1
+    refills = (algorithm == layout.DIRECT) & ((phases[:, layout.PHASE_GATED] == 1) | partial)
+    return not (refills | (algorithm == layout.CUSTOM)).any()
 
 
 def phases_of(lowered: Lowered) -> NDArray[np.int64]:
     """[phases, PHASE_W] all phases of the workload's collectives."""
     words = lowered.tables.words
-    start, end = int(words[state.T_PHASES]), int(words[state.T_STEPS])
-    return words[start:end].reshape(-1, state.PHASE_W)
+    start, end = int(words[layout.T_PHASES]), int(words[layout.T_STEPS])
+    return words[start:end].reshape(-1, layout.PHASE_W)
 
 
 def _lines(
@@ -86,11 +86,11 @@ def _lines(
     """Where something happens one after the other: queues of stations, their exits, links, receives that look alike."""
     kind, resource, vertex = found.marks.T
     several = _several_phases(lowered)
-    kept = (kind != state.MARK_JOIN) | several
+    kept = (kind != layout.MARK_JOIN) | several
     kind, resource, vertex = kind[kept], resource[kept], vertex[kept]
     posts, like = _alike_receives(lowered, events)
-    number = np.concatenate([resource * state.MARKS + kind, -1 - like])
-    strict = np.concatenate([kind != state.MARK_LEAVE, np.ones(len(like), bool)])
+    number = np.concatenate([resource * layout.MARKS + kind, -1 - like])
+    strict = np.concatenate([kind != layout.MARK_LEAVE, np.ones(len(like), bool)])
     _, first, line = np.unique(number, return_index=True, return_inverse=True)
     return (
         line.ravel().astype(np.int64),
@@ -102,8 +102,10 @@ def _lines(
 def _several_phases(lowered: Lowered) -> bool:
     """Whether chunks come back to a queue; else they join it in the order in which they are cut."""
     words = lowered.tables.words
-    plans = words[int(words[state.T_PLANS]) : int(words[state.T_PHASES])].reshape(-1, state.PLAN_W)
-    return bool((plans[:, state.PLAN_COUNT] > 1).any())
+    plans = words[int(words[layout.T_PLANS]) : int(words[layout.T_PHASES])].reshape(
+        -1, layout.PLAN_W
+    )
+    return bool((plans[:, layout.PLAN_COUNT] > 1).any())
 
 
 def _alike_receives(
@@ -111,8 +113,8 @@ def _alike_receives(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Vertices at which receives of equal tag, source and size are posted, in their order, and what is equal."""
     t = lowered.tables
-    receives = np.flatnonzero(t.node_column(state.NODE_ACTION) == state.RECV)
-    columns = (state.NODE_RANK, state.NODE_TAG, state.NODE_PEER, state.NODE_SIZE)
+    receives = np.flatnonzero(t.node_column(layout.NODE_ACTION) == layout.RECV)
+    columns = (layout.NODE_RANK, layout.NODE_TAG, layout.NODE_PEER, layout.NODE_SIZE)
     table = np.stack([t.node_column(c)[receives] for c in columns], axis=1)
     _, like, count = np.unique(table, axis=0, return_inverse=True, return_counts=True)
     like = like.ravel()

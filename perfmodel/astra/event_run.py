@@ -8,22 +8,22 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.astra import kernel, state
+from perfmodel.astra import kernel, layout
 from perfmodel.astra.hash_order import buckets_for
+from perfmodel.astra.kernel_tables import Tables
 from perfmodel.astra.lower import Lowered
-from perfmodel.astra.tables import Tables
 from perfmodel.engine import longest_path
 from perfmodel.errors import InputError
 from perfmodel.schedule.frozen_graph import predecessors
 
 _POOL_WIDTHS = {
-    state.TIMERS: state.TIMER_W,
-    state.BATCHES: state.BATCH_W,
-    state.MESSAGES: state.MESSAGE_W,
-    state.CHUNKS: state.CHUNK_W,
-    state.CELLS: state.CELL_W,
-    state.HANDSHAKES: state.HANDSHAKE_W,
-    state.REQUESTS: state.REQUEST_W,
+    layout.TIMERS: layout.TIMER_W,
+    layout.BATCHES: layout.BATCH_W,
+    layout.MESSAGES: layout.MESSAGE_W,
+    layout.CHUNKS: layout.CHUNK_W,
+    layout.CELLS: layout.CELL_W,
+    layout.HANDSHAKES: layout.HANDSHAKE_W,
+    layout.REQUESTS: layout.REQUEST_W,
 }
 _NAN = int(np.float64(np.nan).view(np.int64))
 
@@ -39,7 +39,7 @@ class EventGraph:
         pred_ptr: i64 [V+1]; pred: i32 [E], ascending and without repeats for each vertex.
         node_first, node_last: i32 [N] by row of the trace, -1 for nodes that never ended: a node is issued
             when all before `node_first` have finished, and ends with `node_last`.
-        marks: i64 [M, 3], in the order in which it happened: what (`state.MARK_JOIN`, ...), the resource, and the
+        marks: i64 [M, 3], in the order in which it happened: what (`layout.MARK_JOIN`, ...), the resource, and the
             vertex that came next there.
     """
 
@@ -84,9 +84,9 @@ class Run:
 
     def ended(self, lowered: Lowered) -> NDArray[np.int64]:
         """Rows of the trace in the order in which they ended."""
-        action = lowered.tables.node_column(state.NODE_ACTION)
+        action = lowered.tables.node_column(layout.NODE_ACTION)
         nodes = self.journal[self.journal >= 0]
-        return lowered.order[nodes[(nodes % 2 == 1) | (action[nodes // 2] == state.SKIP)] // 2]
+        return lowered.order[nodes[(nodes % 2 == 1) | (action[nodes // 2] == layout.SKIP)] // 2]
 
 
 class Memory:
@@ -104,16 +104,16 @@ class Memory:
         active = min(tables.places * tables.stations, tables.chunks)
         flight = tables.ranks * (4 + 2 * active * tables.window)
         self.room = {
-            state.HEAP: 64 + flight,
-            state.TIMERS: 64 + flight,
-            state.BATCHES: 64 + flight,
-            state.MESSAGES: 64 + flight,
-            state.CHUNKS: 64 + tables.ranks * (tables.chunks + tables.stations * tables.places),
-            state.CELLS: 64 + 4 * flight * record,
-            state.HANDSHAKES: 64 + flight * (tables.rendezvous >= 0),
-            state.REQUESTS: 64 + 2 * flight * (len(tables.per_byte) > 0),
-            state.VERTEX_ROW: (1024 + 64 * tables.nodes) * record,
-            state.EDGE: (4096 + 128 * tables.nodes) * record,
+            layout.HEAP: 64 + flight,
+            layout.TIMERS: 64 + flight,
+            layout.BATCHES: 64 + flight,
+            layout.MESSAGES: 64 + flight,
+            layout.CHUNKS: 64 + tables.ranks * (tables.chunks + tables.stations * tables.places),
+            layout.CELLS: 64 + 4 * flight * record,
+            layout.HANDSHAKES: 64 + flight * (tables.rendezvous >= 0),
+            layout.REQUESTS: 64 + 2 * flight * (len(tables.per_byte) > 0),
+            layout.VERTEX_ROW: (1024 + 64 * tables.nodes) * record,
+            layout.EDGE: (4096 + 128 * tables.nodes) * record,
         }
 
     def simulate(self, cost: NDArray[np.float64]) -> None:
@@ -121,7 +121,7 @@ class Memory:
         while True:
             self._prepare(cost)
             kernel.simulate(self.tables.words, self.words, self.floats)
-            full = int(self.words[state.FULL])
+            full = int(self.words[layout.FULL])
             if full == 0:
                 return
             self.room[full] *= 4
@@ -134,77 +134,79 @@ class Memory:
     def _prepare(self, cost: NDArray[np.float64]) -> None:
         """A fresh state; memory of the size needed is used again."""
         t, room = self.tables, self.room
-        rank_words = state.RANK_TURNS + 7 * t.levels
-        end = state.M_HEADER
+        rank_words = layout.RANK_TURNS + 7 * t.levels
+        end = layout.M_HEADER
         header = np.zeros(end, np.int64)
-        buckets = 1 << int(room[state.MESSAGES]).bit_length()
+        buckets = 1 << int(room[layout.MESSAGES]).bit_length()
         for field, words in (
-            (state.COSTS, self.rows),
-            (state.HEAP, room[state.HEAP] * state.EVENT_W),
-            (state.BUCKETS, buckets),
-            (state.RANKS, t.ranks * rank_words),
-            (state.NODES, t.nodes * state.NODE_STATE_W),
-            (state.READY, t.nodes),
-            (state.DEFERRED, t.nodes),
-            (state.FAMILIES, t.members),
-            (state.STATIONS, t.ranks * t.stations * state.STATION_W),
-            (state.LEAVES, t.ranks * t.stations * t.places * self.record),
-            (state.LINKS, t.links * state.SERVER_W),
-            (state.SERVERS, t.servers * state.SERVER_W),
-            (state.CUSTOM_STATE, 2 * t.ranks * t.custom_room),
-            (state.CUSTOM_READY, t.custom_room),
-            (state.CUSTOM_CHAIN, t.custom_room + 1),
-            (state.CUSTOM_HEADS, buckets_for(t.custom_room)),
-            (state.SIDES, 4 * t.ranks * state.SIDE_W * (len(t.per_byte) > 0)),
-            (state.BUS_PER_BYTE, len(t.per_byte)),
-            (state.JOURNAL, (2 * t.nodes + t.ranks) * self.record),
-            (state.VERTEX_ROW, room[state.VERTEX_ROW]),
-            (state.VERTEX_PTR, room[state.VERTEX_ROW] + 1),
-            (state.EDGE, room[state.EDGE]),
+            (layout.COSTS, self.rows),
+            (layout.HEAP, room[layout.HEAP] * layout.EVENT_W),
+            (layout.BUCKETS, buckets),
+            (layout.RANKS, t.ranks * rank_words),
+            (layout.NODES, t.nodes * layout.NODE_STATE_W),
+            (layout.READY, t.nodes),
+            (layout.DEFERRED, t.nodes),
+            (layout.FAMILIES, t.members),
+            (layout.STATIONS, t.ranks * t.stations * layout.STATION_W),
+            (layout.LEAVES, t.ranks * t.stations * t.places * self.record),
+            (layout.LINKS, t.links * layout.SERVER_W),
+            (layout.SERVERS, t.servers * layout.SERVER_W),
+            (layout.CUSTOM_STATE, 2 * t.ranks * t.custom_room),
+            (layout.CUSTOM_READY, t.custom_room),
+            (layout.CUSTOM_CHAIN, t.custom_room + 1),
+            (layout.CUSTOM_HEADS, buckets_for(t.custom_room)),
+            (layout.SIDES, 4 * t.ranks * layout.SIDE_W * (len(t.per_byte) > 0)),
+            (layout.BUS_PER_BYTE, len(t.per_byte)),
+            (layout.JOURNAL, (2 * t.nodes + t.ranks) * self.record),
+            (layout.VERTEX_ROW, room[layout.VERTEX_ROW]),
+            (layout.VERTEX_PTR, room[layout.VERTEX_ROW] + 1),
+            (layout.EDGE, room[layout.EDGE]),
         ):
             header[field] = end
             end += words
-        header[state.HEAP_END] = header[state.HEAP] + room[state.HEAP] * state.EVENT_W
-        header[state.VERTEX_END] = header[state.VERTEX_ROW] + room[state.VERTEX_ROW]
-        header[state.EDGE_END] = header[state.EDGE] + room[state.EDGE]
-        header[state.BUCKET_MASK] = buckets - 1
-        header[state.RANK_WORDS] = rank_words
-        header[state.CUSTOM_ROOM] = t.custom_room
-        header[state.RECORD] = int(self.record)
-        cleared = int(header[state.VERTEX_ROW])
+        header[layout.HEAP_END] = header[layout.HEAP] + room[layout.HEAP] * layout.EVENT_W
+        header[layout.VERTEX_END] = header[layout.VERTEX_ROW] + room[layout.VERTEX_ROW]
+        header[layout.EDGE_END] = header[layout.EDGE] + room[layout.EDGE]
+        header[layout.BUCKET_MASK] = buckets - 1
+        header[layout.RANK_WORDS] = rank_words
+        header[layout.CUSTOM_ROOM] = t.custom_room
+        header[layout.RECORD] = int(self.record)
+        cleared = int(header[layout.VERTEX_ROW])
         for pool, width in _POOL_WIDTHS.items():
-            header[pool + state.POOL_SPARE] = end
-            header[pool + state.POOL_NEXT] = end + width
-            header[pool + state.POOL_WIDTH] = width
+            header[pool + layout.POOL_SPARE] = end
+            header[pool + layout.POOL_NEXT] = end + width
+            header[pool + layout.POOL_WIDTH] = width
             end += (room[pool] + 1) * width
-            header[pool + state.POOL_END] = end
+            header[pool + layout.POOL_END] = end
         if not hasattr(self, "words") or len(self.words) != end:
             self.words = np.zeros(end, np.int64)
             self.floats = self.words.view(np.float64)
         self.words[:cleared] = 0
         self.words[: len(header)] = header
-        self.floats[header[state.COSTS] : header[state.COSTS] + self.rows] = cost
-        place = int(header[state.BUS_PER_BYTE])
+        self.floats[header[layout.COSTS] : header[layout.COSTS] + self.rows] = cost
+        place = int(header[layout.BUS_PER_BYTE])
         self.floats[place : place + len(t.per_byte)] = t.per_byte
         self._fill_records()
 
     def _fill_records(self) -> None:
         t = self.tables
-        ranks = self.view(state.RANKS, t.ranks, int(self.words[state.RANK_WORDS]))
-        ranks[:, state.RANK_NODES] = t.rank_nodes
-        ranks[:, state.RANK_VERTEX : state.RANK_LAST + 4] = -1
-        ranks[:, state.RANK_END] = _NAN
-        nodes = self.view(state.NODES, t.nodes, state.NODE_STATE_W)
-        nodes[:, state.NODE_WAITS] = t.indegree
-        nodes[:, [state.NODE_ISSUE, state.NODE_FINISH]] = _NAN
-        nodes[:, [state.NODE_FIRST, state.NODE_LAST]] = -1
-        self.view(state.STATIONS, t.ranks * t.stations, state.STATION_W)[:, state.STATION_NODE] = -1
-        self.view(state.LINKS, t.links, state.SERVER_W)[:, state.SERVER_VERTEX] = -1
+        ranks = self.view(layout.RANKS, t.ranks, int(self.words[layout.RANK_WORDS]))
+        ranks[:, layout.RANK_NODES] = t.rank_nodes
+        ranks[:, layout.RANK_VERTEX : layout.RANK_LAST + 4] = -1
+        ranks[:, layout.RANK_END] = _NAN
+        nodes = self.view(layout.NODES, t.nodes, layout.NODE_STATE_W)
+        nodes[:, layout.NODE_WAITS] = t.indegree
+        nodes[:, [layout.NODE_ISSUE, layout.NODE_FINISH]] = _NAN
+        nodes[:, [layout.NODE_FIRST, layout.NODE_LAST]] = -1
+        self.view(layout.STATIONS, t.ranks * t.stations, layout.STATION_W)[
+            :, layout.STATION_NODE
+        ] = -1
+        self.view(layout.LINKS, t.links, layout.SERVER_W)[:, layout.SERVER_VERTEX] = -1
         if len(t.per_byte):
-            sides = self.view(state.SIDES, 4 * t.ranks, state.SIDE_W)
-            sides[:, state.SIDE_VERTEX] = -1
-        servers = self.view(state.SERVERS, t.servers, state.SERVER_W)
-        servers[:, [state.SERVER_VERTEX, state.SERVER_HEAD]] = -1
+            sides = self.view(layout.SIDES, 4 * t.ranks, layout.SIDE_W)
+            sides[:, layout.SIDE_VERTEX] = -1
+        servers = self.view(layout.SERVERS, t.servers, layout.SERVER_W)
+        servers[:, [layout.SERVER_VERTEX, layout.SERVER_HEAD]] = -1
 
 
 def run(lowered: Lowered, cost: NDArray[np.float64], *, record: bool = False) -> Run:
@@ -217,21 +219,21 @@ def run(lowered: Lowered, cost: NDArray[np.float64], *, record: bool = False) ->
     memory = Memory(lowered.tables, len(lowered.rows), record=record)
     memory.simulate(cost)
     t, words = lowered.tables, memory.words
-    times = memory.view(state.NODES, t.nodes, state.NODE_STATE_W).view(np.float64)
+    times = memory.view(layout.NODES, t.nodes, layout.NODE_STATE_W).view(np.float64)
     issue, finish = np.empty(t.nodes), np.empty(t.nodes)
-    issue[lowered.order] = times[:, state.NODE_ISSUE]
-    finish[lowered.order] = times[:, state.NODE_FINISH]
-    ok = bool(words[state.FINISHED] == t.ranks)
+    issue[lowered.order] = times[:, layout.NODE_ISSUE]
+    finish[lowered.order] = times[:, layout.NODE_FINISH]
+    ok = bool(words[layout.FINISHED] == t.ranks)
     return Run(
         issue=issue,
         finish=finish,
         rank_end=_rank_ends(memory),
         ok=ok,
-        digest=int(words[state.DIGEST : state.DIGEST + 1].view(np.uint64)[0]),
-        count=int(words[state.EVENTS]),
-        at_zero=bool(words[state.AT_ZERO]),
+        digest=int(words[layout.DIGEST : layout.DIGEST + 1].view(np.uint64)[0]),
+        count=int(words[layout.EVENTS]),
+        at_zero=bool(words[layout.AT_ZERO]),
         events=_event_graph(lowered, memory) if record else None,
-        journal=memory.view(state.JOURNAL, int(words[state.JOURNAL_SIZE])).ravel().copy(),
+        journal=memory.view(layout.JOURNAL, int(words[layout.JOURNAL_SIZE])).ravel().copy(),
         waiting=None if ok else memory,
     )
 
@@ -253,9 +255,9 @@ def along(lowered: Lowered, run: Run, cost: NDArray[np.float64]) -> Run:
 
 
 def _rank_ends(memory: Memory) -> NDArray[np.float64]:
-    width = int(memory.words[state.RANK_WORDS])
-    ranks = memory.view(state.RANKS, memory.tables.ranks, width)
-    return np.ascontiguousarray(ranks[:, state.RANK_END]).view(np.float64)
+    width = int(memory.words[layout.RANK_WORDS])
+    ranks = memory.view(layout.RANKS, memory.tables.ranks, width)
+    return np.ascontiguousarray(ranks[:, layout.RANK_END]).view(np.float64)
 
 
 def run_many(
@@ -279,7 +281,7 @@ def run_many(
         for d in range(first, designs, threads):
             memory.simulate(np.ascontiguousarray(cost[:, d]))
             ends[:, d] = _rank_ends(memory)
-            digests[d] = memory.words[state.DIGEST : state.DIGEST + 1].view(np.uint64)[0]
+            digests[d] = memory.words[layout.DIGEST : layout.DIGEST + 1].view(np.uint64)[0]
 
     if threads <= 1 or designs == 1:
         threads = 1
@@ -303,24 +305,24 @@ def _checked(lowered: Lowered, cost: NDArray[np.float64], dimensions: int) -> ND
 
 def _event_graph(lowered: Lowered, memory: Memory) -> EventGraph:
     words = memory.words
-    vertices, edge_count = int(words[state.VERTICES]), int(words[state.EDGES])
-    row = memory.view(state.VERTEX_ROW, vertices).ravel()
+    vertices, edge_count = int(words[layout.VERTICES]), int(words[layout.EDGES])
+    row = memory.view(layout.VERTEX_ROW, vertices).ravel()
     real = row >= -1
     number = np.cumsum(real) - 1
     target = np.repeat(
-        np.arange(vertices), np.diff(memory.view(state.VERTEX_PTR, vertices + 1).ravel())
+        np.arange(vertices), np.diff(memory.view(layout.VERTEX_PTR, vertices + 1).ravel())
     )
-    source = memory.view(state.EDGE, edge_count).ravel()
+    source = memory.view(layout.EDGE, edge_count).ravel()
     inside = real[target]
     ptr, pred = predecessors(
         number[source[inside]], number[target[inside]], int(number[-1]) + 1 if vertices else 0
     )
-    resource, kind = np.divmod(-2 - row[~real], state.MARKS)
+    resource, kind = np.divmod(-2 - row[~real], layout.MARKS)
     marks = np.stack([kind, resource, number[source[~inside]]], axis=1)
-    nodes = memory.view(state.NODES, memory.tables.nodes, state.NODE_STATE_W)
+    nodes = memory.view(layout.NODES, memory.tables.nodes, layout.NODE_STATE_W)
     first = np.empty(len(nodes), np.int32)
     last = np.empty(len(nodes), np.int32)
-    for into, field in ((first, state.NODE_FIRST), (last, state.NODE_LAST)):
+    for into, field in ((first, layout.NODE_FIRST), (last, layout.NODE_LAST)):
         vertex = nodes[:, field]
         into[lowered.order] = np.where(vertex >= 0, np.append(number, -1)[vertex], -1)
     return EventGraph(

@@ -8,10 +8,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from perfmodel.astra import state as c
+from perfmodel.astra import layout as c
 from perfmodel.astra.algorithms import GOES_ON, filled, received, reduce
-from perfmodel.astra.compiled import compiled
-from perfmodel.astra.custom import end_custom
+from perfmodel.astra.custom_kernel import end_custom
+from perfmodel.astra.event_recorder import add_vertex, note_order
+from perfmodel.astra.jit import compiled
 from perfmodel.astra.messages import after_handshake, enter_link, free_link, hop
 from perfmodel.astra.nodes import (
     check_finished,
@@ -22,18 +23,17 @@ from perfmodel.astra.nodes import (
     push_ready,
     state_of,
 )
-from perfmodel.astra.record import add_vertex, note_order
 from perfmodel.astra.shared_bus import bus_event, end_bus_event
 from perfmodel.astra.timers import drop_batch, give_back, pop_event
 from perfmodel.compiled_code import machine_code
 
 _PARTS = [
-    "state",
+    "layout",
     "timers",
-    "record",
+    "event_recorder",
     "messages",
     "algorithms",
-    "custom",
+    "custom_kernel",
     "shared_bus",
     "stations",
     "nodes",

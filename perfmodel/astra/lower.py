@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.astra import costs, state
+from perfmodel.astra import costs, layout
 from perfmodel.astra.algorithm_phases import BROADCAST
+from perfmodel.astra.collective_plans import Planner
 from perfmodel.astra.config import NO_FILE, Config
-from perfmodel.astra.customs import NATIVE_TAGS, Customs, custom_of, read_custom
-from perfmodel.astra.naming import Flat, group_name, name_of
-from perfmodel.astra.plans import Planner
-from perfmodel.astra.tables import Tables, build_tables
+from perfmodel.astra.custom_files import NATIVE_TAGS, CustomNodes, custom_of, read_custom
+from perfmodel.astra.flat_nodes import FlatNodes, group_name, name_of
+from perfmodel.astra.kernel_tables import Tables, build_tables
 from perfmodel.errors import InputError, SystemFileError, TraceError
 from perfmodel.vocabulary import NodeType
 
@@ -35,7 +35,7 @@ class Lowered:
         parameters: path -> value of the configuration's hardware, in SI.
     """
 
-    flat: Flat
+    flat: FlatNodes
     config: Config
     tables: Tables
     rows: costs.CostTable
@@ -74,7 +74,7 @@ def parameters_of(config: Config) -> dict[str, float]:
     return found
 
 
-def lower(flat: Flat, config: Config) -> Lowered:
+def lower(flat: FlatNodes, config: Config) -> Lowered:
     """Lower a workload.
 
     Raises:
@@ -84,7 +84,7 @@ def lower(flat: Flat, config: Config) -> Lowered:
     _check_world(flat, config)
     planner = Planner(config, flat.groups, costs.RowTable())
     customs, prefixes, custom = _customs(flat, config, planner)
-    nodes = {name: np.zeros(len(flat.rank), np.int64) for name in state.NODE_FIELDS}
+    nodes = {name: np.zeros(len(flat.rank), np.int64) for name in layout.NODE_FIELDS}
     nodes["rank"][:] = flat.rank
     for name in ("row", "server", "plan"):
         nodes[name][:] = -1
@@ -92,7 +92,7 @@ def lower(flat: Flat, config: Config) -> Lowered:
     _Nodes(flat, config, planner, nodes, [*prefixes, ""], custom).fill()
     order = np.lexsort((flat.node_id, flat.rank))
     tables, rows = build_tables(flat, config, planner, nodes, customs, order)
-    timed = nodes["action"] == state.TIMER
+    timed = nodes["action"] == layout.TIMER
     compute = (flat.type == NodeType.COMP) | config.system.replay
     return Lowered(
         flat=flat,
@@ -106,7 +106,7 @@ def lower(flat: Flat, config: Config) -> Lowered:
     )
 
 
-def _check_world(flat: Flat, config: Config) -> None:
+def _check_world(flat: FlatNodes, config: Config) -> None:
     if flat.ranks != config.network.ranks:
         raise SystemFileError(
             f"{config.network.source}: npus_count {list(config.network.sizes)} makes "
@@ -119,7 +119,9 @@ def _check_world(flat: Flat, config: Config) -> None:
             raise TraceError(f"communicator group {group_name(flat, g)} {what}")
 
 
-def _customs(flat: Flat, config: Config, planner: Planner) -> tuple[Customs, list[str], Ints]:
+def _customs(
+    flat: FlatNodes, config: Config, planner: Planner
+) -> tuple[CustomNodes, list[str], Ints]:
     """The custom collectives that are run, their prefixes, and [N] an index into these, -1 for none."""
     custom = np.full(len(flat.rank), -1, np.int64)
     rows = np.flatnonzero((flat.type == NodeType.COMM_COLL) & (not config.system.replay))
@@ -134,12 +136,12 @@ def _customs(flat: Flat, config: Config, planner: Planner) -> tuple[Customs, lis
     return read_custom(config, planner, used), prefixes, custom
 
 
-def _units(flat: Flat) -> Ints:
+def _units(flat: FlatNodes) -> Ints:
     """The resource of each node; on the GPU side all but compute and receives share communication."""
-    unit = np.full(len(flat.rank), state.COMMUNICATION, np.int64)
-    unit[flat.type == NodeType.COMP] = state.COMPUTE
-    unit[flat.type == NodeType.COMM_RECV] = state.RECEIVE
-    unit[flat.is_cpu] = state.CPU
+    unit = np.full(len(flat.rank), layout.COMMUNICATION, np.int64)
+    unit[flat.type == NodeType.COMP] = layout.COMPUTE
+    unit[flat.type == NodeType.COMM_RECV] = layout.RECEIVE
+    unit[flat.is_cpu] = layout.CPU
     return unit
 
 
@@ -148,7 +150,7 @@ class _Nodes:
 
     def __init__(
         self,
-        flat: Flat,
+        flat: FlatNodes,
         config: Config,
         planner: Planner,
         nodes: dict[str, Ints],
@@ -171,14 +173,14 @@ class _Nodes:
         self._replay(replayed)
         self._roofline(compute & ~replayed)
         self._memory((kind == NodeType.MEM_LOAD) | (kind == NodeType.MEM_STORE))
-        self.nodes["action"][kind <= NodeType.METADATA] = state.SKIP
+        self.nodes["action"][kind <= NodeType.METADATA] = layout.SKIP
         communication = kind >= NodeType.COMM_SEND
         self._refuse(
             communication & flat.is_cpu,
             "is communication marked as CPU work (is_cpu_op), on which ASTRA-sim stops",
         )
-        self._messages(kind == NodeType.COMM_SEND, state.SEND)
-        self._messages(kind == NodeType.COMM_RECV, state.RECV)
+        self._messages(kind == NodeType.COMM_SEND, layout.SEND)
+        self._messages(kind == NodeType.COMM_RECV, layout.RECV)
         collective = kind == NodeType.COMM_COLL
         self._refuse(collective & (flat.comm_type < 0), "has no comm_type")
         broadcast = collective & (flat.comm_type == BROADCAST)
@@ -201,7 +203,7 @@ class _Nodes:
         self._refuse(which & (flat.tensor_size < 0), "has no tensor_size, which the roofline needs")
         self._refuse(which & (flat.num_ops < 0), "has no num_ops, which the roofline needs")
         empty = which & (flat.tensor_size == 0)
-        self.nodes["action"][empty] = state.SKIP
+        self.nodes["action"][empty] = layout.SKIP
         which = which & ~empty
         system = self.config.system
         if which.any() and (system.peak_flops <= 0 or system.memory_bandwidth <= 0):
@@ -226,7 +228,7 @@ class _Nodes:
             self._refuse(which, f"is a memory node, but {why}")
         self._refuse(which & (self.flat.tensor_size < 0), "has no tensor_size")
         self._give_rows(which, costs.REMOTE, self.flat.tensor_size)
-        self.nodes["action"][which] = state.MEMORY
+        self.nodes["action"][which] = layout.MEMORY
         if memory.type == "PER_NODE_MEMORY_EXPANSION":
             self.nodes["server"][which] = self.flat.rank[which] // memory.ranks_per_node
         elif memory.type == "MEMORY_POOL":
@@ -234,7 +236,7 @@ class _Nodes:
 
     def _messages(self, which: NDArray[np.bool_], action: int) -> None:
         flat = self.flat
-        peer = "comm_dst" if action == state.SEND else "comm_src"
+        peer = "comm_dst" if action == layout.SEND else "comm_src"
         self._refuse(which & (flat.comm_size <= 0), "has no comm_size, or one of 0 bytes")
         self._refuse(which & (flat.tag < 0), "has no comm_tag")
         outside = (flat.peer < 0) | (flat.peer >= flat.ranks)
@@ -249,7 +251,7 @@ class _Nodes:
             here = rows[inverse == k]
             number = self.planner.size(size)
             self.nodes["size"][here] = number
-            if action == state.SEND:
+            if action == layout.SEND:
                 self.planner.use(
                     number, flat.rank[here].astype(np.int64), flat.peer[here].astype(np.int64)
                 )
@@ -277,7 +279,7 @@ class _Nodes:
                 raise SystemFileError(f"{error} (needed by {where})") from None
         nodes["plan"][rows] = plans[inverse]
         stuck = plans[inverse] < 0
-        nodes["action"][rows] = np.where(stuck, state.STUCK, state.COLLECTIVE)
+        nodes["action"][rows] = np.where(stuck, layout.STUCK, layout.COLLECTIVE)
         self._places(rows)
 
     def _places(self, rows: Ints) -> None:
@@ -306,4 +308,4 @@ class _Nodes:
         distinct, inverse = np.unique(table, axis=1, return_inverse=True)
         numbers = [self.planner.rows.row(kind, *column) for column in distinct.T.tolist()]
         self.nodes["row"][rows] = np.array(numbers, np.int32)[inverse]
-        self.nodes["action"][rows] = state.TIMER
+        self.nodes["action"][rows] = layout.TIMER

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from perfmodel.astra.event_run import Run
+from perfmodel.astra.flat_nodes import name_of
 from perfmodel.astra.hash_order import hash_of_text, walk
 from perfmodel.astra.lower import Lowered
-from perfmodel.astra.naming import name_of
 from perfmodel.errors import TraceError
 from perfmodel.files import write_whole
 from perfmodel.trace import chakra

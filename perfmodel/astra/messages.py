@@ -8,9 +8,9 @@ forwarded hop by hop.
 
 from numba import int64, uint64
 
-from perfmodel.astra import state as c
-from perfmodel.astra.compiled import compiled
-from perfmodel.astra.record import add_vertex, mark, mix, note_order
+from perfmodel.astra import layout as c
+from perfmodel.astra.event_recorder import add_vertex, mark, mix, note_order
+from perfmodel.astra.jit import compiled
 from perfmodel.astra.timers import give_back, push_event, take
 
 RENDEZVOUS = 1 << 60

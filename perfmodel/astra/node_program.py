@@ -14,10 +14,10 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.astra import by_node, state
+from perfmodel.astra import by_node, layout
 from perfmodel.astra.decisions import ROUNDING
+from perfmodel.astra.kernel_tables import Tables
 from perfmodel.astra.lower import Lowered
-from perfmodel.astra.tables import Tables
 
 Ints = NDArray[np.int64]
 
@@ -72,22 +72,25 @@ class NodeProgram:
 def node_program(lowered: Lowered) -> NodeProgram | None:
     """A workload by nodes; None where it is one that only the simulator takes."""
     t = lowered.tables
-    node = {name: t.node_column(k) for k, name in enumerate(state.NODE_FIELDS)}
-    phases, plans = _table(t, state.T_PHASES, state.PHASE_W), _table(t, state.T_PLANS, state.PLAN_W)
+    node = {name: t.node_column(k) for k, name in enumerate(layout.NODE_FIELDS)}
+    phases, plans = (
+        _table(t, layout.T_PHASES, layout.PHASE_W),
+        _table(t, layout.T_PLANS, layout.PLAN_W),
+    )
     if not _covered(t, node, phases, plans):
         return None
     n = t.nodes
     words = t.words
     action = node["action"]
     row = node["row"].copy()
-    sends = action == state.SEND
+    sends = action == layout.SEND
     row[sends] = _message_rows(t, node["rank"][sends], node["peer"][sends], node["size"][sends])
     key, messages = _message_keys(node)
-    calls = np.flatnonzero(action == state.COLLECTIVE)
+    calls = np.flatnonzero(action == layout.COLLECTIVE)
     rings = _Rings(t, node, phases, plans, calls)
-    succ_ptr = words[words[state.T_SUCCESSOR_PTR] :][: n + 1]
-    succ = words[words[state.T_SUCCESSOR] :][: succ_ptr[-1]]
-    heap_ptr = words[words[state.T_READY_PTR] :][: 4 * t.ranks + 1]
+    succ_ptr = words[words[layout.T_SUCCESSOR_PTR] :][: n + 1]
+    succ = words[words[layout.T_SUCCESSOR] :][: succ_ptr[-1]]
+    heap_ptr = words[words[layout.T_READY_PTR] :][: 4 * t.ranks + 1]
     ints = np.int32
     program = (
         node["rank"].astype(ints),
@@ -133,41 +136,41 @@ def _table(t: Tables, field: int, width: int) -> Ints:
 
 def _covered(t: Tables, node: dict[str, Ints], phases: Ints, plans: Ints) -> bool:
     action = node["action"]
-    if t.words[state.T_BUS] == 1 or t.words[state.T_RENDEZVOUS] >= 0:
+    if t.words[layout.T_BUS] == 1 or t.words[layout.T_RENDEZVOUS] >= 0:
         return False
-    if t.words[state.T_NETWORK] != state.UNAWARE or t.words[state.T_QUEUES] != 1:
+    if t.words[layout.T_NETWORK] != layout.UNAWARE or t.words[layout.T_QUEUES] != 1:
         return False
-    if ((action == state.SKIP) | (action == state.STUCK)).any():
+    if ((action == layout.SKIP) | (action == layout.STUCK)).any():
         return False
-    if (node["server"][action == state.MEMORY] >= 0).any():
+    if (node["server"][action == layout.MEMORY] >= 0).any():
         return False
-    if t.words[state.T_PLACES] != 1 or (plans[:, state.PLAN_COUNT] > 1).any():
+    if t.words[layout.T_PLACES] != 1 or (plans[:, layout.PLAN_COUNT] > 1).any():
         return False
-    members, algorithm = phases[:, state.PHASE_MEMBERS], phases[:, state.PHASE_ALGORITHM]
-    halving = algorithm == state.HALVING
+    members, algorithm = phases[:, layout.PHASE_MEMBERS], phases[:, layout.PHASE_ALGORITHM]
+    halving = algorithm == layout.HALVING
     odd = halving & (members & (members - 1) != 0)
-    return bool(((algorithm == state.RING) | halving).all() and not odd.any())
+    return bool(((algorithm == layout.RING) | halving).all() and not odd.any())
 
 
 def _message_rows(t: Tables, source: Ints, target: Ints, size: Ints) -> Ints:
     """Cost row of messages: by size, the first dimension in which the addresses differ, and the hops there."""
     words = t.words
-    dims = words[words[state.T_DIMS] :][: words[state.T_DIM_COUNT] * state.DIM_W]
+    dims = words[words[layout.T_DIMS] :][: words[layout.T_DIM_COUNT] * layout.DIM_W]
     kind = np.full(len(source), -1, np.int64)
-    for d in dims.reshape(-1, state.DIM_W):
-        extent, stride = d[state.DIM_EXTENT], d[state.DIM_STRIDE]
+    for d in dims.reshape(-1, layout.DIM_W):
+        extent, stride = d[layout.DIM_EXTENT], d[layout.DIM_STRIDE]
         up = (target // stride - source // stride) % extent
         here = (kind < 0) & (up > 0)
-        hops = np.minimum(up, extent - up) - 1 if d[state.DIM_RING] else 0
-        kind = np.where(here, d[state.DIM_CLASS] + hops, kind)
-    return words[words[state.T_MESSAGE_ROWS] + size * words[state.T_CLASSES] + kind]
+        hops = np.minimum(up, extent - up) - 1 if d[layout.DIM_RING] else 0
+        kind = np.where(here, d[layout.DIM_CLASS] + hops, kind)
+    return words[words[layout.T_MESSAGE_ROWS] + size * words[layout.T_CLASSES] + kind]
 
 
 def _message_keys(node: dict[str, Ints]) -> tuple[Ints, int]:
     """First message of each send's and receive's kind (tag, source, target, size), and the number of messages."""
     action = node["action"]
-    talks = np.flatnonzero((action == state.SEND) | (action == state.RECV))
-    sending = action[talks] == state.SEND
+    talks = np.flatnonzero((action == layout.SEND) | (action == layout.RECV))
+    sending = action[talks] == layout.SEND
     own, peer = node["rank"][talks], node["peer"][talks]
     table = np.stack(
         [
@@ -196,15 +199,15 @@ class _Rings:
     def __init__(self, t: Tables, node: dict[str, Ints], phases: Ints, plans: Ints, calls: Ints):
         self.t, self.phases, self.plans, self.calls = t, phases, plans, calls
         plan = plans[node["plan"][calls]]
-        phase = phases[plan[:, state.PLAN_FIRST]]
+        phase = phases[plan[:, layout.PLAN_FIRST]]
         rank = node["rank"][calls]
-        n, stride = phase[:, state.PHASE_MEMBERS], phase[:, state.PHASE_STRIDE]
+        n, stride = phase[:, layout.PHASE_MEMBERS], phase[:, layout.PHASE_STRIDE]
         step = np.maximum(stride, 1)
         place = (rank // step) % n
         base = np.where(stride > 0, rank - place * step, 0)
         self.member = np.where(stride > 0, place, node["member"][calls])
-        family = plan[:, state.PLAN_FAMILY]
-        table = np.stack([family, stride, phase[:, state.PHASE_LIST], n, base], axis=1)
+        family = plan[:, layout.PLAN_FAMILY]
+        table = np.stack([family, stride, phase[:, layout.PHASE_LIST], n, base], axis=1)
         self.rings, self.ring = np.unique(table, axis=0, return_inverse=True)
         self.ring = self.ring.ravel()
         self.members = self.rings[:, 3]
@@ -219,8 +222,8 @@ class _Rings:
         self.instance_ptr = np.concatenate([[0], np.cumsum(instances)]).astype(np.int64)
         slots = np.concatenate([[0], np.cumsum(instances * self.members)]).astype(np.int64)
         self.slot_ptr, self.slots = slots[:-1], int(slots[-1])
-        self.tag = np.where(family >= 0, plan[:, state.PLAN_COUNTER] + node["member"][calls], -1)
-        self.chunks = plan[:, state.PLAN_CHUNKS]
+        self.tag = np.where(family >= 0, plan[:, layout.PLAN_COUNTER] + node["member"][calls], -1)
+        self.chunks = plan[:, layout.PLAN_CHUNKS]
         pairs, self.pair = np.unique(
             np.stack([node["plan"][calls], self.ring], axis=1), axis=0, return_inverse=True
         )
@@ -241,31 +244,31 @@ class _Rings:
     def _module(self, plan: int, ring: int) -> int:
         """The number of what a plan does on a ring: equal for rings of equal message costs."""
         words = self.t.words
-        chunks, first = self.plans[plan][[state.PLAN_CHUNKS, state.PLAN_FIRST]].tolist()
+        chunks, first = self.plans[plan][[layout.PLAN_CHUNKS, layout.PLAN_FIRST]].tolist()
         phase = self.phases[first]
-        n, base = int(phase[state.PHASE_MEMBERS]), int(self.rings[ring, 4])
-        stride = int(phase[state.PHASE_STRIDE])
+        n, base = int(phase[layout.PHASE_MEMBERS]), int(self.rings[ring, 4])
+        stride = int(phase[layout.PHASE_STRIDE])
         place = np.arange(n)
         if stride > 0:
             ranks = base + place * stride
         else:
-            start = words[state.T_MEMBERS] + phase[state.PHASE_LIST]
+            start = words[layout.T_MEMBERS] + phase[layout.PHASE_LIST]
             ranks = words[start : start + n]
-        sends = int(phase[state.PHASE_SENDS])
-        reduces, period = int(phase[state.PHASE_REDUCES]), int(phase[state.PHASE_PERIOD])
+        sends = int(phase[layout.PHASE_SENDS])
+        reduces, period = int(phase[layout.PHASE_REDUCES]), int(phase[layout.PHASE_PERIOD])
         source: list[tuple[int, ...]] = []
         edge: list[tuple[int, ...]] = []
         reduction: list[int] = []
-        if phase[state.PHASE_ALGORITHM] == state.RING:
+        if phase[layout.PHASE_ALGORITHM] == layout.RING:
             before = (place - 1) % n
-            rows = _message_rows(self.t, ranks[before], ranks, np.full(n, phase[state.PHASE_SIZE]))
+            rows = _message_rows(self.t, ranks[before], ranks, np.full(n, phase[layout.PHASE_SIZE]))
             source, edge = [tuple(before.tolist())], [tuple(rows.tolist())]
             for j in range(sends + 1):
                 does = reduces > 0 and j % period >= 1 and (reduces == 2 or j // period % 2 == 0)
-                reduction.append(int(phase[state.PHASE_REDUCTION]) if does else -1)
+                reduction.append(int(phase[layout.PHASE_REDUCTION]) if does else -1)
         else:
-            at = words[state.T_STEPS] + phase[state.PHASE_STEPS] * state.STEP_W
-            steps = words[at : at + (sends + 1) * state.STEP_W].reshape(-1, state.STEP_W)
+            at = words[layout.T_STEPS] + phase[layout.PHASE_STEPS] * layout.STEP_W
+            steps = words[at : at + (sends + 1) * layout.STEP_W].reshape(-1, layout.STEP_W)
             for distance, size, *_ in steps[:sends].tolist():
                 partner = (
                     np.where(place // distance % 2 == 0, place + distance, place - distance) % n
@@ -273,8 +276,8 @@ class _Rings:
                 rows = _message_rows(self.t, ranks[partner], ranks, np.full(n, size))
                 source.append(tuple(partner.tolist()))
                 edge.append(tuple(rows.tolist()))
-            reduction = steps[:, state.STEP_REDUCTION].tolist()
-        delay = int(phase[state.PHASE_ROW])
+            reduction = steps[:, layout.STEP_REDUCTION].tolist()
+        delay = int(phase[layout.PHASE_ROW])
         key = (n, chunks, sends, delay, tuple(reduction), tuple(source), tuple(edge))
         return self.found.setdefault(key, len(self.found))
 

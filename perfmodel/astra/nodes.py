@@ -4,10 +4,8 @@ A rank tries its ready nodes in ascending id whenever something on it ends; each
 compute, communication) is free, receives always.
 """
 
-from perfmodel.astra import state as c
-from perfmodel.astra.compiled import compiled
-from perfmodel.astra.messages import cost_of, post, send
-from perfmodel.astra.record import (
+from perfmodel.astra import layout as c
+from perfmodel.astra.event_recorder import (
     add_edge,
     add_vertex,
     begin_vertex,
@@ -16,6 +14,8 @@ from perfmodel.astra.record import (
     new_cell,
     note_order,
 )
+from perfmodel.astra.jit import compiled
+from perfmodel.astra.messages import cost_of, post, send
 from perfmodel.astra.stations import begin_collective, enqueue, leave, start_waiting
 from perfmodel.astra.timers import give_back, set_timer
 

@@ -8,10 +8,10 @@ L + o more. A packet that reduces is processed where it arrives, and may be sent
 Source: ASTRA-sim's MemBus, LogGP and MemMovRequest at 518bd51, with ``model-shared-bus``.
 """
 
-from perfmodel.astra import state as c
-from perfmodel.astra.compiled import compiled
+from perfmodel.astra import layout as c
+from perfmodel.astra.event_recorder import add_vertex, note_order
+from perfmodel.astra.jit import compiled
 from perfmodel.astra.messages import hash_of
-from perfmodel.astra.record import add_vertex, note_order
 from perfmodel.astra.timers import give_back, set_timer, take
 
 PATIENCE = 8

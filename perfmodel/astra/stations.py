@@ -4,11 +4,11 @@ A (rank, dimension, queue) is a station with a fixed number of places that serve
 they join.
 """
 
-from perfmodel.astra import state as c
+from perfmodel.astra import layout as c
 from perfmodel.astra.algorithms import begin_phase
-from perfmodel.astra.compiled import compiled
-from perfmodel.astra.custom import begin_custom
-from perfmodel.astra.record import add_vertex, mark, note_order
+from perfmodel.astra.custom_kernel import begin_custom
+from perfmodel.astra.event_recorder import add_vertex, mark, note_order
+from perfmodel.astra.jit import compiled
 from perfmodel.astra.timers import take
 
 FAMILY = 1 << 40

@@ -5,8 +5,8 @@ runs at the place of the first registered of them; timers made for the current m
 appended to it.
 """
 
-from perfmodel.astra import state as c
-from perfmodel.astra.compiled import compiled
+from perfmodel.astra import layout as c
+from perfmodel.astra.jit import compiled
 
 
 @compiled

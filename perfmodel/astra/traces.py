@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from perfmodel.astra.naming import Flat, name_of
+from perfmodel.astra.flat_nodes import FlatNodes, name_of
 from perfmodel.errors import TraceError
 from perfmodel.trace import chakra
 from perfmodel.vocabulary import NodeType
@@ -18,7 +18,7 @@ from perfmodel.workload.cycles import smallest_cycle
 Groups = dict[str, tuple[int, ...]]
 
 
-def read_flat(prefix: str | Path, ranks: int, comm_group: str | Path | None = None) -> Flat:
+def read_flat(prefix: str | Path, ranks: int, comm_group: str | Path | None = None) -> FlatNodes:
     """Read the traces of ranks 0..ranks-1.
 
     Args:
@@ -171,7 +171,7 @@ def _check_cycles(ids, pred_ptr, pred, path: Path) -> None:
         raise TraceError(f"{path}: nodes {named}{more} depend on each other in a cycle")
 
 
-def _flat(traces, group, pred_ptr, pred, members, names) -> Flat:
+def _flat(traces, group, pred_ptr, pred, members, names) -> FlatNodes:
     def column(name, dtype=np.int64):
         return np.concatenate([getattr(trace, name) for trace in traces]).astype(dtype)
 
@@ -180,7 +180,7 @@ def _flat(traces, group, pred_ptr, pred, members, names) -> Flat:
     sends = kind == NodeType.COMM_SEND
     peer = np.where(sends, column("comm_dst"), column("comm_src"))
     own = np.where(sends, column("comm_src"), column("comm_dst"))
-    flat = Flat(
+    flat = FlatNodes(
         rank=rank,
         node_id=column("id", np.uint64),
         type=np.clip(kind, -1, 127).astype(np.int8),

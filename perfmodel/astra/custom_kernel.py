@@ -6,10 +6,10 @@ that become ready at one moment start in the order in which a hash table of libs
 
 from numba import int64, uint64
 
-from perfmodel.astra import state as c
-from perfmodel.astra.compiled import compiled
+from perfmodel.astra import layout as c
+from perfmodel.astra.event_recorder import add_edge, begin_vertex
+from perfmodel.astra.jit import compiled
 from perfmodel.astra.messages import cost_of, post, send
-from perfmodel.astra.record import add_edge, begin_vertex
 from perfmodel.astra.timers import set_timer
 
 GOES_ON = -2

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.astra import costs, state
+from perfmodel.astra import costs, layout
 from perfmodel.astra.algorithm_phases import (
     ALL_GATHER,
     ALL_REDUCE,
@@ -126,8 +126,8 @@ class Planner:
         count = len(self.phases) - first
         if count == 0:
             return -1
-        if count > state.MAX_PHASES:
-            raise TraceError(f"runs in {count} phases; up to {state.MAX_PHASES} are modelled")
+        if count > layout.MAX_PHASES:
+            raise TraceError(f"runs in {count} phases; up to {layout.MAX_PHASES} are modelled")
         counter = int(self.starts[group])
         self.plans.append((chunks, first, count, group - 1, counter))
         return len(self.plans) - 1
@@ -179,14 +179,14 @@ class Planner:
         if kind == ALL_REDUCE and not self.config.system.baseline:
             up, turn = dimensions[:-1], dimensions[-1:]
             for d in up:
-                size = self._add(d, REDUCE_SCATTER, size, state.LOWER_QUEUES, kind)
+                size = self._add(d, REDUCE_SCATTER, size, layout.LOWER_QUEUES, kind)
             for d in turn:
-                size = self._add(d, ALL_REDUCE, size, state.LOWER_QUEUES, kind)
+                size = self._add(d, ALL_REDUCE, size, layout.LOWER_QUEUES, kind)
             for d in reversed(up):
-                size = self._add(d, ALL_GATHER, size, state.UPPER_QUEUES, kind)
+                size = self._add(d, ALL_GATHER, size, layout.UPPER_QUEUES, kind)
             return
         for d in reversed(dimensions) if kind == ALL_GATHER else dimensions:
-            size = self._add(d, kind, size, state.ALL_QUEUES, kind)
+            size = self._add(d, kind, size, layout.ALL_QUEUES, kind)
 
     def _add(self, d: Dimension, kind: int, size: int, queues: int, collective: int) -> int:
         """Append a phase; returns the bytes that a rank holds after it."""
@@ -236,7 +236,7 @@ class Planner:
                     )
         self.phases.append(
             {
-                "algorithm": state.CUSTOM,
+                "algorithm": layout.CUSTOM,
                 "list": int(self.starts[group]) if group > 0 else -1,
                 "steps": self.custom_start[prefix],
                 "reduction": -1,
@@ -246,17 +246,17 @@ class Planner:
 
     def tables(self) -> dict[str, NDArray]:
         """Everything collected, as the kernel's tables; cost rows still carry their first numbers."""
-        sizes = np.full((max(len(self._sizes), 1), state.SIZE_W), -1, np.int64)
+        sizes = np.full((max(len(self._sizes), 1), layout.SIZE_W), -1, np.int64)
         first = np.concatenate([[0], np.cumsum(np.where(self._is_ring(), self.extents // 2, 1))])
         table = np.full((len(sizes), int(first[-1])), -1, np.int64)
         inverse = {number: size for size, number in self._sizes.items()}
-        sizes[: len(inverse), state.SIZE_BYTES] = list(self._sizes)
+        sizes[: len(inverse), layout.SIZE_BYTES] = list(self._sizes)
         if self.small >= 0:  # the way back has as many hops in the same dimension
             self._used |= {(self.small, k, hops) for _, k, hops in self._used}
         for number, k, hops in sorted(self._used):
             if self.config.backend == "aware":
-                sizes[number, state.SIZE_HOLD] = self.rows.row(costs.HOLD, inverse[number])
-                sizes[number, state.SIZE_ARRIVE] = self.rows.row(costs.ARRIVAL, inverse[number])
+                sizes[number, layout.SIZE_HOLD] = self.rows.row(costs.HOLD, inverse[number])
+                sizes[number, layout.SIZE_ARRIVE] = self.rows.row(costs.ARRIVAL, inverse[number])
             else:
                 place = first[k] + (hops - 1 if self._is_ring()[k] else 0)
                 table[number, place] = self.rows.row(costs.MESSAGE, inverse[number], k, hops)
@@ -264,13 +264,14 @@ class Planner:
             [self.extents, self.strides, self._is_ring().astype(np.int64), first[:-1]], 1
         )
         phases = np.array(
-            [[phase.get(name, 0) for name in state.PHASE_FIELDS] for phase in self.phases], np.int64
-        ).reshape(-1, state.PHASE_W)
+            [[phase.get(name, 0) for name in layout.PHASE_FIELDS] for phase in self.phases],
+            np.int64,
+        ).reshape(-1, layout.PHASE_W)
         return {
-            "plans": np.array(self.plans, np.int64).reshape(-1, state.PLAN_W),
+            "plans": np.array(self.plans, np.int64).reshape(-1, layout.PLAN_W),
             "phases": phases,
-            "steps": np.array(self.steps, np.int64).reshape(-1, state.STEP_W),
-            "trees": np.array(self.places, np.int64).reshape(-1, state.TREE_W),
+            "steps": np.array(self.steps, np.int64).reshape(-1, layout.STEP_W),
+            "trees": np.array(self.places, np.int64).reshape(-1, layout.TREE_W),
             "members": self.members.astype(np.int64),
             "sizes": sizes,
             "message_rows": table,
@@ -293,10 +294,10 @@ class Planner:
                 wire = per_byte * (size - 1)
                 hold = max(math.trunc(o + wire), bus.overhead) - o
                 arrive = max(math.trunc(o + wire + bus.latency + o), bus.overhead) - o
-                row[state.SIZE_BUS_HOLD + 2 * k] = self.rows.row(costs.DELAY, hold)
-                row[state.SIZE_BUS_ARRIVE + 2 * k] = self.rows.row(costs.DELAY, arrive)
+                row[layout.SIZE_BUS_HOLD + 2 * k] = self.rows.row(costs.DELAY, hold)
+                row[layout.SIZE_BUS_ARRIVE + 2 * k] = self.rows.row(costs.DELAY, arrive)
             work = size // 100 * bus.reduction_delay + 50
-            row[state.SIZE_PROCESS] = self.rows.row(costs.DELAY, work)
+            row[layout.SIZE_PROCESS] = self.rows.row(costs.DELAY, work)
         figures = (1, bus.latency, bus.overhead, bus.gap, bus.reduction_delay)
         waits = (self.rows.row(costs.DELAY, bus.overhead), self.rows.row(costs.DELAY, bus.gap))
         return np.array([figures + waits])

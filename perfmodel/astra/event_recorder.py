@@ -10,8 +10,8 @@ the decision, so that it does not depend on how unrelated events interleave.
 
 from numba import int64, uint64
 
-from perfmodel.astra import state as c
-from perfmodel.astra.compiled import compiled
+from perfmodel.astra import layout as c
+from perfmodel.astra.jit import compiled
 from perfmodel.astra.timers import give_back, take
 
 

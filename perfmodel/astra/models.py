@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 
 from perfmodel.astra import costs, event_run
 from perfmodel.astra.config import Config, read_config, warn_of_ignored
-from perfmodel.astra.customs import warn_of_sizes
+from perfmodel.astra.custom_files import warn_of_sizes
 from perfmodel.astra.deadlock import diagnose
 from perfmodel.astra.decisions import decisions
 from perfmodel.astra.event_run import Run
-from perfmodel.astra.lower import Flat, Lowered, lower
+from perfmodel.astra.lower import FlatNodes, Lowered, lower
 from perfmodel.astra.node_program import NodeProgram, node_program
 from perfmodel.astra.traces import aliases, trace_files, warn_of_left_out
 from perfmodel.compiled import Compiled
@@ -130,10 +130,10 @@ def _categories(lowered: Lowered) -> NDArray[np.int8]:
     return np.array([CATEGORY.get(kind, COMMUNICATION) for kind in kinds], np.int8)
 
 
-def flat_of(graph: Graph) -> Flat:
+def flat_of(graph: Graph) -> FlatNodes:
     """The nodes of all ranks as the simulator takes them."""
     values = {f.name: getattr(graph.flat, f.name) for f in fields(graph.flat)}
-    return Flat(**values, group_names=graph.group_names)
+    return FlatNodes(**values, group_names=graph.group_names)
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.astra import costs, state
+from perfmodel.astra import costs, layout
 from perfmodel.astra.algorithm_phases import KEYS
+from perfmodel.astra.collective_plans import CustomFile, Planner
 from perfmodel.astra.config import Config
+from perfmodel.astra.flat_nodes import FlatNodes, name_of
 from perfmodel.astra.hash_order import buckets_for, walk
-from perfmodel.astra.naming import Flat, name_of
-from perfmodel.astra.plans import CustomFile, Planner
 from perfmodel.errors import SystemFileError, TraceError
 from perfmodel.trace import chakra
 from perfmodel.vocabulary import NodeType
@@ -26,7 +26,7 @@ NATIVE_TAGS = 500_000_000
 
 
 @dataclass(frozen=True, eq=False)
-class Customs:
+class CustomNodes:
     """Nodes of all custom traces: `ptr` [P+1] by trace and position, edges as indices into `nodes`.
 
     Nodes without prerequisites come first, in the order in which they start. `buckets` [P] of the table of ready
@@ -40,7 +40,9 @@ class Customs:
     predecessor: NDArray[np.int64]
 
 
-def custom_of(flat: Flat, rows: NDArray[np.int64], config: Config) -> tuple[list[str], NDArray]:
+def custom_of(
+    flat: FlatNodes, rows: NDArray[np.int64], config: Config
+) -> tuple[list[str], NDArray]:
     """Which custom collective each node of `rows` runs: prefixes, and [n] an index into them, -1 for none.
 
     Raises:
@@ -71,7 +73,7 @@ def custom_of(flat: Flat, rows: NDArray[np.int64], config: Config) -> tuple[list
     return prefixes, found
 
 
-def warn_of_sizes(flat: Flat, config: Config) -> None:
+def warn_of_sizes(flat: FlatNodes, config: Config) -> None:
     """Say that custom collectives move what their files say, whatever size the workload gives them."""
     if config.system.replay or not (config.system.custom or config.system.per_node):
         return
@@ -89,7 +91,7 @@ def warn_of_sizes(flat: Flat, config: Config) -> None:
             )
 
 
-def read_custom(config: Config, planner: Planner, members: Mapping[str, int]) -> Customs:
+def read_custom(config: Config, planner: Planner, members: Mapping[str, int]) -> CustomNodes:
     """Read the traces of custom collectives.
 
     A path is relative to the working directory, as in ASTRA-sim, or else to the system file's folder.
@@ -100,7 +102,7 @@ def read_custom(config: Config, planner: Planner, members: Mapping[str, int]) ->
     Raises:
         SystemFileError: a prefix without files. TraceError: a node that a custom collective cannot hold.
     """
-    nodes = [np.zeros((0, state.CUSTOM_W), np.int64)]
+    nodes = [np.zeros((0, layout.CUSTOM_W), np.int64)]
     edges = [np.zeros((2, 0), np.int64)]
     ptr, buckets = [0], []
     for prefix, count in members.items():
@@ -116,13 +118,15 @@ def read_custom(config: Config, planner: Planner, members: Mapping[str, int]) ->
             nodes.append(part)
             ptr.append(ptr[-1] + len(part))
     table, (source, target) = np.concatenate(nodes), np.concatenate(edges, axis=1)
-    table[:, state.CUSTOM_INDEGREE] = np.bincount(target, minlength=len(table))
+    table[:, layout.CUSTOM_INDEGREE] = np.bincount(target, minlength=len(table))
     ptr_out = np.concatenate([[0], np.cumsum(np.bincount(source, minlength=len(table)))])
-    table[:, state.CUSTOM_NEXT], table[:, state.CUSTOM_NEXT_END] = ptr_out[:-1], ptr_out[1:]
+    table[:, layout.CUSTOM_NEXT], table[:, layout.CUSTOM_NEXT_END] = ptr_out[:-1], ptr_out[1:]
     ptr_in = np.concatenate([[0], np.cumsum(np.bincount(target, minlength=len(table)))])
-    table[:, state.CUSTOM_BEFORE], table[:, state.CUSTOM_BEFORE_END] = ptr_in[:-1], ptr_in[1:]
+    table[:, layout.CUSTOM_BEFORE], table[:, layout.CUSTOM_BEFORE_END] = ptr_in[:-1], ptr_in[1:]
     predecessor = source[np.lexsort((source, target))]
-    return Customs(table, np.array(ptr, np.int64), np.array(buckets, np.int64), target, predecessor)
+    return CustomNodes(
+        table, np.array(ptr, np.int64), np.array(buckets, np.int64), target, predecessor
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,17 +214,17 @@ def _prerequisites(trace: chakra.RankTrace, path: Path) -> tuple[NDArray, NDArra
 
 def _nodes(trace: chakra.RankTrace, order: NDArray, path: Path, planner: Planner, config: Config):
     """One position's nodes in the given order, and its messages."""
-    nodes = np.zeros((len(order), state.CUSTOM_W), np.int64)
-    nodes[:, [state.CUSTOM_ROW, state.CUSTOM_PEER]] = -1
-    nodes[:, state.CUSTOM_ID] = trace.id[order].view(np.int64)
+    nodes = np.zeros((len(order), layout.CUSTOM_W), np.int64)
+    nodes[:, [layout.CUSTOM_ROW, layout.CUSTOM_PEER]] = -1
+    nodes[:, layout.CUSTOM_ID] = trace.id[order].view(np.int64)
     messages = []
     for i, k in enumerate(order.tolist()):
         where = f"{path}: node {trace.id[k]}"
         kind = int(trace.type[k])
         if kind == NodeType.COMP:
-            nodes[i, state.CUSTOM_ACTION] = state.TIMER
+            nodes[i, layout.CUSTOM_ACTION] = layout.TIMER
             duration = int(trace.duration_us[k]) * 1000 or 1
-            nodes[i, state.CUSTOM_ROW] = planner.rows.row(costs.FIXED, duration)
+            nodes[i, layout.CUSTOM_ROW] = planner.rows.row(costs.FIXED, duration)
             continue
         if kind not in (NodeType.COMM_SEND, NodeType.COMM_RECV):
             raise TraceError(
@@ -235,12 +239,12 @@ def _nodes(trace: chakra.RankTrace, order: NDArray, path: Path, planner: Planner
                 "tag of 0 or more, and 1 byte or more"
             )
         messages.append((int(trace.id[k]), peer))
-        nodes[i, state.CUSTOM_ACTION] = state.SEND if sending else state.RECV
-        nodes[i, state.CUSTOM_PEER], nodes[i, state.CUSTOM_TAG] = peer, -1 - tag % NATIVE_TAGS
-        nodes[i, state.CUSTOM_SIZE] = planner.size(size)
+        nodes[i, layout.CUSTOM_ACTION] = layout.SEND if sending else layout.RECV
+        nodes[i, layout.CUSTOM_PEER], nodes[i, layout.CUSTOM_TAG] = peer, -1 - tag % NATIVE_TAGS
+        nodes[i, layout.CUSTOM_SIZE] = planner.size(size)
     everyone = np.arange(config.network.ranks)
-    sends = nodes[:, state.CUSTOM_ACTION] == state.SEND
-    for number in np.unique(nodes[sends, state.CUSTOM_SIZE]).tolist():
+    sends = nodes[:, layout.CUSTOM_ACTION] == layout.SEND
+    for number in np.unique(nodes[sends, layout.CUSTOM_SIZE]).tolist():
         for offset in range(1, config.network.ranks):
             planner.use(number, everyone, np.roll(everyone, -offset))
     return nodes, tuple(messages)

@@ -18,7 +18,7 @@ _TYPES = {
 def compiled(function):
     """Compile a part of the kernel on first use, without wrappers or reference counts.
 
-    The names of the parameters say their types: `t`, `m`, `f` are the arrays of words (see `state`), which the
+    The names of the parameters say their types: `t`, `m`, `f` are the arrays of words (see `layout`), which the
     caller keeps alive; `now` and `time` are times; `bits` is unsigned; everything else is a word. One signature
     instead of one for every mixture of constants and variables halves the time to compile.
     """
