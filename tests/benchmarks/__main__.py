@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.benchmarks import curves, designs, engines, files, scale
+from tests.benchmarks import curves, designs, engines, files, orders, scale
 from tests.benchmarks.measure import Row, Settings, machine, temporary
 
 ROUNDS = 5
 GROUPS: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "engine": engines.rows,
     "designs": designs.rows,
+    "orders": orders.rows,
     "files": files.rows,
     "scale": scale.rows,
 }

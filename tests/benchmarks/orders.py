@@ -1,0 +1,195 @@
+"""Every design its own order: the default sweep against the simulation of every design, and against the frozen engine.
+
+Both sides are timed from a compiled graph and parameters to the figures of a sweep, in the same run. Designs are spread
+over a factor of 36, latencies over 150 (`spread`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import perfmodel as pm
+from perfmodel import synth
+from perfmodel.analysis.evaluation import ANSWERS, EvaluationOptions, Evaluator
+from perfmodel.engine import bulk_cpu
+from tests.benchmarks.designs import SYSTEM, Subject
+from tests.benchmarks.measure import SHARED, Row, Settings, alternate, cores
+
+REFERENCE = SHARED.parent
+TRACES = Path(__file__).resolve().parents[2] / "traces"
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    """All lines about orders."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield from _program_order(settings)
+        yield from _own_mode(settings)
+        if REFERENCE.is_dir():
+            yield from _astra(settings)
+
+
+def spread(compiled: Any, count: int, seed: int = 0) -> pd.DataFrame:
+    """Designs around the one that a graph was compiled at."""
+    bounds = {}
+    for path, value in pm.parameters(compiled.system, compiled.models).items():
+        wide = np.sqrt(150.0 if "latency" in path else 36.0)
+        rate = path.startswith("network") or path in ("npu.peak_flops", "npu.memory_bandwidth")
+        if rate and 0 < float(value) < np.inf:
+            bounds[path] = (float(value) / wide, float(value) * wide)
+    return pm.sample(bounds, count, method="latin-hypercube", seed=seed)
+
+
+def astra(folder: Path, network: str | dict, backend: str = "unaware", **more: Any) -> Evaluator:
+    """A trace in ASTRA mode with the reference's `ring_s4_a1`, compiled."""
+    groups = folder / "comm_groups.json"
+    groups = (
+        groups if groups.is_file() else next(iter(sorted(folder.glob("comm_group*.json"))), None)
+    )
+    where = REFERENCE / "network" / f"{network}.yml" if isinstance(network, str) else network
+    loaded = pm.astra.load(
+        folder / "t",
+        REFERENCE / "system" / "ring_s4_a1.json",
+        where,
+        comm_group=groups,
+        backend=backend,
+        **more,
+    )
+    return Evaluator(pm.compile(*loaded))
+
+
+def against(
+    settings: Settings, e: Evaluator, what: str, target: float | None, *, count: int, few: int
+) -> Row:
+    """The default sweep of many designs against the simulation of a few, designs a second."""
+    table = spread(e.compiled, count)
+    paths, values = tuple(table.columns), table.to_numpy(float).T
+    default = EvaluationOptions(threads=cores())
+    simulated = EvaluationOptions("simulated", threads=cores())
+    who: list[np.ndarray] = []
+
+    def sweep() -> None:
+        e.compiled.__dict__.pop("cells", None)  # nothing is known of the designs
+        who.append(e.figures(paths, values, default)["schedule"])
+
+    here, there = alternate(
+        settings.rounds, sweep, lambda: e.figures(paths, values[:, :few], simulated)
+    )
+    share = np.bincount(who[-1], minlength=len(ANSWERS)) / count
+    said = ", ".join(f"{part:.0%} {name}" for name, part in zip(ANSWERS, share) if part > 0)
+    return Row(
+        "orders",
+        f"{what}, {count:,} designs, default sweep against the simulation of every design",
+        (count / here) / (few / there),
+        "x",
+        target,
+        note=f"{count / here:,.0f}/s against {few / there:,.0f}/s; answered by {said}",
+    )
+
+
+def _astra(settings: Settings) -> Iterator[Row]:
+    many = settings.size(16_384, 256)
+    for trace, network, backend, target, count in (
+        ("stg_llama_fsdp8", "switch8", "unaware", 20.0, many),
+        ("stg_gpt_dp2tp2pp2", "switch8", "unaware", None, many),
+        ("stg_gpt_dp2tp4pp2", "switch16", "unaware", 15.0, many // 2),
+        *((f"fuzz{k}", "switch8", "unaware", 15.0, many) for k in range(1, 6)),
+        ("llm_dp8", "switch8", "aware", None, many),
+        ("llm_dp2tp2pp2", "switch8", "aware", 50.0, settings.size(65_536, 256)),
+    ):
+        e = astra(REFERENCE / "traces" / trace, network, backend)
+        few = settings.size(64, 8)
+        yield against(settings, e, f"{trace}, {backend}", target, count=count, few=few)
+    e = astra(REFERENCE / "traces" / "stg_gpt_dp2tp4pp2", "switch16")
+    count = settings.size(100_000, 1024)
+    table = spread(e.compiled, count)
+    paths, values = tuple(table.columns), table.to_numpy(float).T
+    options = EvaluationOptions("frozen", breakdown=False, threads=cores())
+    (seconds,) = alternate(settings.rounds, lambda: e.figures(paths, values, options))
+    yield Row(
+        "orders",
+        f"stg_gpt_dp2tp4pp2 in ASTRA mode, frozen, {count:,} designs from a compiled graph",
+        count / seconds,
+        "designs/s",
+        1e6,
+    )
+
+
+def _program_order(settings: Settings) -> Iterator[Row]:
+    """A GPT of data 4 x tensor 4 x pipeline 2 in program order; a network of one dimension, switch and ring."""
+    if not REFERENCE.is_dir():
+        return
+    layers = settings.size(16, 4)
+    workload = synth.gpt(
+        layers=layers, hidden=4096, heads=32, data=4, tensor=4, pipeline=2, micro_batches=8
+    )
+    folder = settings.folder / "program_order"
+    workload.write(folder)
+    for topology in ("Switch", "Ring"):
+        network = {
+            "topology": [topology],
+            "npus_count": [32],
+            "bandwidth": [50.0],
+            "latency": [500.0],
+        }
+        e = astra(folder, network)
+        for breakdown, target in ((False, 0.5), (True, 0.3)):
+            yield _against_the_engine(settings, e, topology.lower(), breakdown, target)
+
+
+def _against_the_engine(
+    settings: Settings, e: Evaluator, topology: str, breakdown: bool, target: float
+) -> Row:
+    """All of a default sweep's figures against costs and the engine alone."""
+    count = settings.size(131_072, 1024)
+    table = spread(e.compiled, count)
+    paths, values = tuple(table.columns), table.to_numpy(float).T
+    default = EvaluationOptions(breakdown=breakdown, threads=cores())
+
+    def engine() -> None:
+        bulk_cpu.makespans(e.compiled.plan, e.costs(paths, values), threads=cores())
+
+    here, there = alternate(settings.rounds, lambda: e.figures(paths, values, default), engine)
+    return Row(
+        "orders",
+        f"GPT in program order on 32 ranks, {topology}, ASTRA unaware, {count:,} designs: default sweep "
+        f"{'with' if breakdown else 'without'} the breakdown, against the frozen engine",
+        there / here,
+        "x",
+        target,
+        note=f"{count / here:,.0f}/s against {count / there:,.0f}/s; nothing open: {e.compiled.forced}",
+    )
+
+
+def _own_mode(settings: Settings) -> Iterator[Row]:
+    count = settings.size(65_536, 512)
+    for trace in ("gpt_dp2_tp2_pp2", "moe_8", "fsdp_8"):
+        graph = pm.load(TRACES / trace)
+        e = Evaluator(pm.compile(graph, pm.hardware(SYSTEM, ranks=graph.ranks)))
+        table = spread(e.compiled, count)
+        paths, values = tuple(table.columns), table.to_numpy(float).T
+        default = EvaluationOptions(threads=cores())
+        frozen = EvaluationOptions("frozen", threads=cores())
+        here, there = alternate(
+            settings.rounds,
+            lambda e=e, p=paths, v=values, o=default: e.figures(p, v, o),
+            lambda e=e, p=paths, v=values, o=frozen: e.figures(p, v, o),
+        )
+        yield Row(
+            "orders",
+            f"{trace}, own mode, {count:,} designs: default sweep against the frozen one",
+            there / here,
+            "x",
+            0.7,
+            note=f"{count / here:,.0f}/s; nothing open: {e.compiled.forced}",
+        )
+    subject = Subject.of("stg_llama_fsdp8", "fsdp_8")
+    yield against(
+        settings, subject.evaluator, f"{subject.name}, own mode", None, count=count, few=1024
+    )
