@@ -22,6 +22,8 @@ from perfmodel.schedule.ancestry import ancestry
 from perfmodel.schedule.frozen_graph import Events, predecessors, reverse
 
 MAX_ROUNDS = 8
+LARGE, LITTLE = 300_000, 0.03
+"""Graphs of more vertices than this are not looked at again after a round that removed less than this share."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +89,8 @@ def reduce_observed(
             ptr, pred, cost, combination, observed
         )
         observed = number[observed]
-        if (len(cost), len(pred)) == before:
+        gone = before[0] - len(cost) + before[1] - len(pred)
+        if gone <= (LITTLE if len(cost) > LARGE else 0) * sum(before):
             break
     return Reduced(cost.astype(np.int32), ptr, pred, combination), observed
 
@@ -237,16 +240,48 @@ def _distinct(rows: sparse.csr_array) -> tuple[np.ndarray, sparse.csr_array]:
     """Number of each row among the distinct ones, and those; row 0 is the empty one."""
     rows.sum_duplicates()
     rows.sort_indices()
-    seen: dict[bytes, int] = {b"": 0}
-    first = [-1]
-    number = np.empty(rows.shape[0], np.int64)
-    for k in range(rows.shape[0]):
-        a, b = rows.indptr[k], rows.indptr[k + 1]
-        key = rows.indices[a:b].tobytes() + rows.data[a:b].tobytes()
-        if key not in seen:
-            seen[key] = len(first)
-            first.append(k)
-        number[k] = seen[key]
+    number, first = _equal_rows(rows.indptr, rows.indices, rows.data)
     empty = sparse.csr_array((1, rows.shape[1]))
-    chosen = rows[first[1:]] if len(first) > 1 else sparse.csr_array((0, rows.shape[1]))
+    chosen = rows[first] if len(first) else sparse.csr_array((0, rows.shape[1]))
     return number, sparse.csr_array(sparse.vstack([empty, chosen], format="csr"))
+
+
+@machine_code
+def _equal_rows(ptr, index, data):
+    """[n] number of each row, 0 of the empty ones, and the first row of each number from 1 on."""
+    n = ptr.size - 1
+    size = 16
+    while size < 2 * n:
+        size *= 2
+    table = np.full(size, -1, np.int64)
+    number = np.zeros(n, np.int64)
+    first = np.empty(n, np.int64)
+    count = 0
+    for k in range(n):
+        begin, end = ptr[k], ptr[k + 1]
+        if begin == end:
+            continue
+        key = np.uint64(end - begin)
+        for e in range(begin, end):
+            weight = np.uint64(np.int64(data[e]))
+            key = (key ^ np.uint64(index[e])) * np.uint64(0x9E3779B97F4A7C15)
+            key = (key ^ (key >> np.uint64(29)) ^ weight) * np.uint64(0xBF58476D1CE4E5B9)
+            key ^= key >> np.uint64(32)
+        slot = np.int64(key & np.uint64(size - 1))
+        while table[slot] >= 0:
+            begin_other = ptr[first[table[slot]]]
+            same = ptr[first[table[slot]] + 1] - begin_other == end - begin
+            e = 0
+            while same and e < end - begin:
+                same = index[begin + e] == index[begin_other + e]
+                same = same and data[begin + e] == data[begin_other + e]
+                e += 1
+            if same:
+                break
+            slot = (slot + 1) & (size - 1)
+        if table[slot] < 0:
+            table[slot] = count
+            first[count] = k
+            count += 1
+        number[k] = table[slot] + 1
+    return number, first[:count].copy()

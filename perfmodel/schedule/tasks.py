@@ -20,6 +20,7 @@ from perfmodel.errors import InputError
 from perfmodel.machine.placement import hops_table, span
 from perfmodel.machine.system import System
 from perfmodel.models.cost import CostBlock, DistinctCosts
+from perfmodel.schedule.distinct import distinct_rows
 from perfmodel.vocabulary import (
     COLLECTIVES,
     COMMUNICATION,
@@ -311,7 +312,7 @@ class _CostTable:
         self.sizes = tuple(d.size for d in system.network)
         self.keys: dict[tuple[Hashable, ...], int] = {}
         self.category: list[int] = []
-        self.rows_of: list[dict[tuple[float, ...], int]] = []
+        self.rows_of: list[list[tuple[int, NDArray[np.float64]]]] = []
         self.count = 0
 
     def rows(self, p: Program, row: int) -> tuple[np.ndarray, np.ndarray]:
@@ -415,27 +416,24 @@ class _CostTable:
             return
         index = self.keys.setdefault(key, len(self.keys))
         if index == len(self.rows_of):
-            self.rows_of.append({})
+            self.rows_of.append([])
             self.category.append(category)
         rows = np.column_stack([c[chosen].astype(float) for c in (*columns, scale)])
-        distinct, inverse = np.unique(rows, axis=0, return_inverse=True)
-        known = self.rows_of[index]
-        for values in map(tuple, distinct.tolist()):
-            if values not in known:
-                known[values] = self.count
-                self.count += 1
-        found = np.array([known[values] for values in map(tuple, distinct.tolist())])
-        number[chosen] = found[inverse.ravel()]
+        distinct, found = distinct_rows(rows)
+        self.rows_of[index].append((self.count, distinct))
+        number[chosen] = self.count + found
+        self.count += len(distinct)
 
     def finish(self) -> tuple[DistinctCosts, np.ndarray]:
         """The table, and the final number of each provisional one; -1 stays -1."""
         number = np.full(self.count + 1, -1, np.int64)
         blocks, base = [], 0
         for key, index in self.keys.items():
-            known = self.rows_of[index]
-            number[list(known.values())] = base + np.arange(len(known))
-            base += len(known)
-            rows = np.array(list(known), dtype=float)
+            parts = self.rows_of[index]
+            rows, found = distinct_rows(np.concatenate([rows for _, rows in parts]))
+            provisional = [first + np.arange(len(part)) for first, part in parts]
+            number[np.concatenate(provisional)] = base + found
+            base += len(rows)
             word = key[:-1] if key[0] in ("recorded", "compute") else key
             blocks.append(CostBlock(word, rows[:, :-1], rows[:, -1], self.category[index]))
         return DistinctCosts(tuple(blocks)), number
