@@ -178,6 +178,27 @@ def _write_goal(graph: Any, target: str, options: dict) -> None:
     write_goal(graph, target, times=times)
 
 
+def _pair(ctx, parameter, text: str | None) -> tuple[str, str] | None:
+    """OLD:NEW"""
+    if text is None:
+        return None
+    old, colon, new = text.partition(":")
+    if not colon or not old or not new:
+        raise click.BadParameter(f"{text!r} is not OLD:NEW")
+    return old, new
+
+
+def _numbers(ctx, parameter, text: str | None) -> tuple[int, int] | None:
+    """OLD:NEW of whole numbers; one number stays as it is."""
+    if text is None:
+        return None
+    old, _, new = text.partition(":")
+    try:
+        return int(old), int(new or old)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not OLD:NEW, whole numbers") from None
+
+
 @click.command()
 @trace_options
 @click.argument("target", type=Files())
@@ -190,19 +211,40 @@ def _write_goal(graph: Any, target: str, options: dict) -> None:
 @click.option(
     "--data", multiple=True, help="Name of the data parallel groups, with wildcards; repeatable."
 )
+@click.option(
+    "--batch", callback=_numbers, metavar="OLD:NEW", help="Sequences that a rank has at once."
+)
+@click.option(
+    "--sequence",
+    callback=_numbers,
+    metavar="OLD:NEW",
+    help="Tokens of a sequence; needed with --batch, too.",
+)
+@click.option(
+    "--dtype", callback=_pair, metavar="OLD:NEW", help="Format of the numbers, such as bf16:fp8."
+)
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
-def retarget(trace, target, trace_ranks, data, overwrite, **options) -> None:
-    """Write TRACE for another number of --ranks: more or fewer replicas of the model, the same batch on each rank.
+def retarget(
+    trace, target, trace_ranks, data, batch, sequence, dtype, overwrite, **options
+) -> None:
+    """Write TRACE for another number of --ranks, another --batch, --sequence or --dtype.
+
+    More or fewer ranks are more or fewer replicas of the model, with the same batch on each rank.
 
     Gradients' all-reduces keep their size, shards of parameters and the optimizer's work on them shrink or grow. What
     is taken for granted is said.
     """
     from perfmodel.workload.retarget import retarget as retargeted
 
-    if options["ranks"] is None:
-        raise click.UsageError("--ranks: how many ranks the trace is to have")
+    ranks = options["ranks"]
+    if not (ranks or batch or sequence or dtype):
+        raise click.UsageError(
+            "nothing to change: give --ranks, --batch and --sequence, or --dtype"
+        )
     before = the_graph(trace, {**options, "ranks": trace_ranks})
-    graph = retargeted(before, ranks=options["ranks"], data=list(data) or None)
+    graph = retargeted(
+        before, ranks=ranks, data=list(data) or None, batch=batch, sequence=sequence, dtype=dtype
+    )
     for text in graph.warnings:
         if "retarget" in text:
             click.echo(f"perfmodel: {text}", err=True)

@@ -27,35 +27,64 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csgraph
 
 from perfmodel.errors import InputError
-from perfmodel.vocabulary import COLLECTIVES
+from perfmodel.vocabulary import COLLECTIVES, OPERATIONS, NodeType
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.program import Program
+from perfmodel.workload.rescale import rescale
 
 _GRADIENTS = re.compile(
     r"grad(ient)?s?[._]?(all_?reduce|reduce_?scatter)|weight_grad|ddp|fsdp|zero", re.IGNORECASE
 )
-_OPTIMIZER = re.compile(r"optim|adam|sgd_?step", re.IGNORECASE)
+_OPTIMIZER = re.compile(
+    r"optim|adam|sgd_?step|grad(ient)?s?[._]?(norm|clip)|clip_grad", re.IGNORECASE
+)
+"""Names of work on the shards: the optimizer's, and the norm of the gradients."""
 _SHARDS = (COLLECTIVES.index("all_gather"), COLLECTIVES.index("gather"))
 
 
-def retarget(graph: Graph, *, ranks: int, data: str | Sequence[str] | None = None) -> Graph:
-    """The workload on another number of ranks, by more or fewer replicas of the model.
+Change = tuple[int, int]
+"""An old number and the new one."""
+
+
+def retarget(
+    graph: Graph,
+    *,
+    ranks: int | None = None,
+    data: str | Sequence[str] | None = None,
+    batch: Change | None = None,
+    sequence: Change | None = None,
+    dtype: tuple[str, str] | None = None,
+) -> Graph:
+    """The workload on another number of ranks, or with another batch, sequence or number format.
 
     Args:
         graph: stays as it is.
         ranks: how many; a multiple of the graph's, or a part of it that whole replicas make up.
         data: names of the data parallel groups, with wildcards; by default those whose collectives are named after
             gradients, else the only kind of group there is.
+        batch, sequence: (old, new) sequences that a rank has at once, and tokens of each; where one changes the other
+            has to be given too, (2048, 2048) for one that stays. See `rescale` for what follows from them.
+        dtype: (old, new) format of the numbers, of `vocabulary.DTYPES`.
 
     Returns:
         A graph whose `warnings` say what was assumed.
 
     Raises:
-        InputError: the ranks cannot be reached by whole replicas, or which groups are data parallel is not clear.
+        InputError: the ranks cannot be reached by whole replicas, which groups are data parallel is not clear, or work
+            cannot be rescaled.
 
     Example:
         `retarget(pm.load("traces/dp4"), ranks=8)`; back with `ranks=4`.
     """
+    if batch or sequence or dtype:
+        growing, _ = data_groups(graph, data)
+        graph = rescale(
+            graph, growing, steps_parameters, batch=batch, sequence=sequence, dtype=dtype
+        )
+    elif ranks is None:
+        raise InputError("retarget: nothing to change; give ranks, batch, sequence or dtype")
+    if ranks is None:
+        return graph
     if isinstance(ranks, bool) or not isinstance(ranks, int | np.integer) or ranks < 1:
         raise InputError(f"retarget: ranks: got {ranks!r}, expected a whole number from 1 on")
     growing, how = data_groups(graph, data)
@@ -171,9 +200,7 @@ def _rescaled(graph: Graph, program: Program, growing: set[int], up: int, down: 
         return program
     rank = int(program.ranks[0])
     names = graph.labels[graph.label[rank]].names
-    optimizer = np.array([_OPTIMIZER.search(name) is not None for name in names]) & (
-        program.slot < 0
-    )
+    optimizer = steps_parameters(program, names)
 
     def less(values: NDArray, where: NDArray) -> NDArray:
         """Divided by the factor, rounded up; -1 stays."""
@@ -187,6 +214,13 @@ def _rescaled(graph: Graph, program: Program, growing: set[int], up: int, down: 
         bytes=less(program.bytes, optimizer),
         duration=duration,
     )
+
+
+def steps_parameters(program: Program, names: Sequence[str]) -> NDArray[np.bool_]:
+    """[n] compute nodes of the optimizer, by kind or name."""
+    named = np.array([_OPTIMIZER.search(name) is not None for name in names], bool)
+    comp = program.type == NodeType.COMP
+    return comp & (named | (program.kind == OPERATIONS.index("optimizer")))
 
 
 def _grown(graph: Graph, factor: int, growing: set[int]) -> Graph:

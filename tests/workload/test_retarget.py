@@ -71,3 +71,81 @@ def test_what_is_not_clear_is_asked_for(system):
 def test_impossible_numbers_are_refused(ranks):
     with pytest.raises(pm.InputError):
         pm.retarget(pm.synth.data_parallel(4, 20).graph(), ranks=ranks)
+
+
+def columns(tokens, sequence, batch, width=2):
+    """A layer by hand: a product, its weight gradient, attention, a norm, the optimizer, and two collectives."""
+    from perfmodel.vocabulary import COLLECTIVES, OPERATIONS, NodeType
+    from perfmodel.workload.columns import RankColumns
+
+    hidden, inner, heads = 512, 1024, 8
+    gemm, attention = OPERATIONS.index("gemm"), OPERATIONS.index("attention")
+    elements = tokens * hidden + hidden * inner + tokens * inner
+    rows = [
+        ("up", gemm, (1, tokens, inner, hidden), 2 * tokens * inner * hidden, elements * width),
+        ("up.weight", gemm, (1, hidden, inner, tokens), 2 * tokens * inner * hidden, elements * width),
+        ("core", attention, (batch, heads, heads, sequence, sequence, 64, 0),
+         4 * batch * heads * sequence**2 * 64, 4 * batch * heads * sequence * 64 * width),
+        ("norm", OPERATIONS.index("norm"), (), 5 * tokens * hidden, 2 * tokens * hidden * width),
+        ("optimizer", OPERATIONS.index("optimizer"), (), 10 * hidden * inner, 16 * hidden * inner),
+    ]  # fmt: skip
+    n = len(rows)
+    return RankColumns(
+        id=range(n + 2),
+        type=[NodeType.COMP] * n + [NodeType.COMM_COLL] * 2,
+        name=[*(r[0] for r in rows), "step.grad_all_reduce", "tp.all_reduce"],
+        flops=[*(r[3] for r in rows), -1, -1],
+        bytes=[*(r[4] for r in rows), -1, -1],
+        kind=[*(r[1] for r in rows), 0, 0],
+        dimensions=[*(r[2] for r in rows), (), ()],
+        comm_type=[-1] * n + [COLLECTIVES.index("all_reduce")] * 2,
+        size=[-1] * n + [width * hidden * inner, width * tokens * hidden],
+        group=[-1] * n + [0, 1],
+        group_names=("data", "tensor"),
+    )
+
+
+def job(**sizes):
+    one = columns(**sizes)
+    return pm.Graph.from_ranks(
+        [one] * 4, groups={"data": [0, 1, 2, 3], "tensor": [0, 1, 2, 3]}, source="layer"
+    )
+
+
+def equal(a, b):
+    for name in ("flops", "bytes", "size", "dimensions"):
+        np.testing.assert_array_equal(
+            getattr(a.programs[0], name), getattr(b.programs[0], name), err_msg=name
+        )
+
+
+def test_another_batch_equals_the_work_worked_out_for_it():
+    got = pm.retarget(
+        job(tokens=256, sequence=128, batch=2), data="data", batch=(2, 6), sequence=(128, 128)
+    )
+    equal(got, job(tokens=768, sequence=128, batch=6))
+    assert "batch 2 to 6" in got.warnings[-1]
+
+
+def test_another_sequence_makes_attention_quadratic():
+    got = pm.retarget(
+        job(tokens=256, sequence=128, batch=2), data="data", batch=(2, 2), sequence=(128, 384)
+    )
+    equal(got, job(tokens=768, sequence=384, batch=2))
+
+
+def test_another_dtype_halves_the_bytes_but_not_the_optimizer_s():
+    got = pm.retarget(job(tokens=256, sequence=128, batch=2), data="data", dtype=("bf16", "fp8"))
+    equal(got, job(tokens=256, sequence=128, batch=2, width=1))
+    assert got.programs[0].dtype.tolist()[:5] == [5, 5, 5, 5, -1]
+
+
+def test_tokens_that_no_dimension_has_are_an_error_with_the_node():
+    with pytest.raises(pm.InputError, match="no dimension is batch x sequence = 100"):
+        pm.retarget(
+            job(tokens=256, sequence=128, batch=2), data="data", batch=(1, 2), sequence=(100, 100)
+        )
+    with pytest.raises(pm.InputError, match="go together"):
+        pm.retarget(job(tokens=256, sequence=128, batch=2), data="data", batch=(1, 2))
+    with pytest.raises(pm.InputError, match="nothing to change"):
+        pm.retarget(job(tokens=256, sequence=128, batch=2))
