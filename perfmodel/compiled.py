@@ -7,8 +7,8 @@ comes after it and is cheap, differentiable and batched.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.display import as_html
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine import longest_path
 from perfmodel.engine.cells import Cells, Orders, checks_of
@@ -25,6 +26,7 @@ from perfmodel.forking import check_process
 from perfmodel.machine.system import System
 from perfmodel.models.cost import durations, models_of
 from perfmodel.parameter_paths import check_values
+from perfmodel.pytree import content
 from perfmodel.schedule.certificate import Checks
 from perfmodel.schedule.frozen_graph import Events, reverse
 from perfmodel.schedule.list_orders import ListOrders
@@ -57,6 +59,9 @@ class Compiled:
         unit: seconds per unit of the costs.
         batched: `evaluate` takes arrays of designs itself and is not traced (whole nanoseconds).
         smooth: what to differentiate where `evaluate` cannot be; None where it can.
+        merge_ranks: whether one rank stands for all equal ones.
+        notice: what compiling noticed and went on with, for a warning; empty where there was nothing.
+        functions: jitted functions of this graph by what they are, kept for the next call.
     """
 
     graph: Graph
@@ -73,6 +78,31 @@ class Compiled:
     unit: float = 1.0
     batched: bool = False
     smooth: Callable[[System, Any], Any] | None = None
+    merge_ranks: bool = True
+    notice: str = ""
+    functions: dict[Any, Any] = field(default_factory=dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled as what it was compiled from: machine code and jitted functions belong to one process."""
+        return _compile_again, (self.graph, self.system, self.models, self.merge_ranks)
+
+    def __repr__(self) -> str:
+        return (
+            f"Compiled({self.graph.source!r} on {self.system.name or 'a system'}: {self.graph.ranks} ranks "
+            f"in {len(self.representative)} classes, {len(self.events):,} events, {len(self.category)} distinct costs)"
+        )
+
+    def _repr_html_(self) -> str:
+        return as_html(
+            "Compiled graph",
+            {
+                "workload": self.graph.source,
+                "system": self.system.name,
+                "ranks": f"{self.graph.ranks:,} in {len(self.representative):,} classes",
+                "events": f"{len(self.events):,}",
+                "distinct costs": f"{len(self.category):,}",
+            },
+        )
 
     @cached_property
     def checked(self) -> tuple[Events, Checks] | None:
@@ -149,8 +179,9 @@ def compile(
     tasks = build(graph, system, prefer=models.prefer, merge_ranks=merge_ranks)
     evaluate = jax.jit(partial(durations, tasks.work))
     schedule = list_schedule(graph, tasks, np.asarray(evaluate(system, models), np.float64))
-    if text := different_calls(graph, tasks, schedule):
-        warnings.warn(text, stacklevel=2)
+    notice = different_calls(graph, tasks, schedule)
+    if notice:
+        warnings.warn(notice, stacklevel=2)
     events = freeze(tasks, schedule)
     return Compiled(
         graph=graph,
@@ -164,7 +195,94 @@ def compile(
         evaluate=evaluate,
         own=ListOrders(graph, tasks, schedule),
         partner=_feeding(tasks),
+        merge_ranks=merge_ranks,
+        notice=notice,
     )
+
+
+def _compile_again(graph: Graph, system: System, models: Any, merge_ranks: bool) -> Compiled:
+    return compile(graph, system, models, merge_ranks=merge_ranks)
+
+
+KEPT = 8
+"""Compiled graphs that are kept for the next call with the same content."""
+
+KEPT_EVENTS = 10_000_000
+"""Events that those may have together: large graphs are let go sooner."""
+
+_kept: list[tuple[Hashable, Compiled]] = []
+"""Lately used ones, the last one last, with what system and models they were compiled for."""
+
+
+def recall(
+    graph: Graph, system: System, models: Any = None, *, merge_ranks: bool = True
+) -> Compiled:
+    """`compile`, or what it lately gave for the same content: nothing is scheduled or traced twice.
+
+    Args:
+        as for `compile`.
+    """
+    check_kinds(graph, system)
+    models = models_of(system, models)
+    key = content((system.resized(graph.ranks), models, merge_ranks))
+    if key is not None:
+        for k, (other, compiled) in enumerate(_kept):
+            if other == key and _same(graph, compiled.graph):
+                _kept.append(_kept.pop(k))
+                if compiled.notice:
+                    warnings.warn(compiled.notice, stacklevel=2)
+                return compiled
+    compiled = compile(graph, system, models, merge_ranks=merge_ranks)
+    keep(compiled)
+    return compiled
+
+
+def keep(compiled: Compiled) -> None:
+    """Let later calls with the same content find this compiled graph."""
+    key = content((compiled.system, compiled.models, compiled.merge_ranks))
+    if key is None:
+        return
+    _kept[:] = [
+        (other, c) for other, c in _kept if other != key or not _same(compiled.graph, c.graph)
+    ]
+    _kept.append((key, compiled))
+    while len(_kept) > KEPT or (
+        len(_kept) > 1 and sum(len(c.events) for _, c in _kept) > KEPT_EVENTS
+    ):
+        _kept.pop(0)
+
+
+def _same(graph: Graph, other: Graph) -> bool:
+    """Whether two graphs say the same and are called the same."""
+    if graph is other:
+        return True
+    alike = (graph.ranks, len(graph), graph.source) == (other.ranks, len(other), other.source)
+    return alike and graph.digest == other.digest
+
+
+def unpack(
+    graph: Graph | Compiled, system: System | None, models: Any, what: str
+) -> tuple[Graph, System, Any]:
+    """Graph, system and models of a verb's arguments: (graph, system, models), or a compiled graph alone.
+
+    Raises:
+        InputError: a compiled graph with another system or models beside it; a graph without a system.
+    """
+    if isinstance(graph, Compiled):
+        if system is not None or models is not None:
+            raise InputError(
+                f"{what}: a compiled graph brings its system and models; leave them out, or give the graph"
+            )
+        keep(graph)
+        return graph.graph, graph.system, graph.models
+    if system is None:
+        raise InputError(f"{what}: the system is missing; give (graph, system) or a compiled graph")
+    return graph, system, models
+
+
+def workload_of(graph: Graph | Compiled) -> Graph:
+    """The graph itself, or that of a compiled one."""
+    return graph.graph if isinstance(graph, Compiled) else graph
 
 
 def check_kinds(graph: Any, system: Any) -> None:

@@ -9,13 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.compiled import Compiled, compile
+from perfmodel.compiled import Compiled, recall, unpack
+from perfmodel.display import as_html, as_text, seconds
 from perfmodel.engine import longest_path
 from perfmodel.forking import check_process
 from perfmodel.machine.system import System
 from perfmodel.models.cost import check_costs
 from perfmodel.parameter_paths import check_values
+from perfmodel.vocabulary import CATEGORIES
 from perfmodel.workload.graph import Graph
+
+ROUNDING = 1e-12
+"""Relative differences below this are rounding, not time."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +40,35 @@ class Prediction:
     vertex_start: NDArray[np.float64]
     vertex_finish: NDArray[np.float64]
     makespan: float
+
+    def _rows(self) -> dict[str, str]:
+        shares = {k: v / (self.makespan or 1.0) for k, v in self.seconds_by_category.items() if v}
+        parts = sorted(shares.items(), key=lambda item: -item[1])
+        return {
+            "workload": self.graph.source,
+            "system": f"{self.compiled.system.name}, {self.graph.ranks:,} ranks",
+            "critical path": ", ".join(f"{word} {share:.1%}" for word, share in parts),
+        }
+
+    def __repr__(self) -> str:
+        return as_text(f"Prediction: {seconds(self.makespan)}", self._rows())
+
+    def _repr_html_(self) -> str:
+        return as_html(f"Prediction: {seconds(self.makespan)}", self._rows())
+
+    @cached_property
+    def seconds_by_category(self) -> dict[str, float]:
+        """Seconds of the critical path by category; they add up to the makespan."""
+        e, c = self.compiled.events, self.compiled
+        spent = dict.fromkeys(CATEGORIES, 0.0)
+        for v in self.path:
+            row = e.cost[v]
+            if row >= 0:
+                spent[CATEGORIES[c.category[row]]] += float(self.cost[row])
+        rest = self.makespan - sum(spent.values())
+        if rest > ROUNDING * self.makespan:
+            spent["waiting"] += rest
+        return spent
 
     @property
     def graph(self) -> Graph:
@@ -128,13 +162,15 @@ class Prediction:
         return np.array(nodes, np.int64)
 
 
-def predict(graph: Graph, system: System, models: Any = None) -> Prediction:
+def predict(
+    graph: Graph | Compiled, system: System | None = None, models: Any = None
+) -> Prediction:
     """How long the graph takes on the system.
 
     Args:
-        graph: the workload, from `load`.
+        graph: the workload, from `load`; or a compiled graph, alone or with another system and models to evaluate it at.
         system: from `hardware`; grows to the graph's ranks where its file lets it.
-        models: `Models(compute=..., memory=..., network=...)`.
+        models: `Models(compute=..., memory=..., network=...)`; by default the system's own.
 
     Returns:
         makespan, start, finish, duration, slack per node, critical path.
@@ -149,7 +185,9 @@ def predict(graph: Graph, system: System, models: Any = None) -> Prediction:
         >>> len(p.critical)
         1
     """
-    return evaluate(compile(graph, system, models))
+    if isinstance(graph, Compiled):
+        return evaluate(graph, system, models)
+    return evaluate(recall(*unpack(graph, system, models, "predict")))
 
 
 def evaluate(compiled: Compiled, system: System | None = None, models: Any = None) -> Prediction:
@@ -163,3 +201,8 @@ def evaluate(compiled: Compiled, system: System | None = None, models: Any = Non
     start, finish = longest_path.times(compiled.levels, cost)
     unit = compiled.unit
     return Prediction(compiled, cost * unit, start * unit, finish * unit, float(finish[-1]) * unit)
+
+
+def prediction_of(given: Prediction | Compiled) -> Prediction:
+    """The prediction itself, or that of a compiled graph at its own design."""
+    return evaluate(given) if isinstance(given, Compiled) else given

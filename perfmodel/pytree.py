@@ -7,6 +7,7 @@ model is such a record, too.
 
 import dataclasses
 import math
+from collections.abc import Hashable
 from typing import Any, TypeVar, dataclass_transform
 
 import jax
@@ -55,6 +56,37 @@ def children(node: Any) -> dict[str, Any]:
     """
     level = jax.tree_util.default_registry.flatten_one_level_with_keys(node)
     return {} if level is None else {word(key): part for key, part in level[0]}
+
+
+def content(node: Any) -> Hashable | None:
+    """A key that is equal for trees of the same classes, labels and numbers; None where there is no telling.
+
+    (JAX's own description of a tree does not tell two classes of the same fields apart.)
+
+    >>> content((1.0, "no number")) is None, content([1.0, (2.0,)]) == content([1, (2.0,)])
+    (True, True)
+    """
+    try:
+        key = _key(node)
+        hash(key)
+    except (TypeError, ValueError, jax.errors.ConcretizationTypeError):
+        return None
+    return key
+
+
+def _key(node: Any) -> Hashable:
+    if node is None or isinstance(node, int | float):
+        return node
+    level = jax.tree_util.default_registry.flatten_one_level_with_keys(node)
+    if level is None:
+        return float(node)
+    parts = tuple((word(key), _key(part)) for key, part in level[0])
+    known = {name for name, _ in parts}
+    labels: tuple[Any, ...] = ()
+    if dataclasses.is_dataclass(node):
+        names = [f.name for f in dataclasses.fields(node) if f.name not in known]
+        labels = tuple((name, getattr(node, name)) for name in names)
+    return type(node), labels, parts
 
 
 def word(key: Any) -> str:

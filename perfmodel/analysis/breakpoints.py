@@ -60,7 +60,7 @@ class Design:
     evaluator: Evaluator = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "evaluator", Evaluator(self.compiled))
+        object.__setattr__(self, "evaluator", Evaluator.of(self.compiled))
 
     @property
     def frozen(self) -> bool:

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from perfmodel.compiled import Compiled
 from perfmodel.errors import InputError
 from perfmodel.prediction import Prediction, predict
 from perfmodel.report.tables import breakdown, path_breakdown
 
-Case = Prediction | tuple[Any, ...]
+Case = Prediction | Compiled | tuple[Any, ...]
 
 SECTIONS = ("category", "type", "component", "group")
 
@@ -27,7 +28,7 @@ def compare(
     """Where the difference between two predictions comes from.
 
     Args:
-        a, b: a prediction, or (graph, system) or (graph, system, models), of which one is made: two systems, two
+        a, b: a prediction, a compiled graph, or (graph, system) or (graph, system, models), of which one is made: two systems, two
             traces, or two sets of models.
         by: how the critical path is split: "category" (compute, memory, communication, waiting), "type" of node,
             "component" (of node names), "group" (span of the communicator).
@@ -61,10 +62,12 @@ def compare(
 def _prediction(case: Case, name: str) -> Prediction:
     if isinstance(case, Prediction):
         return case
+    if isinstance(case, Compiled):
+        return predict(case)
     if isinstance(case, tuple) and len(case) in (2, 3):
         return predict(*case)
     raise InputError(
-        f"compare: {name} is {type(case).__name__}, expected a prediction, (graph, system) or "
+        f"compare: {name} is {type(case).__name__}, expected a prediction, a compiled graph, (graph, system) or "
         "(graph, system, models)"
     )
 

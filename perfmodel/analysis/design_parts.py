@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from perfmodel.analysis.evaluation import SCHEDULES, EvaluationOptions, Evaluator
-from perfmodel.compiled import compile
+from perfmodel.compiled import recall
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System, hardware
 from perfmodel.models.cost import models_of
@@ -166,7 +166,7 @@ def evaluate_part(
     if key not in compiled:
         system, models = apply_choices(work.system, work.models, chosen)
         graph = work.graphs[str(chosen.get("trace", ""))]
-        compiled[key] = Evaluator(compile(graph, system, models))
+        compiled[key] = Evaluator.of(recall(graph, system, models))
     columns = [c for c in rows.columns if c not in names]
     values = rows[columns].to_numpy(float).T.reshape(len(columns), len(rows))
     figures: dict[str, Any] = compiled[key].figures(tuple(columns), values, work.options)

@@ -52,6 +52,11 @@ class Evaluator:
         self._costs: dict[tuple[str, ...], Any] = {}
         self._pull: dict[tuple[str, ...], Any] = {}
 
+    @classmethod
+    def of(cls, compiled: Compiled) -> Evaluator:
+        """The one evaluator of a compiled graph; what it has jitted serves every later call."""
+        return compiled.functions.setdefault("evaluator", cls(compiled))
+
     def costs(self, paths: tuple[str, ...], values: NDArray) -> NDArray[np.float64]:
         """[S, D] cost table, from [P, D] parameter values."""
         check_process()

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from perfmodel.analysis.breakpoints import Design, breakpoints, makespans
 from perfmodel.analysis.evaluation import SCHEDULES
-from perfmodel.compiled import Compiled, compile
+from perfmodel.compiled import Compiled, recall, unpack
 from perfmodel.compiled_code import machine_code
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
@@ -48,8 +48,8 @@ TORNADO = 0.1
 
 
 def sensitivity(
-    graph: Graph,
-    system: System,
+    graph: Graph | Compiled,
+    system: System | None = None,
     models: Any = None,
     *,
     of: str = "makespan",
@@ -61,7 +61,7 @@ def sensitivity(
     """What the makespan, or a part of it, gains by each parameter.
 
     Args:
-        graph: the workload, from `load`.
+        graph: the workload, from `load`; or a compiled graph, which brings system and models.
         system: the design at which derivatives are taken.
         models: what turns work into time.
         of: "makespan", or a part of it along the critical path: compute_s, memory_s, communication_s, waiting_s.
@@ -87,6 +87,7 @@ def sensitivity(
         >>> bool(-1 < table.elasticity["network.0.bandwidth"] < 0)
         True
     """
+    graph, system, models = unpack(graph, system, models, "sensitivity")
     figure = _figure(of)
     if schedule not in SCHEDULES:
         raise InputError(f"schedule: got {schedule!r}, expected one of {SCHEDULES}")
@@ -94,7 +95,7 @@ def sensitivity(
     if not 0 <= fraction < 1:
         raise InputError(f"tornado: got {tornado}, expected a fraction from 0 to 1, such as 0.1")
     names, point = numbers(system, models_of(system, models))
-    compiled = compile(graph, system, models)
+    compiled = recall(graph, system, models)
     cost, slope, curve = _expand(compiled, names, point, second)
     events = compiled.events
     longest, counts = _critical_counts(events.cost, events.pred_ptr, events.pred, cost)
@@ -156,6 +157,21 @@ def numbers(system: System, models: Any) -> tuple[tuple[str, ...], NDArray[np.fl
 
 def _expand(compiled: Compiled, names: tuple[str, ...], point: NDArray, second: bool):
     """Costs [S], their derivatives [S, P], and with `second` their second derivatives [S, P] (else empty)."""
+    values, directions = jnp.asarray(point), jnp.eye(len(point))
+    each, curves = _derivatives(compiled, names)
+    cost, slope = (np.asarray(a, np.float64) for a in each(values, directions))
+    if compiled.smooth:  # the costs themselves may be whole nanoseconds
+        cost = np.asarray(compiled.evaluate(compiled.system, compiled.models), np.float64)
+    if not second:
+        return cost, slope, np.zeros((0, len(point)))
+    return cost, slope, np.asarray(curves(values, directions), np.float64)
+
+
+def _derivatives(compiled: Compiled, names: tuple[str, ...]) -> tuple[Any, Any]:
+    """Jitted functions of (values [P], directions [P, P]): costs and derivatives; second derivatives. Kept."""
+    key = ("derivatives", names)
+    if key in compiled.functions:
+        return compiled.functions[key]
     evaluate = compiled.smooth or compiled.evaluate
 
     def costs(values: jax.Array) -> jax.Array:
@@ -169,15 +185,9 @@ def _expand(compiled: Compiled, names: tuple[str, ...], point: NDArray, second: 
     def twice(values: jax.Array, direction: jax.Array) -> jax.Array:
         return jax.jvp(lambda v: along(v, direction)[1], (values,), (direction,))[1]
 
-    values, directions = jnp.asarray(point), jnp.eye(len(point))
     each = jax.jit(jax.vmap(along, in_axes=(None, 0), out_axes=(None, 1)))
-    cost, slope = (np.asarray(a, np.float64) for a in each(values, directions))
-    if compiled.smooth:  # the costs themselves may be whole nanoseconds
-        cost = np.asarray(compiled.evaluate(compiled.system, compiled.models), np.float64)
-    if not second:
-        return cost, slope, np.zeros((0, len(point)))
-    curves = jax.jit(jax.vmap(twice, in_axes=(None, 0), out_axes=1))(values, directions)
-    return cost, slope, np.asarray(curves, np.float64)
+    curves = jax.jit(jax.vmap(twice, in_axes=(None, 0), out_axes=1))
+    return compiled.functions.setdefault(key, (each, curves))
 
 
 @machine_code

@@ -27,7 +27,7 @@ from perfmodel.analysis.design_parts import SweepWork, check, evaluate_part, in_
 from perfmodel.analysis.design_space import Points, table_of
 from perfmodel.analysis.evaluation import EvaluationOptions, Evaluator
 from perfmodel.analysis.sweep_store import Damaged, Store, claim, identity, identity_of_table
-from perfmodel.compiled import check_kinds
+from perfmodel.compiled import Compiled, check_kinds, unpack
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
 from perfmodel.models.cost import models_of
@@ -40,9 +40,9 @@ PART = 16_384
 
 
 def sweep(
-    graph: Graph,
-    system: System,
-    points: Points,
+    graph: Graph | Compiled,
+    system: System | Points | None = None,
+    points: Points | None = None,
     *,
     models: Any = None,
     schedule: str = "own",
@@ -60,7 +60,7 @@ def sweep(
     """Evaluate a graph on every design point.
 
     Args:
-        graph: the workload, from `load`.
+        graph: the workload, from `load`; or a compiled graph, which brings system and models: `sweep(compiled, points)`.
         system: the reference design; the points replace some of its parameters.
         points: a table, or lists whose Cartesian product is taken; see `sample` for sampled spaces.
         models: what turns work into time.
@@ -97,7 +97,12 @@ def sweep(
         >>> bool(table.makespan_s[0] > table.makespan_s[1])
         True
     """
+    if isinstance(graph, Compiled) and points is None:
+        system, points = None, system  # type: ignore[assignment]
+    graph, system, models = unpack(graph, system, models, "sweep")  # type: ignore[arg-type]
     check_kinds(graph, system)
+    if points is None:
+        raise InputError("sweep: the points are missing; give a table, or {parameter: values}")
     for name, count in (("part", part), ("threads", threads)):
         if count is not None and count < 1:
             raise InputError(f"{name}: got {count}, expected at least 1")

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from perfmodel.compiled import compile
+from perfmodel.compiled import Compiled, recall, unpack, workload_of
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine.reduction import reduce
 from perfmodel.errors import InputError
@@ -29,7 +29,8 @@ from perfmodel.parameter_paths import with_parameters
 from perfmodel.prediction import Prediction, predict
 from perfmodel.report.tables import path_breakdown
 from perfmodel.vocabulary import CATEGORIES, NodeType
-from perfmodel.workload.edit import Where, change, regroup
+from perfmodel.workload.edit import Members, Where, change
+from perfmodel.workload.edit import regroup as regroup_graph
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.program import Program
 
@@ -44,7 +45,11 @@ Scenario = Graph | Callable[[Graph], Graph] | Mapping[str, float]
 
 
 def scale(
-    graph: Graph, factor: float, *, where: Where = None, ranks: Sequence[int] | None = None
+    graph: Graph | Compiled,
+    factor: float,
+    *,
+    where: Where = None,
+    ranks: Sequence[int] | None = None,
 ) -> Graph:
     """The graph with the durations of some nodes multiplied.
 
@@ -53,7 +58,7 @@ def scale(
     The factor includes latencies and overheads, and multiplies those of earlier calls.
 
     Args:
-        graph: stays as it is.
+        graph: stays as it is; of a compiled graph, its workload.
         factor: 0 or more.
         where: None (all nodes), {column of `Graph.table`: value, list, or glob pattern}, or a function of a rank's
             table that returns a truth value per row.
@@ -70,10 +75,10 @@ def scale(
     def edit(program: Program, chosen: NDArray[np.bool_]) -> Program:
         return with_fields(program, scale=np.where(chosen, program.scale * factor, program.scale))
 
-    return change(graph, where, ranks, edit)
+    return change(workload_of(graph), where, ranks, edit)
 
 
-def straggler(graph: Graph, rank: int, factor: float) -> Graph:
+def straggler(graph: Graph | Compiled, rank: int, factor: float) -> Graph:
     """The graph with compute and memory operations of one rank `factor` times as long.
 
     Raises:
@@ -84,7 +89,7 @@ def straggler(graph: Graph, rank: int, factor: float) -> Graph:
 
 
 def replace(
-    graph: Graph,
+    graph: Graph | Compiled,
     *,
     where: Where,
     ranks: Sequence[int] | None = None,
@@ -119,7 +124,7 @@ def replace(
             if wrong.any():
                 kind = NodeType(int(program.type[np.flatnonzero(wrong)[0]])).name
                 raise InputError(
-                    f"{graph.source}: where: chooses a {kind} node, which has no {name}; "
+                    f"{workload_of(graph).source}: where: chooses a {kind} node, which has no {name}; "
                     'choose further, for example by "type"'
                 )
         changed: dict[str, Any] = {
@@ -130,7 +135,7 @@ def replace(
         }
         return with_fields(program, **changed)
 
-    return change(graph, where, ranks, edit)
+    return change(workload_of(graph), where, ranks, edit)
 
 
 _COMMUNICATE = (NodeType.COMM_SEND, NodeType.COMM_RECV, NodeType.COMM_COLL)
@@ -143,10 +148,15 @@ _HAVE = {
 }
 
 
+def regroup(graph: Graph | Compiled, members: Members, *, where: Where) -> Graph:
+    """The graph with some collectives among other ranks; see `workload.edit.regroup`."""
+    return regroup_graph(workload_of(graph), members, where=where)
+
+
 def makespans(
-    graph: Graph,
-    system: System,
-    sigma: float | Mapping[str, float],
+    graph: Graph | Compiled,
+    system: System | None = None,
+    sigma: float | Mapping[str, float] = 0.0,
     *,
     draws: int = 1000,
     seed: int = 0,
@@ -160,7 +170,7 @@ def makespans(
     waiting for the slowest. The order of issue is that of the undisturbed design.
 
     Args:
-        graph, system, models: as for `predict`.
+        graph, system, models: as for `predict`; a compiled graph brings system and models.
         sigma: standard deviation of the logarithm (0.05: about 5 %), of all operations or by category
             ({"compute": 0.05, "communication": 0.2}; others do not vary).
         draws: how many.
@@ -175,7 +185,8 @@ def makespans(
         raise InputError(f"draws: got {draws}, expected 1 or more")
     if hasattr(models, "lower"):
         raise InputError(f"jitter: {type(models).__name__} is not evaluated node by node")
-    compiled = compile(graph, system, models, merge_ranks=False)
+    graph, system, models = unpack(graph, system, models, "whatif.makespans")
+    compiled = recall(graph, system, models, merge_ranks=False)
     cost = np.asarray(compiled.evaluate(compiled.system, compiled.models), np.float64)
     timed = np.flatnonzero(compiled.events.cost >= 0)
     row = compiled.events.cost[timed]
@@ -205,9 +216,9 @@ def _sigma(sigma: float | Mapping[str, float]) -> NDArray[np.float64]:
 
 
 def jitter(
-    graph: Graph,
-    system: System,
-    sigma: float | Mapping[str, float],
+    graph: Graph | Compiled,
+    system: System | None = None,
+    sigma: float | Mapping[str, float] = 0.0,
     draws: int = 1000,
     seed: int = 0,
     *,
@@ -225,6 +236,7 @@ def jitter(
     levels = np.asarray(quantiles, float)
     if not len(levels) or not ((levels >= 0) & (levels <= 1)).all():
         raise InputError(f"quantiles: got {list(quantiles)}, expected numbers from 0 to 1")
+    graph, system, models = unpack(graph, system, models, "whatif.jitter")
     drawn = makespans(graph, system, sigma, draws=draws, seed=seed, models=models)
     seconds = np.quantile(drawn, levels)
     undisturbed = predict(graph, system, models).makespan
@@ -233,12 +245,16 @@ def jitter(
 
 
 def table(
-    graph: Graph, system: System, scenarios: Mapping[str, Scenario], *, models: Any = None
+    graph: Graph | Compiled,
+    system: System | None = None,
+    scenarios: Mapping[str, Scenario] | None = None,
+    *,
+    models: Any = None,
 ) -> pd.DataFrame:
     """Several what-ifs side by side.
 
     Args:
-        graph, system, models: the baseline.
+        graph, system, models: the baseline; a compiled graph brings system and models.
         scenarios: by name another graph, a function of the graph that returns one, or {parameter path: value}.
 
     Returns:
@@ -248,8 +264,9 @@ def table(
     Raises:
         InputError: a scenario of another type, an unknown parameter.
     """
+    graph, system, models = unpack(graph, system, models, "whatif.table")
     rows = [("baseline", predict(graph, system, models))]
-    for name, scenario in scenarios.items():
+    for name, scenario in (scenarios or {}).items():
         rows.append((name, _predict(graph, system, models, name, scenario)))
     first = rows[0][1].makespan
     result = [

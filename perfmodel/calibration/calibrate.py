@@ -33,7 +33,8 @@ from perfmodel.calibration.least_squares import (
     solve,
 )
 from perfmodel.calibration.tables import standard
-from perfmodel.compiled import compile
+from perfmodel.compiled import Compiled, compile, unpack
+from perfmodel.display import as_html, as_text
 from perfmodel.errors import InputError
 from perfmodel.files import check_target
 from perfmodel.machine.system import System
@@ -76,6 +77,23 @@ class Calibration:
     settled: bool
     open: tuple[str, ...] = ()
     data: str = ""
+
+    def _rows(self) -> dict[str, str]:
+        fitted = {
+            row.parameter: f"{row.value:.5g} {row.unit} ({row.low:.5g} to {row.high:.5g})"
+            for row in self.parameters.itertuples()
+        }
+        errors = {
+            str(name): f"mean {row['mean']:.1%}, median {row['median']:.1%}"
+            for name, row in self.error.iterrows()
+        }
+        return {"measurements": self.data, **fitted, **errors}
+
+    def __repr__(self) -> str:
+        return as_text("Calibration", self._rows())
+
+    def _repr_html_(self) -> str:
+        return as_html("Calibration", self._rows())
 
     def save(self, path: str | Path, *, title: str = "", data: str = "") -> None:
         """Write the models as a file for `pm.hardware(..., models=path)` and the commands' `--models path`.
@@ -233,11 +251,12 @@ def _sorted(measurements, system: System) -> tuple[list[pd.DataFrame], list[Step
                 )
             tables.append(read_measurements(item, dtype=system.dtype))
             words.append(Path(item).name)
+        elif isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], Compiled):
+            graph, own, _ = unpack(item[0], None, None, "measurements")
+            _check_duration(item[1], len(steps))
+            steps.append((graph, own, item[1]))
         elif isinstance(item, tuple) and len(item) == 3 and isinstance(item[0], Graph):
-            if not (np.isfinite(item[2]) and item[2] > 0):
-                raise InputError(
-                    f"measurements: step {len(steps)} took {item[2]} s, expected more than 0"
-                )
+            _check_duration(item[2], len(steps))
             steps.append(item)
         else:
             raise InputError(
@@ -250,6 +269,11 @@ def _sorted(measurements, system: System) -> tuple[list[pd.DataFrame], list[Step
     if steps:
         words.append(f"{len(steps)} whole steps")
     return tables, steps, "; ".join(words)
+
+
+def _check_duration(seconds: float, step: int) -> None:
+    if not (np.isfinite(seconds) and seconds > 0):
+        raise InputError(f"measurements: step {step} took {seconds} s, expected more than 0")
 
 
 def _depended_on(

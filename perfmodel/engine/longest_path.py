@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,15 +38,17 @@ SHORT_SCAN = 64
 class Levels:
     """A graph cut into steps of equal width; the arrays are padded so that few shapes occur.
 
+    They are NumPy's: arrays that JAX made while it traced one function would not be usable in another.
+
     Attributes:
         pred: [steps, width, 2] i32, places of the two predecessors; the last place holds 0 s.
         cost: [steps, width] i32, row of the cost table; the row past its end costs nothing.
         place: [V] i32, place (step x width + column) of each vertex.
     """
 
-    pred: Array
-    cost: Array
-    place: Array
+    pred: Any
+    cost: Any
+    place: Any
 
 
 def cut(ptr: NDArray[np.int64], pred: NDArray[np.int32], cost: NDArray[np.int32]) -> Levels:
@@ -72,9 +75,9 @@ def cut(ptr: NDArray[np.int64], pred: NDArray[np.int32], cost: NDArray[np.int32]
     costs = np.full(steps * width, -1, np.int32)
     costs[place] = cost
     return Levels(
-        jnp.asarray(table.reshape(steps, width, 2)),
-        jnp.asarray(costs.reshape(steps, width)),
-        jnp.asarray(place[number].astype(np.int32)),
+        table.reshape(steps, width, 2),
+        costs.reshape(steps, width),
+        place[number].astype(np.int32),
     )
 
 
@@ -195,8 +198,8 @@ def path_counts(levels: Levels, cost: Array) -> tuple[Array, Array]:
         makespan [s]; [S] counts, the derivative of the makespan.
     """
     _, finish = _scan(levels.pred, levels.cost, cost)
-    pred = levels.pred.reshape(-1, 2)
-    row = levels.cost.ravel()
+    pred = jnp.asarray(levels.pred).reshape(-1, 2)
+    row = jnp.asarray(levels.cost).ravel()
     nowhere = finish.size - 1
 
     def step(state):

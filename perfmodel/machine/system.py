@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from perfmodel.display import as_html, as_text
 from perfmodel.errors import InputError, SystemFileError
 from perfmodel.machine import system_file
 from perfmodel.machine.system_figures import DOUBTFUL, Fact
@@ -147,6 +148,26 @@ class System:
     def models(self) -> Any:
         """The models that were fitted to this hardware, or to a relative; None where there are none."""
         return None if self.fitted is None else self.fitted.models
+
+    def _rows(self) -> dict[str, str]:
+        npu = self.npu
+        rows = {
+            "ranks": f"{self.ranks:,}",
+            "npu": f"{npu.peak_flops} FLOP/s{f' {self.dtype}' if self.dtype else ''}, memory {npu.memory_bandwidth} B/s, "
+            f"{npu.memory_capacity} B",
+        }
+        for k, d in enumerate(self.network):
+            rows[f"network {k}"] = f"{d.topology} of {d.size}, {d.bandwidth} B/s, {d.latency} s"
+        if self.remote_memory is not None:
+            far = self.remote_memory
+            rows["remote memory"] = f"{far.bandwidth} B/s, {far.latency} s"
+        return rows
+
+    def __repr__(self) -> str:
+        return as_text(f"System {self.name}".rstrip(), self._rows())
+
+    def _repr_html_(self) -> str:
+        return as_html(f"System {self.name}".rstrip(), self._rows())
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import pandas as pd
 from perfmodel.analysis.design_parts import apply_choices
 from perfmodel.analysis.design_parts import choices as labels_among
 from perfmodel.analysis.evaluation import SCHEDULES
-from perfmodel.compiled import compile
+from perfmodel.compiled import recall
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
 from perfmodel.models.cost import models_of
@@ -85,7 +85,7 @@ def problems(
     ]
     effort = Effort()
     for one in ready:
-        compiled = compile(graph, one.design.system, one.design.models)
+        compiled = recall(graph, one.design.system, one.design.models)
         problem = EpigraphProblem(
             compiled, one.design, one.goal, one.scale, effort, options.threads
         )

@@ -7,7 +7,7 @@ their maxima. Variables are scaled: z = ln x, or z = (x - lower) / (upper - lowe
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +23,7 @@ from perfmodel.engine import bulk_cpu as engine
 from perfmodel.errors import InputError
 from perfmodel.optimization.active_branches import Pieces
 from perfmodel.optimization.objective import Goal, VariedDesign
+from perfmodel.pytree import content
 
 Vector = NDArray[np.float64]
 
@@ -138,19 +139,43 @@ class EpigraphProblem:
     box: tuple[Vector, Vector] | None = None
 
     def __post_init__(self) -> None:
+        design, scale = self.design, self.scale
+        self._key = content((design.system, design.models, design.economics))
+        if self._key is not None:
+            ends = (scale.lower.tobytes(), scale.upper.tobytes(), scale.log)
+            self._key = ("epigraph", design.paths, ends, self._key)
+        self._open, self._paths = self._kept(self._key, self._of_paths)
+        self._read_goal()
+
+    def _kept(self, key: Hashable | None, make: Callable[[], Any]) -> Any:
+        """What an earlier optimisation of the same compiled graph has made, where the key says that it is the same."""
+        if key is None:
+            return make()
+        functions = self.compiled.functions
+        if key not in functions:
+            functions[key] = make()
+        return functions[key]
+
+    def _of_paths(self) -> tuple[Any, Any]:
+        """Jitted: costs and the choices behind them; length and slope of paths whose choices are held."""
         centre = self.scale.z(self.scale.centre())
         opened = Pieces(self._cost, jnp.asarray(centre))
-        self._open = jax.jit(jax.vmap(opened.value_and_choices))
 
         def path(z: Array, counts: Array, choices: list[Array]) -> Array:
             return jnp.log(jnp.vdot(counts, opened.piece(z, choices)))
 
-        self._paths = jax.jit(jax.vmap(jax.value_and_grad(path), in_axes=(None, 0, 0)))
-        self._read_goal()
+        paths = jax.jit(jax.vmap(jax.value_and_grad(path), in_axes=(None, 0, 0)))
+        return jax.jit(jax.vmap(opened.value_and_choices)), paths
 
     def _read_goal(self) -> None:
-        self._objective = jax.jit(jax.value_and_grad(self._wanted))
-        self._limits = jax.jit(lambda y: (self._residuals(y), jax.jacfwd(self._residuals)(y)))
+        known = None if self._key is None or self.goal.said is None else (self._key, self.goal.said)
+        self._objective, self._limits = self._kept(known, self._of_goal)
+
+    def _of_goal(self) -> tuple[Any, Any]:
+        """Jitted: the objective and its gradient; residuals of the limits and their Jacobian."""
+        objective = jax.jit(jax.value_and_grad(self._wanted))
+        limits = jax.jit(lambda y: (self._residuals(y), jax.jacfwd(self._residuals)(y)))
+        return objective, limits
 
     def along(self, compiled: Compiled) -> EpigraphProblem:
         """The same problem for another order of issue of the same graph; nothing is compiled again."""

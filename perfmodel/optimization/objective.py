@@ -91,11 +91,15 @@ class Limit:
 
 @dataclass(frozen=True)
 class Goal:
-    """An objective (x, t) -> number, whether it is positive throughout, and the limits."""
+    """An objective (x, t) -> number, whether it is positive throughout, and the limits.
+
+    `said` are the words that they were read from; None where some are functions, which cannot be compared.
+    """
 
     objective: Callable[..., Any]
     positive: bool
     limits: tuple[Limit, ...]
+    said: str | None = None
 
 
 def goal(
@@ -106,12 +110,17 @@ def goal(
     Raises:
         InputError: unknown names, texts that cannot be read, weights that are no positive numbers.
     """
-    limits = [_limit(design, said, centre) for said in relations(constraints)]
+    all_said = relations(constraints)
+    limits = [_limit(design, said, centre) for said in all_said]
+    plain = all(isinstance(said, str) for said in all_said)
+    words = repr((objective, all_said)) if plain else None
     if callable(objective):
         return Goal(_called(design, objective), False, tuple(limits))
     if isinstance(objective, str):
         expression = _checked(design, parse(objective), "objective")
-        return Goal(lambda x, t: design.value(expression, x, t), expression.positive, tuple(limits))
+        return Goal(
+            lambda x, t: design.value(expression, x, t), expression.positive, tuple(limits), words
+        )
     if not isinstance(objective, Mapping) or not objective:
         raise InputError(
             f"objective: got {objective!r}, expected a text, weights {{text: number}}, or a function"
@@ -127,7 +136,7 @@ def goal(
     def weighted(x: Array, t: Any) -> Any:
         return sum(weight * design.value(part, x, t) for part, weight in parts)
 
-    return Goal(weighted, all(part.positive for part, _ in parts), tuple(limits))
+    return Goal(weighted, all(part.positive for part, _ in parts), tuple(limits), words)
 
 
 def relations(constraints: Constraints | None) -> list[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.stats import qmc
 
 from perfmodel.analysis.design_space import bounds_of
-from perfmodel.compiled import compile
+from perfmodel.compiled import Compiled, compile, unpack
 from perfmodel.machine.system import System
 from perfmodel.models.cost_power_area import Economics
 from perfmodel.optimization.branch_and_bound import branch
@@ -48,8 +48,8 @@ class Found:
 
 
 def optimize(
-    graph: Graph,
-    system: System,
+    graph: Graph | Compiled,
+    system: System | None = None,
     *,
     bounds: Bounds,
     objective: Objective = "time",
@@ -83,7 +83,7 @@ def optimize(
     and the best is improved likewise (a schedule that changes with the design makes jumps, which no gradient sees).
 
     Args:
-        graph: the workload, from `load`.
+        graph: the workload, from `load`; or a compiled graph, which brings system and models.
         system: the reference design; it is the first start.
         bounds: {parameter path: (lowest, highest)} [SI].
         objective: a text ("time", "energy", "time * cost", any expression), {text: weight}, or a function of (system,
@@ -130,6 +130,7 @@ def optimize(
         >>> [round(value / 1e9) for value in best.parameters.values()]
         [395, 105]
     """
+    graph, system, models = unpack(graph, system, models, "optimize")
     bounds = bounds_of(bounds)
     options = SearchOptions(
         objective,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from perfmodel.display import as_html, as_text, seconds
 from perfmodel.errors import InputError
 from perfmodel.optimization.cutting_planes import FAR, Step
 from perfmodel.optimization.epigraph import FEASIBLE, Effort, EpigraphProblem, Point, Vector
@@ -53,6 +54,23 @@ class Optimum:
     path: pd.DataFrame
     effort: Effort
     bounds: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def _rows(self) -> dict[str, str]:
+        units = parameter_units(self.system, self.models)
+        found = {path: f"{value:.6g} {units[path]}" for path, value in self.parameters.items()}
+        return {
+            **{path: str(value) for path, value in self.choices.items()},
+            **found,
+            "objective": f"{self.objective:.6g}, proven bound {self.bound:.6g}",
+            "makespan": seconds(self.own_makespan),
+            "evaluations": f"{self.evaluations:,}",
+        }
+
+    def __repr__(self) -> str:
+        return as_text("Optimum", self._rows())
+
+    def _repr_html_(self) -> str:
+        return as_html("Optimum", self._rows())
 
     @property
     def evaluations(self) -> int:

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from perfmodel.analysis.design_space import bounds_of
+from perfmodel.compiled import Compiled, unpack
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
 from perfmodel.models.cost_power_area import FIGURES, Economics
@@ -32,8 +33,8 @@ SAME = 1e-5
 
 
 def pareto(
-    graph: Graph,
-    system: System,
+    graph: Graph | Compiled,
+    system: System | None = None,
     *,
     bounds: Bounds,
     objectives: Sequence[str] = ("time", "cost"),
@@ -76,6 +77,7 @@ def pareto(
         raise InputError(f"objectives: one of {', '.join(objectives)} is named twice")
     if points < 2:
         raise InputError(f"points: got {points}, expected 2 or more")
+    graph, system, models = unpack(graph, system, models, "pareto")
     bounds = bounds_of(bounds)
     options = SearchOptions(
         objective=objectives[0],

@@ -9,23 +9,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from perfmodel.compiled import Compiled
 from perfmodel.errors import InputError
 from perfmodel.machine.placement import coordinates, span
-from perfmodel.prediction import Prediction
+from perfmodel.prediction import Prediction, prediction_of
 from perfmodel.vocabulary import CATEGORIES, COMMUNICATION, COMPUTE, MEMORY, NodeType, describe
 from perfmodel.workload.graph import check_ranks
-
-ROUNDING = 1e-12
-"""Relative differences below this are rounding, not time."""
 
 BREAKDOWNS = ("rank", "critical_path", "component", "type", "group")
 
 
-def timeline(prediction: Prediction, ranks: Sequence[int] | None = None) -> pd.DataFrame:
+def timeline(prediction: Prediction | Compiled, ranks: Sequence[int] | None = None) -> pd.DataFrame:
     """When every node runs.
 
     Args:
-        prediction: from `predict`.
+        prediction: from `predict`; or a compiled graph, at its own design.
         ranks: some ranks only (all by default).
 
     Returns:
@@ -35,6 +33,7 @@ def timeline(prediction: Prediction, ranks: Sequence[int] | None = None) -> pd.D
     Raises:
         InputError: no such rank, or too many rows for one table.
     """
+    prediction = prediction_of(prediction)
     chosen = check_ranks(prediction.graph, ranks)
     nodes = prediction.graph.table(chosen)
     table = nodes[["rank", "node_id", "name", "type", "resource"]].copy()
@@ -46,7 +45,7 @@ def timeline(prediction: Prediction, ranks: Sequence[int] | None = None) -> pd.D
     return table
 
 
-def critical_path(prediction: Prediction) -> pd.DataFrame:
+def critical_path(prediction: Prediction | Compiled) -> pd.DataFrame:
     """The chain of nodes that makes the step as long as it is.
 
     Returns:
@@ -54,6 +53,7 @@ def critical_path(prediction: Prediction) -> pd.DataFrame:
         node adds to the path: for a collective from the arrival of the last member on), waiting_s (before it, where
         nothing on the path ran), share (of the makespan).
     """
+    prediction = prediction_of(prediction)
     p, c = prediction, prediction.compiled
     rows: list[dict] = []
     clock = 0.0
@@ -91,22 +91,12 @@ def critical_path(prediction: Prediction) -> pd.DataFrame:
 
 
 def path_breakdown(prediction: Prediction) -> dict[str, float]:
-    """Seconds of the critical path by category: compute + memory + communication + waiting = makespan."""
-    e, c = prediction.compiled.events, prediction.compiled
-    seconds = dict.fromkeys(CATEGORIES, 0.0)
-    for v in prediction.path:
-        row = e.cost[v]
-        if row >= 0:
-            seconds[CATEGORIES[c.category[row]]] += float(prediction.cost[row])
-    spent = sum(seconds.values())
-    rest = prediction.makespan - spent
-    if rest > ROUNDING * prediction.makespan:
-        seconds["waiting"] += rest
-    return seconds
+    """Seconds of the critical path by category, a new dictionary; they add up to the makespan."""
+    return dict(prediction.seconds_by_category)
 
 
 def breakdown(
-    prediction: Prediction,
+    prediction: Prediction | Compiled,
     by: str = "rank",
     *,
     depth: int = 1,
@@ -115,7 +105,7 @@ def breakdown(
     """Where the time goes.
 
     Args:
-        prediction: from `predict`.
+        prediction: from `predict`; or a compiled graph, at its own design.
         by: "rank": compute_s + exposed_memory_s + exposed_communication_s + idle_s = makespan_s for every rank,
             beside the totals with overlap; "critical_path": compute_s + memory_s + communication_s + waiting_s =
             makespan_s; "component": the hierarchy in node names, rolled up to `depth` parts; "type": node types;
@@ -130,6 +120,7 @@ def breakdown(
     Raises:
         InputError: unknown `by`.
     """
+    prediction = prediction_of(prediction)
     if by == "rank":
         return _by_rank(prediction)
     if by == "critical_path":

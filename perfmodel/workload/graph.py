@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from perfmodel.display import as_html
 from perfmodel.errors import InputError, quoted
 from perfmodel.findings import Findings
 from perfmodel.vocabulary import describe
@@ -123,6 +124,17 @@ class Graph:
         return (
             f"Graph({self.source!r}: {self.ranks} ranks, {len(self):,} nodes, "
             f"{len(self.programs)} distinct programs, {len(self.groups)} groups)"
+        )
+
+    def _repr_html_(self) -> str:
+        return as_html(
+            "Workload",
+            {
+                "source": self.source,
+                "ranks": f"{self.ranks:,}, {len(self.programs):,} distinct programs",
+                "nodes": f"{len(self):,}",
+                "groups": f"{len(self.groups):,}",
+            },
         )
 
     def name(self, rank: int, position: int) -> str:
