@@ -138,6 +138,11 @@ def inspect(trace, as_json, astra_sim, **options) -> None:
 @trace_options
 @system_options
 @click.option("--rank", "only", multiple=True, type=int, help="Only this rank; repeatable.")
+@click.option(
+    "--depth",
+    type=click.IntRange(1, 16),
+    help="Components: collapsed to so many parts of their names in the table, nested in so many levels in a timeline.",
+)
 @click.option("--json", "as_json", is_flag=True, help="The table as JSON on standard output.")
 @click.option(
     "-o",
@@ -145,19 +150,23 @@ def inspect(trace, as_json, astra_sim, **options) -> None:
     type=Timeline(".csv", ".parquet"),
     help="FILE.json or FILE.json.gz for Perfetto; or the table: FILE.csv, FILE.parquet.",
 )
-def timeline(trace, only, as_json, output, **options) -> None:
+def timeline(trace, only, depth, as_json, output, **options) -> None:
     """When every node of TRACE runs: a Perfetto / Chrome timeline, or a table.
 
     Prints the table of all nodes; -o writes a timeline for ui.perfetto.dev, or the table.
     """
     from perfmodel.prediction import predict
+    from perfmodel.report.components import component_spans
     from perfmodel.report.tables import timeline as table
     from perfmodel.report.timeline_file import ENDINGS, write_timeline
 
     graph = the_graph(trace, options)
     prediction = predict(graph, *the_system(graph, options))
     if output and output.lower().endswith(ENDINGS):
-        write_timeline(prediction, output, ranks=list(only) or None)
+        write_timeline(prediction, output, ranks=list(only) or None, depth=depth or 0)
+    elif depth:
+        spans = component_spans(prediction, depth, list(only) or None)
+        show(spans[spans["level"] == depth].drop(columns="level"), as_json, output)
     else:
         show(table(prediction, list(only) or None), as_json, output)
     if output:

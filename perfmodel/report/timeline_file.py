@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from perfmodel.errors import InputError
 from perfmodel.files import check_target, whole_file
 from perfmodel.prediction import Prediction
+from perfmodel.report.components import component_spans
 from perfmodel.report.tables import category_of, critical_path, timeline
 from perfmodel.vocabulary import CATEGORIES, COLLECTIVES, NodeType
 from perfmodel.workload.graph import check_ranks
@@ -37,6 +38,9 @@ MAX_NODES = 2_000_000
 RECEIVES, UNTIMED = "receives", "no resource"
 """Threads of nodes that hold no resource."""
 
+COMPONENTS = 1_000_000
+"""Number of the thread of components, beyond those of resources."""
+
 CRITICAL_COLOUR = "terrible"
 COLOURS = ("thread_state_running", "thread_state_iowait", "rail_response", "grey")
 """Reserved colour names of the format, for compute, memory, communication and what takes no time."""
@@ -47,7 +51,11 @@ Event = dict[str, Any]
 
 
 def write_timeline(
-    prediction: Prediction, path: str | Path, ranks: Sequence[int] | None = None
+    prediction: Prediction,
+    path: str | Path,
+    ranks: Sequence[int] | None = None,
+    *,
+    depth: int = 0,
 ) -> None:
     """Write when every node runs as a trace-event file.
 
@@ -55,6 +63,7 @@ def write_timeline(
         prediction: from `predict`.
         path: the file, .json or (compressed) .json.gz; it appears whole or not at all.
         ranks: some ranks only (all by default); the critical path is there in any case, arrows where both ends are.
+        depth: also a thread per rank with its components, nested in so many levels (parts of a name); 0 for none.
 
     Raises:
         InputError: a file that cannot be written, no such rank, no ranks, too many nodes for a viewer, or times that
@@ -76,7 +85,7 @@ def write_timeline(
             f"{graph.source}: its makespan on {prediction.compiled.system.name} is "
             f"{prediction.makespan} s, which no timeline shows; look for a rate of 0"
         )
-    _write(_events(prediction, chosen), Path(path), _about(prediction))
+    _write(_events(prediction, chosen, depth), Path(path), _about(prediction))
 
 
 def _existing(graph, ranks: Sequence[int] | None) -> list[int]:
@@ -93,13 +102,15 @@ def _about(prediction: Prediction) -> Event:
     }
 
 
-def _events(prediction: Prediction, ranks: list[int]) -> Iterator[list[Event]]:
-    """Lists of events, one per process."""
+def _events(prediction: Prediction, ranks: list[int], depth: int) -> Iterator[list[Event]]:
+    """Lists of events, one per process, and of its components."""
     yield _path_events(prediction)
     shown = np.zeros(prediction.graph.ranks, bool)
     shown[ranks] = True
     for rank in ranks:
         yield _rank_events(prediction, rank, shown)
+        if depth:
+            yield _component_events(prediction, rank, depth)
 
 
 def _path_events(prediction: Prediction) -> list[Event]:
@@ -173,6 +184,32 @@ def _rank_events(prediction: Prediction, rank: int, shown: NDArray[np.bool_]) ->
             }
         )
     return events + _arrows(prediction, rank, shown, thread, start, finish)
+
+
+def _component_events(prediction: Prediction, rank: int, depth: int) -> list[Event]:
+    """A rank's components as slices in each other, on a thread of their own above the others."""
+    table = component_spans(prediction, depth, [rank])
+    start, finish = _nanoseconds(table["start_s"]), _nanoseconds(table["finish_s"])
+    events = [_thread(rank, COMPONENTS, "components")]
+    rows = zip(
+        _microseconds(start),
+        _microseconds(finish - start),
+        table[["component", "level", "nodes", "busy_s"]].itertuples(index=False),
+    )
+    for ts, dur, row in rows:
+        events.append(
+            {
+                "ph": "X",
+                "pid": rank,
+                "tid": COMPONENTS,
+                "ts": ts,
+                "dur": dur,
+                "name": row.component,
+                "cat": "component",
+                "args": {"level": row.level, "nodes": row.nodes, "busy_us": row.busy_s * 1e6},
+            }
+        )
+    return events
 
 
 def _details(nodes: pd.DataFrame, times: pd.DataFrame) -> Iterator[Event]:
