@@ -53,6 +53,7 @@ _HOME = {
     "sample": "analysis.design_space",
     "sensitivity": "analysis.sensitivity",
     "compare": "analysis.compare",
+    "replay": "analysis.replay",
     "optimize": "optimization.optimize",
     "pareto": "optimization.pareto",
     "calibrate": "calibration.calibrate",

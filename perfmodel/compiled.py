@@ -31,6 +31,7 @@ from perfmodel.schedule.certificate import Checks
 from perfmodel.schedule.frozen_graph import Events, reverse
 from perfmodel.schedule.list_orders import ListOrders
 from perfmodel.schedule.list_schedule import different_calls, freeze, list_schedule
+from perfmodel.schedule.recorded_times import on_hardware
 from perfmodel.schedule.tasks import Tasks, build
 from perfmodel.vocabulary import NodeType
 from perfmodel.workload.graph import Graph
@@ -171,12 +172,13 @@ def compile(
     """
     check_process()
     check_kinds(graph, system)
-    models = models_of(system, models)
+    given, models = models, models_of(system, models)
     system = system.resized(graph.ranks)
     check_values(system, models)
     if hasattr(models, "lower"):
         return models.lower(graph, system)
-    tasks = build(graph, system, prefer=models.prefer, merge_ranks=merge_ranks)
+    scheduled, how = on_hardware(graph, given, prefer=models.prefer)
+    tasks = build(scheduled, system, merge_ranks=merge_ranks, **how)
     evaluate = jax.jit(partial(durations, tasks.work))
     schedule = list_schedule(graph, tasks, np.asarray(evaluate(system, models), np.float64))
     notice = different_calls(graph, tasks, schedule)

@@ -31,6 +31,7 @@ COMMANDS = {
     "optimize": ("analysis", "The best hardware within bounds and a budget, by exact gradients."),
     "calibrate": ("calibrate", "Fit model coefficients to measured durations."),
     "compare": ("analysis", "Two traces or two systems side by side."),
+    "replay": ("recordings", "Measured against replayed: how well a recording is understood."),
     "astra-sim": ("astra", "In the place of ASTRA-sim's binaries: same flags, same output."),
     "synth": ("synth", "Write a synthetic workload (GPT, FSDP, MoE, one collective, ...)."),
     "systems": ("systems", "The systems in hwdb, their figures and where these come from."),
@@ -73,7 +74,8 @@ class Commands(click.Group):
 def cli() -> None:
     """How long a training step takes on hardware that need not exist, why, and what to change.
 
-    TRACE is a Chakra execution trace of all ranks: a prefix ("dir/t" for dir/t.0.et, dir/t.1.et, ...) or a folder.
+    TRACE is a Chakra execution trace of all ranks: a prefix ("dir/t" for dir/t.0.et, dir/t.1.et, ...) or a folder; or
+    PyTorch's own traces: a folder of Kineto files with or without host execution traces, or one file.
     Systems are names (see `perfmodel systems`) or your own TOML file. Parameters are named by path, in SI:
     npu.peak_flops, npu.memory_bandwidth, network.0.bandwidth, network.0.latency, compute.efficiency, ...
     """

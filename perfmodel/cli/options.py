@@ -112,7 +112,8 @@ trace_options = stacked(
     click.option(
         "--ranks",
         type=click.IntRange(1),
-        help="Of a text workload: how many ranks run it, where it does not say so.",
+        help="Of a text workload: how many ranks run it, where it does not say so. Of a PyTorch run: "
+        "the first so many.",
     ),
     click.option(
         "--tensor",
@@ -144,11 +145,27 @@ trace_options = stacked(
         help="Sends and receives without a peer: paired where one pairing is possible (pair, the default); those that "
         "remain replayed.",
     ),
+    click.option(
+        "--recorded-on",
+        metavar="DEVICE",
+        help="Accelerator or system that the times were recorded on, if PyTorch's traces do not say.",
+    ),
+    click.option(
+        "--step",
+        help="Of a PyTorch run: last, all, file, or the number of a ProfilerStep.  [default: last]",
+    ),
+    click.option(
+        "--offsets",
+        type=click.Choice(["recorded", "collectives", "none"]),
+        help="When the ranks of a PyTorch run start: by their clocks, by clocks set by the collectives, together.  "
+        "[default: recorded]",
+    ),
     click.option("--strict", is_flag=True, help="Warnings about the trace are errors."),
 )
 TRACE_KEYS = (
     *("groups", "group", "unknown_group", "dependencies", "zero_duration"),
     *("ranks", "tensor", "passes", "tick", "sizes", "messages", "strict"),
+    *("recorded_on", "step", "offsets"),
 )
 
 

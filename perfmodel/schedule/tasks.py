@@ -164,7 +164,14 @@ def _group_colours(users: np.ndarray, shape: np.ndarray, colour: np.ndarray) -> 
     return result
 
 
-def build(graph: Graph, system: System, *, prefer: str = "work", merge_ranks: bool = True) -> Tasks:
+def build(
+    graph: Graph,
+    system: System,
+    *,
+    prefer: str = "work",
+    merge_ranks: bool = True,
+    quickest: bool = False,
+) -> Tasks:
     """The tasks of a graph on a network shape.
 
     Args:
@@ -172,6 +179,7 @@ def build(graph: Graph, system: System, *, prefer: str = "work", merge_ranks: bo
         system: its shape matters, not its rates; as many ranks as the graph.
         prefer: "work" or "recorded", which of the two counts where a node has both.
         merge_ranks: let one rank stand for all equal ones.
+        quickest: every collective lasts what its quickest member says, as replayed ones do.
 
     Raises:
         InputError: the system has another number of ranks.
@@ -190,7 +198,7 @@ def build(graph: Graph, system: System, *, prefer: str = "work", merge_ranks: bo
     representative[colour[::-1]] = np.arange(graph.ranks, dtype=np.int32)[::-1]
     programs = [graph.programs[graph.program[r]] for r in representative]
     offset = np.concatenate([[0], np.cumsum([len(p) for p in programs])]).astype(np.int64)
-    table = _CostTable(graph, system, prefer)
+    table = _CostTable(graph, system, prefer, quickest)
     cost, recorded, latencies = [], [], []
     for r, p in zip(representative, programs):
         rows, replayed = table.rows(p, int(graph.row[r]))
@@ -305,10 +313,10 @@ def _joins(graph, programs, representative, group_colour):
 class _CostTable:
     """Collects distinct costs; rows are numbered per key first, globally at the end."""
 
-    def __init__(self, graph: Graph, system: System, prefer: str):
+    def __init__(self, graph: Graph, system: System, prefer: str, quickest: bool):
         if prefer not in ("work", "recorded"):
             raise InputError(f'prefer: got {prefer!r}, expected "work" or "recorded"')
-        self.graph, self.system, self.prefer = graph, system, prefer
+        self.graph, self.system, self.prefer, self.quickest = graph, system, prefer, quickest
         self.sizes = tuple(d.size for d in system.network)
         self.keys: dict[tuple[Hashable, ...], int] = {}
         self.category: list[int] = []
@@ -350,7 +358,7 @@ class _CostTable:
             calls = coll & (p.slot == slot)
             members = self.graph.groups[group]
             if len(members) == 1:
-                number[calls] = -1  # alone
+                number[calls & ~replay] = -1  # alone
                 continue
             shape = span(members, self.sizes)
             for kind in np.unique(p.comm_type[calls & ~replay]):
@@ -358,7 +366,7 @@ class _CostTable:
                 key = ("collective", COLLECTIVES[kind], shape)
                 self._add(number, chosen, key, COMMUNICATION, p.scale, np.maximum(p.size, 0))
         self._messages(number, send & ~replay, p, row)
-        return number, replay & coll
+        return number, (replay | self.quickest) & coll
 
     def latencies(self, p: Program) -> np.ndarray:
         """[e] provisional cost numbers of a program's edges, -1 for those that take no time."""

@@ -25,9 +25,10 @@ from perfmodel.files import write_whole
 from perfmodel.workload.archive_members import FAULTS, Members, write_members
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.program import Labels, Origin, Program
+from perfmodel.workload.recorded import Recorded
 from perfmodel.workload.structure_check import check_structure, shapes
 
-FORMAT = "perfmodel-graph-3"
+FORMAT = "perfmodel-graph-4"
 SUFFIX = ".npz"
 ARRAYS = tuple(f.name for f in fields(Program) if f.name != "resources")
 LONGEST_NOTE = 1 << 26
@@ -36,6 +37,7 @@ LONGEST_NOTE = 1 << 26
 OPTIONS = (
     *("groups", "group", "unknown_group", "dependencies", "zero_duration"),
     *("ranks", "tensor", "passes", "tick", "sizes", "messages"),
+    *("recorded_on", "step", "offsets"),
 )
 
 
@@ -83,6 +85,7 @@ def save(graph: Graph, path: str | Path) -> None:
         "group_names": graph.group_names,
         "resources": [p.resources for p in graph.programs],
         "labels": len(graph.labels),
+        "recorded": graph.recorded.text() if graph.recorded else "",
     }
     arrays["header"] = _bytes(header)
     write_members(path, arrays)
@@ -267,6 +270,7 @@ def _open(path: Path, note: _Note) -> Graph:
         label=members.array("label", "i4", None),
         source=str(header["source"]),
         warnings=_texts(header["warnings"]),
+        recorded=Recorded.of_text(header["recorded"]) if header["recorded"] else None,
     )
     if len(graph.row) != graph.ranks or len(graph.label) != graph.ranks:
         raise ValueError("row or label is not one per rank")

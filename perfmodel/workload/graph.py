@@ -26,6 +26,7 @@ from perfmodel.workload.columns import RankColumns
 from perfmodel.workload.identity import content_digest
 from perfmodel.workload.join import join
 from perfmodel.workload.program import Ints, Labels, Origin, Program
+from perfmodel.workload.recorded import Recorded
 
 MAX_TABLE_ROWS = 50_000_000
 """More rows than this are not put into one table: ask for some ranks."""
@@ -47,6 +48,7 @@ class Graph:
         source: where the graph came from, for messages.
         warnings: what loading noticed and went on with.
         origin: the files it came from, where it came from files.
+        recorded: how and on what it was recorded, where its times are those of a device.
     """
 
     programs: tuple[Program, ...]
@@ -60,6 +62,7 @@ class Graph:
     source: str = ""
     warnings: tuple[str, ...] = ()
     origin: Origin | None = None
+    recorded: Recorded | None = None
 
     @cached_property
     def digest(self) -> str:

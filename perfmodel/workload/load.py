@@ -14,11 +14,14 @@ from typing import Any
 
 from perfmodel.errors import InputError, one_line
 from perfmodel.findings import Findings
+from perfmodel.trace.pytorch.files import is_pytorch
 from perfmodel.workload.archive import is_saved, restore
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.join import join
 from perfmodel.workload.program import Origin
 from perfmodel.workload.readers import LoadOptions, Trace, reader_of
+from perfmodel.workload.recorded import Recorded
+from perfmodel.workload.recording import read_pytorch
 
 
 def load(
@@ -29,20 +32,25 @@ def load(
     unknown_group: str | None = None,
     dependencies: str | None = None,
     zero_duration: float | None = None,
-    ranks: int | None = None,
+    ranks: int | Sequence[int] | None = None,
     tensor: int | None = None,
     passes: int | None = None,
     tick: float | None = None,
     sizes: Mapping[str, float] | None = None,
     messages: str | None = None,
+    recorded_on: str | None = None,
+    step: int | str | None = None,
+    offsets: str | None = None,
     strict: bool = False,
 ) -> Graph:
-    """Load a trace of all ranks: Chakra in all its formats, a text workload, a GOAL schedule.
+    """Load a trace of all ranks: Chakra in all its formats, PyTorch's traces, a text workload, a GOAL schedule.
 
     Args:
         trace: a prefix ("dir/t" for dir/t.0.et, dir/t.1.et, ...), a folder, a list of files, one file of all ranks, or
             a graph written by `save` (read anew from its files where they have changed, or where options are given that
-            are not the saved ones; options that are not given are then the saved ones).
+            are not the saved ones; options that are not given are then the saved ones). Of PyTorch: Kineto's device
+            traces with or without host execution traces, plain or packed, of one or all ranks, told apart by content;
+            also as pairs (host trace, device trace).
         groups: the communicator group file, or its content; by default the one found beside the trace.
         group: further groups, {name: ranks}.
         unknown_group: "error" (by default), or "world" to let groups that nobody defines be all ranks.
@@ -53,6 +61,12 @@ def load(
         sizes: sizes of collectives and sends that record none, {name, with wildcards: bytes} [B].
         messages: sends and receives that name no peer are paired where only one pairing is possible ("pair", the
             default); "replay" lets those that remain take their recorded time.
+        recorded_on: accelerator or system that the times were recorded on ("a100-sxm-80"); by default what PyTorch's
+            traces say. On other hardware every recorded time is taken times model(there) / model(recorded device).
+        step: of a PyTorch run: "last" (by default: the last whole ProfilerStep), "all", "file", or the number of one.
+            `ranks` of such a run: only these, or the first so many; they are numbered anew from 0.
+        offsets: of a PyTorch run, when the ranks start: "recorded" (by default), "none" (together), or "collectives"
+            (clocks set so that collectives end together).
         strict: warnings are errors.
 
     Returns:
@@ -79,6 +93,9 @@ def load(
         "tick": tick,
         "sizes": sizes or None,
         "messages": messages,
+        "recorded_on": recorded_on,
+        "step": step,
+        "offsets": offsets,
     }
     options = {name: value for name, value in given.items() if value is not None}
     if is_saved(trace):
@@ -104,30 +121,40 @@ def examine(
     """
     chosen = LoadOptions(**options)
     trace = _named(trace)
-    source = one_line(
-        str(trace) if isinstance(trace, str | Path) else f"{[*trace, ''][0]} and others"
-    )
+    first = trace if isinstance(trace, str | Path) else [*trace, ""][0]
+    source = str(first if isinstance(first, str | Path) else first[0])
+    source = one_line(source if isinstance(trace, str | Path) else f"{source} and others")
     findings = Findings(source, lenient)
-    loaded = reader_of(trace)(trace, chosen, findings)
-    if chosen.ranks not in (None, len(loaded.columns)):
+    read = read_pytorch if is_pytorch(trace) else reader_of(trace)
+    loaded = read(trace, chosen, findings)
+    ranks = chosen.ranks if isinstance(chosen.ranks, int | None) else len(chosen.ranks)
+    if ranks not in (None, len(loaded.columns)):
         findings.add(
             "error",
             "ranks",
-            f"has {len(loaded.columns)} ranks, and {chosen.ranks} were asked for",
+            f"has {len(loaded.columns)} ranks, and {ranks} were asked for",
             remedy="A text workload runs on any number (--ranks); other traces are retargeted (perfmodel retarget)",
         )
     joined = join(loaded.columns, loaded.groups, findings, unknown_group=chosen.unknown_group)
     graph = Graph(**joined, source=source)
     origin = Origin(loaded.files, chosen.kept(), loaded.group_file)
-    return replace(graph, origin=origin), findings
+    recorded = loaded.recorded
+    if recorded is None and chosen.recorded_on:
+        recorded = Recorded(device=chosen.recorded_on, ranks=tuple(range(graph.ranks)))
+    return replace(graph, origin=origin, recorded=recorded), findings
 
 
 def _named(trace: Any) -> Any:
-    """What names a trace: a path, or a list of paths."""
+    """What names a trace: a path, or a list of paths, or of pairs of paths."""
     if isinstance(trace, str | Path):
         return trace
     if isinstance(trace, Sequence | set | frozenset) and not isinstance(trace, bytes):
         listed = list(trace)
         if all(isinstance(path, str | Path) for path in listed):
             return listed
+        if all(
+            isinstance(p, tuple | list) and all(isinstance(f, str | Path) for f in p)
+            for p in listed
+        ):
+            return [tuple(pair) for pair in listed]
     raise InputError(f"trace: got {trace!r:.60}, expected a prefix, a folder, or a list of files")

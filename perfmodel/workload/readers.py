@@ -23,6 +23,7 @@ from perfmodel.trace.chakra.inflate import inflate
 from perfmodel.vocabulary import COLLECTIVES, NodeType
 from perfmodel.workload.chakra_columns import DEPENDENCIES, chakra_columns, groups_by_users
 from perfmodel.workload.columns import RankColumns
+from perfmodel.workload.recorded import Recorded
 from perfmodel.workload.repairs import repaired, with_peers
 
 Trace = str | Path | Sequence[str | Path]
@@ -45,12 +46,15 @@ class LoadOptions:
     unknown_group: str = "error"
     dependencies: str = "both"
     zero_duration: float = SUB_MICROSECOND
-    ranks: int | None = None
+    ranks: int | Sequence[int] | None = None
     tensor: int | None = None
     passes: int = 1
     tick: float = text_workload.TICK
     sizes: Mapping[str, float] = field(default_factory=dict)
     messages: str = "pair"
+    recorded_on: str | None = None
+    step: int | str = "last"
+    offsets: str = "recorded"
     simulator: bool = False
 
     def __post_init__(self) -> None:
@@ -67,8 +71,14 @@ class LoadOptions:
             value = getattr(self, name)
             if not (isinstance(value, Real) and 0 < float(value) < np.inf):
                 raise InputError(f"{name}: got {value!r}, expected a positive time [s]")
+        if isinstance(self.ranks, Sequence) and not isinstance(self.ranks, str):
+            if not self.ranks or not all(isinstance(r, Integral) and r >= 0 for r in self.ranks):
+                raise InputError(f"ranks: got {self.ranks!r:.60}, expected ranks from 0 on")
+            object.__setattr__(self, "ranks", tuple(sorted({int(r) for r in self.ranks})))
         for name in ("ranks", "tensor", "passes"):
             value = getattr(self, name)
+            if isinstance(value, tuple):
+                continue
             whole = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= 1
             if not whole and not (value is None and name != "passes"):
                 raise InputError(f"{name}: got {value!r}, expected a whole number from 1 on")
@@ -89,7 +99,11 @@ class LoadOptions:
         options: dict[str, Any] = {
             name: getattr(self, name) for name in ("unknown_group", "dependencies", "zero_duration")
         }
-        for name in ("groups", "group", "ranks", "tensor", "passes", "tick", "sizes", "messages"):
+        further = ("recorded_on", "step", "offsets")
+        for name in (
+            *("groups", "group", "ranks", "tensor", "passes", "tick", "sizes", "messages"),
+            *further,
+        ):
             value = getattr(self, name)
             if value and value != getattr(usual, name):
                 options[name] = value
@@ -120,12 +134,14 @@ class Loaded:
         columns: of rank 0, 1, ...
         groups: name -> ranks, of the groups that hold for all ranks.
         files: path and SHA-256 of each file that was read, as it lies there; group_file: of the group file.
+        recorded: how and on what the times were recorded, where a trace says so.
     """
 
     columns: list[RankColumns]
     groups: Mapping[str, Sequence[int]]
     files: tuple[tuple[str, str], ...]
     group_file: tuple[str, str] | None = None
+    recorded: Recorded | None = None
 
 
 Reader = Callable[[Trace, LoadOptions, Findings], Loaded]
@@ -233,6 +249,8 @@ def read_text_workload(trace: Trace, options: LoadOptions, findings: Findings) -
     """A text workload of ASTRA-sim 1.0 or SimAI, on as many ranks as it or the caller says."""
     path, text, origin = _text(trace)
     table = text_workload.parse(text, str(path))
+    if not isinstance(options.ranks, int | None):
+        raise InputError(f"ranks: got {options.ranks!r:.60}, expected how many ranks run {path}")
     ranks = text_workload.ranks_of(table, options.ranks)
     steps = text_workload.steps_of(table, options.passes)
     kinds = text_workload.groups_of(table, ranks, options.tensor, steps.group)

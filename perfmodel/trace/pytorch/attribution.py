@@ -8,7 +8,7 @@ not `aten::linear` round it. Copies and memsets say themselves how many bytes th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,9 @@ def attribute(
     for i in carrier.tolist():
         own = known[int(found[i])]
         if own is not None:
+            name = device.names[device.name[work.event[i]]].lower()
+            if own.dtype == "fp32" and "tf32" in name:  # the operator's tensors do not show it
+                own = replace(own, dtype="tf32")
             works[i], flops[i], moved[i] = own, own.flops, own.bytes
     _share(found, carrier, work.end - work.start, (flops, moved))
     _copies(device, work, category, source, flops, moved)

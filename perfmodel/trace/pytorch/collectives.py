@@ -41,7 +41,8 @@ class Collective:
     Attributes:
         kind: Chakra's number, `SEND_RECV` or `UNKNOWN`.
         size: bytes of this rank's input, -1 unknown.
-        group: name of the communicator, "" unknown.
+        group: name of the communicator, "" unknown; a number in angle brackets where only an address is known, which
+            is another one on every rank.
         ranks: its members, () unknown.
         peer: the other rank of a send or receive, -1 unknown.
     """
@@ -84,13 +85,14 @@ def describe(
     args: Mapping[str, Any],
     enclosing: Sequence[tuple[str, Mapping[str, Any]]],
     groups: Mapping[str, tuple[int, ...]],
+    names_of: Mapping[str, str] | None = None,
 ) -> Collective:
     """What is known of one collective.
 
     Args:
         kernel: its name; args: its Kineto arguments.
         enclosing: (name, arguments) of the operators and annotations round its launch, the innermost first.
-        groups: ranks by name of a process group.
+        groups: ranks by name of a process group; names_of: names by the number that stands for one.
     """
     own = {**_parameters(enclosing), **args}
     said = str(own.get("Collective name", own.get("collective_name", "")))
@@ -100,7 +102,7 @@ def describe(
         kernel,
     ]
     kind = next((k for k in map(kind_of, names) if k != UNKNOWN), UNKNOWN)
-    group = str(own.get("Process Group Name", own.get("pg_name", "")))
+    group = str(own.get("Process Group Name", own.get("pg_name", ""))) or _group(own, names_of)
     ranks = _ranks(own.get("Process Group Ranks")) or groups.get(group, ())
     size = _size(own, enclosing)
     peer = -1
@@ -119,6 +121,18 @@ def describe(
 def _parameters(enclosing) -> Mapping[str, Any]:
     """Arguments of the innermost `record_param_comms`."""
     return next((args for name, args in enclosing if name == "record_param_comms"), {})
+
+
+def _group(own: Mapping[str, Any], names_of: Mapping[str, str] | None) -> str:
+    """The group that a `record_param_comms` names among its values: tensors, number of the call, group, rank, ..."""
+    values = own.get("Concrete Inputs")
+    group = values[2] if isinstance(values, list) and len(values) > 2 else ""
+    if isinstance(group, list | tuple):
+        return str(group[0]) if group else ""
+    known = (names_of or {}).get(str(group))
+    if known is not None:
+        return known
+    return f"<{group}>" if str(group).isdecimal() and int(group) > 1 << 16 else ""
 
 
 def _ranks(text: Any) -> tuple[int, ...]:

@@ -167,14 +167,16 @@ def _find_collectives(nodes: RankNodes, trace: HostTrace | None, node: NDArray |
     line = nodes.timeline
     device, work, time = line.device, line.work, line.host
     groups = {**(trace.process_groups if trace is not None else {}), **device.process_groups}
+    names_of = trace.group_names if trace is not None else {}
 
     def arguments(event: int) -> dict[str, Any]:
         args = dict(device.args[event])
         if trace is not None and node is not None and node[event] >= 0:
             at = int(node[event])
-            shapes, types, _ = trace.inputs[at]
+            shapes, types, values = trace.inputs[at]
             extra = {k: v for k, v in trace.attributes[at].items() if v not in ("", None)}
-            args = {**extra, "Input Dims": shapes, "Input type": types, **args}
+            said = {"Input Dims": shapes, "Input type": types, "Concrete Inputs": values}
+            args = {**extra, **said, **args}
         return args
 
     def enclosing(event: int) -> list[tuple[str, dict[str, Any]]]:
@@ -188,8 +190,10 @@ def _find_collectives(nodes: RankNodes, trace: HostTrace | None, node: NDArray |
         event, call = int(work.event[k]), int(work.call[k])
         round_ = enclosing(int(line.parent[call])) if call >= 0 else []
         name = device.names[device.name[event]]
-        nodes.collective[nodes.hosts + k] = describe(name, device.args[event], round_, groups)
+        nodes.collective[nodes.hosts + k] = describe(
+            name, device.args[event], round_, groups, names_of
+        )
     for i in np.flatnonzero(time.kind == host.COLLECTIVE).tolist():
         event = int(time.event[i])
         name = device.names[device.name[event]]
-        nodes.collective[i] = describe(name, {}, enclosing(event), groups)
+        nodes.collective[i] = describe(name, {}, enclosing(event), groups, names_of)

@@ -11,7 +11,8 @@ import gzip
 import json
 import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from os import PathLike
@@ -29,6 +30,9 @@ HEAD = 1 << 16
 """Bytes of a file that are looked at to tell what it is."""
 
 ENDINGS = (".json", ".json.gz", ".pt.trace.json", ".pt.trace.json.gz")
+
+CHAKRA = re.compile(r"\.\d+\.(et|eg)(\.gz)?$")
+"""How names of Chakra's files end."""
 
 _NUMBER = re.compile(r"\d+")
 
@@ -51,7 +55,10 @@ def is_pytorch(trace: Any) -> bool:
 
 
 def candidates(trace: Trace) -> list[Path]:
-    """The files that a trace argument means: a file, a folder's JSON files, those with a prefix, a list, pairs."""
+    """The files that a trace argument means: a file, a folder's JSON files, those with a prefix, a list, pairs.
+
+    None where Chakra's files stand beside them, whose group files are JSON, too.
+    """
     if isinstance(trace, str | PathLike):
         path = Path(trace)
         if path.is_file():
@@ -59,11 +66,10 @@ def candidates(trace: Trace) -> list[Path]:
         folder, prefix = (path, "") if path.is_dir() else (path.parent, path.name)
         if not folder.is_dir():
             return []
-        return sorted(
-            f
-            for f in folder.iterdir()
-            if f.name.startswith(prefix) and f.name.endswith(ENDINGS) and f.is_file()
-        )
+        named = [f for f in folder.iterdir() if f.name.startswith(prefix) and f.is_file()]
+        if any(CHAKRA.search(f.name) for f in named):
+            return []
+        return sorted(f for f in named if f.name.endswith(ENDINGS))
     return [
         Path(p) for entry in trace for p in (entry if isinstance(entry, tuple | list) else (entry,))
     ]
@@ -90,14 +96,25 @@ def _kind(path: Path) -> str:
     return "host" if b'"schema"' in text and b'"nodes"' in text else ""
 
 
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Python's search for cycles is off: it would go through millions of parsed records again and again, to no
+    avail."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def read_json(path: Path) -> Any:
     """A JSON file, packed or not.
 
     Raises:
         TraceError: it cannot be unpacked or is no JSON.
     """
-    collecting = gc.isenabled()
-    gc.disable()  # a document of a million records would be searched for cycles again and again: three times as slow
     try:
         raw = path.read_bytes()
         if raw[:2] == b"\x1f\x8b":
@@ -109,9 +126,6 @@ def read_json(path: Path) -> Any:
         raise TraceError(
             f"{path}: is no valid JSON ({error}). Was the run stopped while it wrote the file?"
         ) from error
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def find(trace: Trace, ranks: Iterable[int] | None = None) -> list[RankFiles]:
@@ -122,7 +136,7 @@ def find(trace: Trace, ranks: Iterable[int] | None = None) -> list[RankFiles]:
         ranks: only these.
 
     Raises:
-        TraceError: no trace, two of one kind for a rank, or a host trace without times.
+        TraceError: no trace, two of one kind for a rank, or a host trace without a device trace beside ranks with one.
     """
     if (
         isinstance(trace, list | tuple)
@@ -146,6 +160,7 @@ def find(trace: Trace, ranks: Iterable[int] | None = None) -> list[RankFiles]:
                 f"{trace}: has no rank {lacking[0]}. Ranks there: {', '.join(str(f.rank) for f in found)}."
             )
         found = [f for f in found if f.rank in wanted]
+    _check_times(found)
     return found
 
 
@@ -183,17 +198,17 @@ def _pair(paths: list[Path], number: int) -> RankFiles:
             if host is not None:
                 raise TraceError(f"{path}: is a second host trace in one pair, beside {host.path}.")
             host = trace
-    return _with_times(RankFiles(rank, device, host))
+    return RankFiles(rank, device, host)
 
 
-def _with_times(files: RankFiles) -> RankFiles:
-    if files.device is None:
-        path = files.host.path if files.host else "?"
+def _check_times(found: list[RankFiles]) -> None:
+    """Either all ranks have times, or none."""
+    lacking = [f.host for f in found if f.device is None]
+    if lacking and len(lacking) < len(found):
         raise TraceError(
-            f"{path}: is a host execution trace, which holds no times. Give the Kineto trace of the same rank "
-            "(torch.profiler's export_chrome_trace) with it, or alone."
+            f"{lacking[0].path if lacking[0] else ''}: is a host execution trace, which holds no times. Give the "
+            "Kineto trace of the same rank (torch.profiler's export_chrome_trace) with it, as for the other ranks."
         )
-    return files
 
 
 def _together(paths: list[Path], source: str) -> list[RankFiles]:
@@ -206,7 +221,7 @@ def _together(paths: list[Path], source: str) -> list[RankFiles]:
     loaded = [(path, *_load(path)) for path in paths]
     single = sum(isinstance(t, Device) for _, t, _ in loaded) == 1
     for path, trace, rank in loaded:
-        if single:
+        if single and len(loaded) <= 2:
             rank = 0 if not isinstance(trace, Device) or trace.rank < 0 else trace.rank
         rank = max(rank, 0)
         if isinstance(trace, Device):
@@ -227,7 +242,4 @@ def _together(paths: list[Path], source: str) -> list[RankFiles]:
         return [
             RankFiles(next(iter(devices)), next(iter(devices.values())), next(iter(hosts.values())))
         ]
-    alone = sorted(set(hosts) - set(devices))
-    if alone:
-        _with_times(RankFiles(alone[0], None, hosts[alone[0]]))
-    return [RankFiles(r, devices[r], hosts.get(r)) for r in sorted(devices)]
+    return [RankFiles(r, devices.get(r), hosts.get(r)) for r in sorted({*devices, *hosts})]

@@ -20,6 +20,9 @@ from perfmodel.errors import TraceError
 ROOTS = ("[pytorch|profiler|execution_", "## process_group:init ##")
 """How names begin that stand for no operator: the process, its threads, the list of process groups."""
 
+MOST_RANKS = 1 << 20
+"""More ranks than this are no group size but damage."""
+
 
 @dataclass(frozen=True, eq=False)
 class HostTrace:
@@ -33,6 +36,7 @@ class HostTrace:
         inputs, outputs: n triples (shapes, types, values) each, as the file has them.
         attributes: n records of what else newer schemas say (collective_name, pg_name, dtype, ...).
         process_groups: {name: ranks}; no ranks: all.
+        group_names: {number that stands for a group: its name}, in older traces.
     """
 
     path: str
@@ -47,6 +51,7 @@ class HostTrace:
     outputs: Sequence[tuple[list, list, list]]
     attributes: Sequence[Mapping[str, Any]]
     process_groups: Mapping[str, tuple[int, ...]]
+    group_names: Mapping[str, str]
 
     def __len__(self) -> int:
         return len(self.id)
@@ -76,6 +81,7 @@ def host_trace(document: Any, path: str) -> HostTrace:
         raise TraceError(
             f"{path}: a node's id, ctrl_deps (or parent), rf_id or tid is missing or no whole number ({error!r})."
         ) from error
+    groups, group_names = _process_groups(nodes, names)
     return HostTrace(
         path=path,
         schema=str(document.get("schema", "")),
@@ -88,7 +94,8 @@ def host_trace(document: Any, path: str) -> HostTrace:
         inputs=[_values(n, "input") for n in nodes],
         outputs=[_values(n, "output") for n in nodes],
         attributes=attributes,
-        process_groups=_process_groups(nodes, names),
+        process_groups=groups,
+        group_names=group_names,
     )
 
 
@@ -110,23 +117,30 @@ def _values(node: dict, side: str) -> tuple[list, list, list]:
     return tuple(v if isinstance(v, list) else [] for v in found)  # type: ignore[return-value]
 
 
-def _process_groups(nodes: list, names: list[str]) -> dict[str, tuple[int, ...]]:
-    """{name: ranks} of the nodes that list the process groups; older ones name them by a number."""
+def _process_groups(
+    nodes: list, names: list[str]
+) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """{name: ranks} and {number: name} of the nodes that list the process groups."""
     groups: dict[str, tuple[int, ...]] = {}
+    numbers: dict[str, str] = {}
     for node, name in zip(nodes, names):
-        if name != ROOTS[1]:
-            continue
-        for text in _values(node, "input")[2]:
-            try:
-                entries = json.loads(text)
-            except (TypeError, ValueError):
-                continue
-            for entry in entries if isinstance(entries, list) else []:
-                if isinstance(entry, dict):
-                    ranks = entry.get("ranks", ())
-                    members = ranks.values() if isinstance(ranks, dict) else ranks
-                    whole = tuple(int(r) for r in members) if isinstance(members, list) else ()
-                    size = entry.get("group_size", 0)
-                    every = tuple(range(size)) if isinstance(size, int) else ()
-                    groups[str(entry.get("pg_name", ""))] = whole or every
-    return groups
+        for text in _values(node, "input")[2] if name == ROOTS[1] else ():
+            for entry in _entries(text):
+                ranks, size = entry.get("ranks", ()), entry.get("group_size", 0)
+                members = ranks.values() if isinstance(ranks, dict) else ranks
+                listed = [r for r in members or () if isinstance(r, int)]
+                every = range(size) if isinstance(size, int) and 0 < size <= MOST_RANKS else ()
+                group = str(entry.get("pg_name", ""))
+                groups[group] = tuple(listed) or tuple(every)
+                if "backend_id" in entry:
+                    numbers[str(entry["backend_id"])] = group
+    return groups, numbers
+
+
+def _entries(text: Any) -> list[dict]:
+    """The records of a JSON text; none where it is something else."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return []
+    return [e for e in found if isinstance(e, dict)] if isinstance(found, list) else []

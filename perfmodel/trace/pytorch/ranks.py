@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,12 @@ from perfmodel.trace.pytorch.collectives import SEND_RECV, Collective
 from perfmodel.trace.pytorch.columns import RankNodes
 
 OFFSETS = ("recorded", "collectives", "none")
+
+CLOCKS = 1e-3
+"""What clocks of machines that are kept together may differ by [s]."""
+
+MISSED = 0.1
+"""Share of meetings that the recorded times may refute before the members are taken to be others."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,6 @@ class Meetings:
         groups: {name: places of the members among the ranks loaded}.
         group: per rank {node: name of its group}.
         tail: per rank {node: how much longer its collective takes here than where it is over first [s]}.
-        cost: per rank {node: its pure duration [s]}.
         matched: share of collectives whose group is loaded and that all members have.
         findings: what is odd.
     """
@@ -72,7 +77,6 @@ class Meetings:
     groups: dict[str, tuple[int, ...]]
     group: list[dict[int, str]]
     tail: list[dict[int, float]]
-    cost: list[dict[int, float]]
     matched: float
     findings: list[Finding]
 
@@ -99,43 +103,47 @@ def meet(
     users: dict[str, dict[int, list[int]]] = {}
     findings: list[Finding] = []
     unpaired = 0
+    assumed: set[str] = set()
     for i, rank in enumerate(ranks):
+        addresses: dict[str, str] = {}
         for node in sorted(rank.collective, key=lambda n: _order(rank, n)):
-            name, ranks_of = _communicator(rank.collective[node], numbers[i], everyone)
+            what = rank.collective[node]
+            if what.group.startswith("<"):  # an address: the n-th in use here is the n-th elsewhere
+                own = addresses.setdefault(what.group, f"communicator {len(addresses) + 1}")
+                what = replace(what, group=own)
+            name, ranks_of = _communicator(what, numbers[i], everyone)
             unpaired += not ranks_of
+            if not what.ranks and what.kind != SEND_RECV:
+                assumed.add(name)
             members.setdefault(name, ranks_of or (numbers[i],))
             users.setdefault(name, {}).setdefault(i, []).append(node)
     total = sum(len(r.collective) for r in ranks)
     met = 0
     tail: list[dict[int, float]] = [{} for _ in ranks]
-    cost: list[dict[int, float]] = [{} for _ in ranks]
     absent: dict[str, int] = {}
     for name, used in users.items():
         loaded = tuple(sorted(place[r] for r in members[name] if r in place))
         counts = {i: len(nodes) for i, nodes in used.items()}
         whole = len(loaded) == len(members[name])
-        if (
-            whole
-            and len(loaded) > 1
-            and sorted(counts) == list(loaded)
-            and len(set(counts.values())) == 1
-        ):
+        even = sorted(counts) == list(loaded) and len(set(counts.values())) == 1
+        possible = not even or name not in assumed or _possible(ranks, used, begin)
+        if whole and len(loaded) > 1 and even and possible:
             groups[name] = loaded
             for i, nodes in used.items():
                 group[i].update(dict.fromkeys(nodes, name))
             met += sum(counts.values())
-            _pure(ranks, used, begin, tail, cost)
+            _tails(ranks, used, begin, tail)
             continue
         if not whole:
             absent[name] = sum(counts.values())
-        elif len(loaded) > 1:
+        elif len(loaded) > 1 and not even:
             findings.append(_uneven(name, counts, numbers))
+        elif len(loaded) > 1:
+            findings.append(_impossible(name))
         for i, nodes in used.items():
             alone = f"{name} as recorded on rank {numbers[i]}"
             groups[alone] = (i,)
             group[i].update(dict.fromkeys(nodes, alone))
-            for node in nodes:
-                cost[i][node] = float(ranks[i].end[node] - ranks[i].start[node])
     if absent:
         findings.append(_absent(absent, members, place))
     if unpaired:
@@ -146,7 +154,7 @@ def meet(
                 f"{unpaired} sends and receives do not name the other rank: they keep their recorded time",
             )
         )
-    return Meetings(groups, group, tail, cost, met / total if total else 1.0, findings)
+    return Meetings(groups, group, tail, met / total if total else 1.0, findings)
 
 
 def _order(rank: RankNodes, node: int) -> tuple:
@@ -174,21 +182,37 @@ def _communicator(
     return what.group or "world", ranks
 
 
-def _pure(ranks, used, begin, tail, cost) -> None:
-    """Pure duration of each collective of one communicator, and what it leaves to each member of the host's."""
+def _tails(ranks, used, begin, tail) -> None:
+    """What each member of a host collective still has to do when the first of them is done."""
     places = sorted(used)
     nodes = np.array([used[i] for i in places])  # members x times used
     start = np.stack([ranks[i].start[used[i]] + begin[i] for i in places])
     end = np.stack([ranks[i].end[used[i]] + begin[i] for i in places])
-    least = (end - start).min(axis=0)
     on_host = np.array([np.array(used[i]) < ranks[i].hosts for i in places]).all(axis=0)
-    together = end.min(axis=0) - start.max(axis=0)
-    split = on_host & (together > 0)
-    pure = np.where(split, together, least)
+    split = on_host & (
+        end.min(axis=0) > start.max(axis=0)
+    )  # else the clocks differ too much to say
     rest = np.where(split, end - end.min(axis=0), 0.0)
     for row, i in enumerate(places):
-        cost[i].update(zip(nodes[row].tolist(), pure.tolist()))
         tail[i].update({n: r for n, r in zip(nodes[row].tolist(), rest[row].tolist()) if r > 0})
+
+
+def _possible(ranks, used, begin) -> bool:
+    """Whether ranks that are taken to meet can have met: none was done before another came, but for a few."""
+    start = np.stack([ranks[i].start[nodes] + begin[i] for i, nodes in used.items()])
+    end = np.stack([ranks[i].end[nodes] + begin[i] for i, nodes in used.items()])
+    return bool(np.mean(end.min(axis=0) < start.max(axis=0) - CLOCKS) <= MISSED)
+
+
+def _impossible(name: str) -> Finding:
+    return Finding(
+        "refuted-members",
+        None,
+        f"communicator {name!r} does not say who its members are, and the recorded times refute that all "
+        "ranks are: its collectives keep their recorded time",
+        "Give host traces that list the process groups; where the ranks' clocks differ, "
+        'offsets="collectives"',
+    )
 
 
 def _uneven(name: str, counts: dict[int, int], numbers) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +10,10 @@ import numpy as np
 
 from perfmodel.errors import TraceError
 from perfmodel.trace.pytorch import host_time as host
-from perfmodel.trace.pytorch.attribution import COLLECTIVE, SOURCES
+from perfmodel.trace.pytorch.attribution import TRANSFER
 from perfmodel.trace.pytorch.collectives import SEND_RECV, UNKNOWN
 from perfmodel.trace.pytorch.columns import RankNodes, rank_nodes
-from perfmodel.trace.pytorch.files import RankFiles, Trace, find
+from perfmodel.trace.pytorch.files import RankFiles, Trace, find, without_collection
 from perfmodel.trace.pytorch.link import link
 from perfmodel.trace.pytorch.ranks import Finding, Meetings, has_tail, meet, offsets
 from perfmodel.trace.pytorch.steps import Step, choose
@@ -32,10 +32,8 @@ class Figures:
         operators_linked: share of operators found in host and device trace; 1 where there is no host trace.
         rule: how they were joined, "" without a host trace.
         time_attributed: share of the GPU's time whose launch lies in a known operator.
-        time_by_source: {where a kernel's work is known from: share of the GPU's time}.
         launch_latency, stream_gap: medians of the trace [s].
         offset: when the rank starts after the first of all [s].
-        begin: when the rank starts in the replay [s].
     """
 
     rank: int
@@ -43,7 +41,6 @@ class Figures:
     operators_linked: float
     rule: str
     time_attributed: float
-    time_by_source: dict[str, float]
     launch_latency: float
     stream_gap: float
     offset: float
@@ -81,19 +78,30 @@ def read(
     step: Step = "last",
     offsets_from: str = "recorded",
 ) -> Recording:
-    """Read the traces of one run.
+    """Read the traces of one run: `find` them and `replayable`."""
+    with without_collection():
+        return replayable(find(trace, ranks), step=step, offsets_from=offsets_from)
+
+
+def replayable(
+    files: Sequence[RankFiles], *, step: Step = "last", offsets_from: str = "recorded"
+) -> Recording:
+    """Traces of one run as nodes and edges.
 
     Args:
-        trace: a Kineto file, a folder, a prefix, a list of files, or of pairs (host trace, device trace).
-        ranks: only these ranks.
+        files: of all ranks, each with a device trace.
         step: "last", "all", "file", or the number of a ProfilerStep.
         offsets_from: when ranks start: "recorded", "collectives" or "none" (together).
 
     Raises:
-        TraceError: a file that is none of these, damaged, or of another run.
+        TraceError: a file that is damaged, or of another run.
         InputError: an option with an unknown value.
     """
-    files = find(trace, ranks)
+    without = next((f.host for f in files if f.device is None), None)
+    if without is not None:
+        raise TraceError(
+            f"{without.path}: is a host execution trace, which holds no times to replay."
+        )
     devices = [f.device for f in files if f.device is not None]
     windows = choose(devices, step)
     links = [link(f.host, d) if f.host is not None else None for f, d in zip(files, devices)]
@@ -104,7 +112,8 @@ def read(
     begin = offsets(nodes, offsets_from)
     numbers = tuple(f.rank for f in files)
     world = max((d.world for d in devices), default=-1)
-    meetings = meet(nodes, numbers, world, begin)
+    clock = offsets(nodes, "recorded") if offsets_from == "none" else begin
+    meetings = meet(nodes, numbers, world, clock)
     names = {d.device_name for d in devices}
     findings = [*meetings.findings, *_findings(nodes, numbers)]
     return Recording(
@@ -165,7 +174,6 @@ def _figures(rank: RankNodes, files: RankFiles, links, offset: float) -> Figures
     line, work = rank.timeline, rank.timeline.work
     length = work.end - work.start
     total = max(float(length.sum()), 1e-30)
-    source = rank.attribution.source
     return Figures(
         rank=files.rank,
         step=line.window.label,
@@ -174,9 +182,6 @@ def _figures(rank: RankNodes, files: RankFiles, links, offset: float) -> Figures
         time_attributed=float(length[rank.attribution.operator >= 0].sum() / total)
         if len(work)
         else 1.0,
-        time_by_source={
-            text: float(length[source == i].sum() / total) for i, text in enumerate(SOURCES)
-        },
         launch_latency=float(np.median(work.latency)) if len(work) else 0.0,
         stream_gap=work.gap,
         offset=offset,
@@ -196,8 +201,7 @@ def _columns(rank: RankNodes, meetings: Meetings, place: int, begin: float) -> d
         duration[after[node]] = rest
         start[after[node]] -= rest
         end[node] -= rest
-    for node, cost in meetings.cost[place].items():
-        duration[node] = cost if meetings.tail[place] or node < h else duration[node]
+        duration[node] = end[node] - start[node]
     order = np.lexsort((np.arange(n), end, start))
     position = np.empty(n, np.int64)
     position[order] = np.arange(n)
@@ -206,7 +210,10 @@ def _columns(rank: RankNodes, meetings: Meetings, place: int, begin: float) -> d
     comm_type, size = np.full(n, -1, np.int32), np.full(n, -1, np.int64)
     kind = np.full(n, int(NodeType.COMP), np.int8)
     number = {name: i for i, name in enumerate(names)}
+    on_host = np.arange(n) < h
+    kind[h:][rank.attribution.source == TRANSFER] = int(NodeType.MEM_LOAD)
     for node, what in rank.collective.items():
+        on_host[node] = False  # what gloo does is communication, not the host's own time
         kind[node] = int(NodeType.COMM_COLL)
         comm_type[node] = what.kind if what.kind not in (SEND_RECV, UNKNOWN) else BROADCAST
         size[node] = what.size if what.kind != UNKNOWN else -1
@@ -218,7 +225,7 @@ def _columns(rank: RankNodes, meetings: Meetings, place: int, begin: float) -> d
         "id": np.arange(n, dtype=np.uint64),
         "type": kind[order],
         "name": tuple(rank.name[order].tolist()),
-        "host": (np.arange(n) < h)[order],
+        "host": on_host[order],
         "flops": flops[order],
         "bytes": moved[order],
         "work": tuple(works[i] for i in order.tolist()),
@@ -237,13 +244,3 @@ def _columns(rank: RankNodes, meetings: Meetings, place: int, begin: float) -> d
         "edge_kind": line.edge_kind,
         "end": end[order],
     }
-
-
-def check(recording: Recording) -> None:
-    """Raise where findings are to be errors."""
-    if recording.findings:
-        text = "; ".join(f.message for f in recording.findings)
-        raise TraceError(f"{recording.files[0]} and others: {text}.")
-
-
-__all__ = ["COLLECTIVE", "Figures", "Recording", "read"]

@@ -191,11 +191,11 @@ def _oldest(work: Launches, times: NDArray, threads: NDArray) -> NDArray[np.int6
     for thread in np.unique(threads):
         own = collective[work.thread[collective] == thread]
         here = np.flatnonzero(threads == thread)
-        number = _first_in_first_out(work.issued[own], times[here])
+        number = first_in_first_out(work.issued[own], times[here])
         taken[here[number >= 0]] = own[number[number >= 0]]
     left, here = np.setdiff1d(collective, taken), np.flatnonzero(taken < 0)
     left = left[np.argsort(work.issued[left], kind="stable")]
-    number = _first_in_first_out(work.issued[left], times[here])
+    number = first_in_first_out(work.issued[left], times[here])
     taken[here[number >= 0]] = left[number[number >= 0]]
     return taken
 
@@ -210,13 +210,13 @@ def _next_compute(device, work, waits) -> NDArray[np.int64]:
     return work.next_issued(at, stream, chosen=~work.collective)
 
 
-def _first_in_first_out(arrivals: NDArray, departures: NDArray) -> NDArray[np.int64]:
+def first_in_first_out(arrivals: NDArray, departures: NDArray) -> NDArray[np.int64]:
     """[w] which arrival each departure takes, oldest first; -1 where all that arrived before it are gone.
 
     Both in order of time. Departure j has been served at most one more than the departure before it, and at most
     as many as have arrived: S_j = min over i <= j of (A_i + j - i), and j + 1.
 
-    >>> _first_in_first_out(np.array([1.0, 2, 9]), np.array([0.5, 3, 4, 5, 10])).tolist()
+    >>> first_in_first_out(np.array([1.0, 2, 9]), np.array([0.5, 3, 4, 5, 10])).tolist()
     [-1, 0, 1, -1, 2]
     """
     j = np.arange(len(departures))

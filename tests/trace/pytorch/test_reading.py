@@ -274,7 +274,7 @@ def test_the_last_number_of_a_name_is_the_rank_where_the_file_does_not_say(tmp_p
     ("files", "message"),
     [
         ({"a.json": run(0), "b.json": run(0)}, "second device trace of rank 0"),
-        ({"host_0.json": HOSTS}, "holds no times"),
+        ({"a.json": run(0), "b.json": run(1), "host_7.json": HOSTS}, "holds no times"),
         ({}, "holds no trace"),
     ],
 )
@@ -321,3 +321,72 @@ def test_damaged_files_give_one_clear_error_each(tmp_path):
 def test_calls_and_annotations_alone_are_a_trace_of_host_time():
     only = device(call("cudaFree", 3, 4), event("user_annotation", "forward", 0, 10))
     assert choose([only])[0].label == "whole file"
+
+
+def rank_of(number, collectives, *, group=(), world=2, base=0):
+    """A rank whose main thread launches collectives [(start, length)] on stream 24."""
+    events = [step(1, 0, 9000), operator("aten::mm", 0.5, 1)]
+    for k, (start, length) in enumerate(collectives):
+        events += [
+            operator(
+                "record_param_comms",
+                start - 20,
+                15,
+                **({"Concrete Inputs": ["", "1", group[k], "0"]} if group else {}),
+            ),
+            launch(k + 1, start - 10, 3),
+            kernel(k + 1, start, length, 24, "ncclDevKernel_AllReduce_Sum_f32(ncclDevComm*)"),
+        ]
+    return document(
+        *events, distributedInfo={"rank": number, "world_size": world}, baseTimeNanoseconds=base
+    )
+
+
+def both(tmp_path, *documents, **options):
+    for i, content in enumerate(documents):
+        write(tmp_path / f"rank{i}.json", content)
+    return read(tmp_path, **options)
+
+
+def test_collectives_meet_n_th_with_n_th_in_each_communicator(tmp_path):
+    """Two communicators that are known by addresses alone, other ones on each rank."""
+    found = both(
+        tmp_path,
+        rank_of(0, [(100, 50), (200, 60), (300, 70)], group=("900000", "800000", "900000")),
+        rank_of(1, [(110, 40), (210, 50), (310, 60)], group=("7000000", "6000000", "7000000")),
+    )
+    assert found.groups == {"communicator 1": (0, 1), "communicator 2": (0, 1)}
+    assert found.matched == 1.0
+    for c in found.ranks:
+        names = [c["group_names"][g] for g in c["group"][c["type"] == 7]]
+        assert names == ["communicator 1", "communicator 2", "communicator 1"]
+
+
+def test_members_that_the_times_refute_are_not_taken_to_meet(tmp_path):
+    found = both(tmp_path, rank_of(0, [(100, 50)]), rank_of(1, [(5000, 50)]))
+    assert [f.code for f in found.findings] == ["refuted-members"]
+    assert found.matched == 0.0
+
+
+def test_clocks_can_be_set_by_the_collectives(tmp_path):
+    """The second machine's clock is 5 ms ahead: by the clocks they never meet, by their ends they start together."""
+    one, two = (
+        rank_of(0, [(100, 50), (300, 50)]),
+        rank_of(1, [(120, 30), (310, 40)], base=5_000_000),
+    )
+    found = both(tmp_path, one, two, offsets_from="collectives")
+    assert found.matched == 1.0
+    assert [f.offset for f in found.figures] == pytest.approx([0.0, 0.0], abs=1e-9)
+    assert [f.offset for f in both(tmp_path, one, two).figures] == pytest.approx([0.0, 5e-3])
+
+
+def test_a_communicator_used_unequally_keeps_its_record(tmp_path):
+    found = both(tmp_path, rank_of(0, [(100, 50), (300, 50)]), rank_of(1, [(110, 40)]))
+    assert [f.code for f in found.findings] == ["uneven-collectives"]
+    assert "2 on rank 0, 1 on rank 1" in found.findings[0].message
+
+
+def test_fewer_ranks_than_a_communicator_names_keep_their_record(tmp_path):
+    found = both(tmp_path, rank_of(0, [(100, 50)], world=4), rank_of(1, [(110, 40)], world=4))
+    assert [f.code for f in found.findings] == ["absent-ranks"]
+    assert set(found.groups.values()) == {(0,), (1,)}

@@ -9,7 +9,7 @@ from perfmodel.trace.pytorch import host_time as host
 from perfmodel.trace.pytorch.launches import launches
 from perfmodel.trace.pytorch.steps import choose
 from perfmodel.trace.pytorch.timeline import HOST, LAUNCH, STREAM, WAIT, timeline
-from perfmodel.trace.pytorch.waits import _first_in_first_out
+from perfmodel.trace.pytorch.waits import first_in_first_out
 from tests.trace.pytorch.made import call, device, event, kernel, launch, operator, step
 
 NCCL = "ncclDevKernel_AllReduce_Sum_f32_RING_LL(ncclDevComm*)"
@@ -190,7 +190,7 @@ def test_first_in_first_out_against_a_queue():
                 waiting.append(n)
                 n += 1
             taken.append(waiting.pop(0) if waiting else -1)
-        assert _first_in_first_out(arrivals, departures).tolist() == taken
+        assert first_in_first_out(arrivals, departures).tolist() == taken
 
 
 def test_the_host_waits_for_the_stream_of_its_last_launch():
