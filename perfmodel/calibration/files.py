@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import zlib
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +16,13 @@ from perfmodel.errors import InputError
 from perfmodel.trace.pytorch.files import is_pytorch
 
 LARGEST_FILE = 1 << 30
-"""Bytes, unpacked; a table of a million rows has about 100 MB."""
+"""Bytes of a file; a table of a million rows has about 100 MB."""
+
+LARGEST_UNPACKED = 1 << 28
+"""Bytes that a packed file may grow to: a few kilobytes can claim gigabytes."""
+
+MOST_CELLS = 50_000_000
+"""Values of a Parquet table that are read: a few kilobytes can claim billions of equal ones."""
 
 
 def read_measurements(
@@ -65,14 +72,16 @@ def _content(path: Path) -> bytes:
             packed = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             stream = gzip.GzipFile(fileobj=file) if packed else file
-            raw = stream.read(LARGEST_FILE + 1)
-    except (OSError, EOFError) as error:
+            limit = LARGEST_UNPACKED if packed else LARGEST_FILE
+            raw = stream.read(limit + 1)
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(
             f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}"
         ) from None
-    if len(raw) > LARGEST_FILE:
+    if len(raw) > limit:
         raise InputError(
-            f"{path}: more than {LARGEST_FILE} bytes; split it, or take a sample of its rows"
+            f"{path}: more than {limit} bytes{', unpacked; unpack it yourself' if packed else ''}; split it, or take "
+            "a sample of its rows"
         )
     return raw
 
@@ -91,9 +100,19 @@ def _csv(text: str, path: Path) -> pd.DataFrame:
 
 def _parquet(path: Path) -> pd.DataFrame:
     import pyarrow
+    from pyarrow import parquet
 
     try:
+        described = parquet.ParquetFile(path).metadata
+        cells = described.num_rows * described.num_columns
+        if cells > MOST_CELLS:
+            raise InputError(
+                f"{path}: {described.num_rows} rows of {described.num_columns} columns; at most {MOST_CELLS} values "
+                "are read. Split it, or take a sample of its rows"
+            )
         return pd.read_parquet(path)
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (ValueError, KeyError, TypeError, pyarrow.ArrowException) as error:
