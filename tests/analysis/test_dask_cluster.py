@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -18,6 +16,7 @@ import pytest
 
 import perfmodel as pm
 from perfmodel.analysis.dask_cluster import connect
+from tests.analysis.clusters import Cluster
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed")
 
@@ -158,52 +157,6 @@ def test_an_address_of_a_scheduler_connects(client):
         assert other.submit(lambda: 7, pure=False).result(timeout=30) == 7
     finally:
         other.close()
-
-
-class Cluster:
-    """A scheduler and workers as processes of their own, which can be killed one by one."""
-
-    def __init__(self, workers: int, *, nanny: bool = True):
-        self.scheduler = start("scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard")
-        self.address = address_of(self.scheduler)
-        self.nanny = nanny
-        self.workers = [self.worker() for _ in range(workers)]
-
-    def worker(self) -> subprocess.Popen:
-        """One more worker."""
-        choice = "--nanny" if self.nanny else "--no-nanny"
-        return start("worker", self.address, "--nthreads", "1", choice, "--no-dashboard")
-
-    def __enter__(self) -> Cluster:
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for process in (*self.workers, self.scheduler):
-            process.kill()
-            process.wait()
-
-
-def start(what: str, *options: str) -> subprocess.Popen:
-    """A process of Dask's command line."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "distributed.cli.dask_" + what, *options],
-        stderr=subprocess.PIPE if what == "scheduler" else subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-
-
-def address_of(scheduler: subprocess.Popen) -> str:
-    """Where a scheduler listens, as it says in its log."""
-    assert scheduler.stderr is not None
-    for line in scheduler.stderr:
-        found = re.search(r"tcp://[\d.]+:\d+", line)
-        if found:
-            threading.Thread(target=scheduler.stderr.read, daemon=True).start()
-            return found[0]
-    raise AssertionError("the scheduler did not start")
 
 
 def after_parts(folder: Path, count: int, act: Any) -> threading.Thread:
