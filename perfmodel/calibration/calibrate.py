@@ -21,7 +21,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from perfmodel.calibration import measurements as observed
-from perfmodel.calibration.doubts import above_one, check_stayed, left_open, measured_sizes
+from perfmodel.calibration.doubts import (
+    above_one,
+    check_device,
+    check_stayed,
+    left_open,
+    measured_sizes,
+)
 from perfmodel.calibration.files import read_measurements
 from perfmodel.calibration.least_squares import (
     VANISHED,
@@ -250,6 +256,7 @@ def _sorted(measurements, system: System) -> tuple[list[pd.DataFrame], list[Step
                     "expected a DataFrame, a file or (graph, system, measured seconds)"
                 )
             tables.append(read_measurements(item, dtype=system.dtype))
+            check_device(tables[-1], system, str(item))
             words.append(Path(item).name)
         elif isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], Compiled):
             graph, own, _ = unpack(item[0], None, None, "measurements")

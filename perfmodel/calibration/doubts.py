@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 
 from perfmodel.calibration.least_squares import FURTHEST, Fit, Floats, Priors
 from perfmodel.calibration.measurements import NodeTimes
 from perfmodel.errors import InputError
+from perfmodel.machine.system import System
 
 OPEN = 10.0
 """A coefficient whose 95 % interval spans more than this factor counts as left open by the measurements."""
+
+
+_DEVICE = re.compile(r"V100|A100|H100|H200|GH200|GB200|GB300|B200|B300|L40S|MI\d{3}[AX]?", re.I)
+
+
+def check_device(table: pd.DataFrame, system: System, source: str) -> None:
+    """Warn where a file says that another device was measured than the system has."""
+    if "device" not in table or not system.accelerator:
+        return
+    for device in table["device"].dropna().unique():
+        said = _DEVICE.search(str(device))
+        if said and said[0].lower() not in system.accelerator:
+            warnings.warn(
+                f"{source}: was measured on {device}, but the system is {system.name} with {system.accelerator}",
+                stacklevel=3,
+            )
 
 
 def _said(path: str, fit: Fit, prior: Priors, unit: str, k: int) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from perfmodel.calibration.kineto import read_kineto
 from perfmodel.calibration.nccl_tests import is_nccl_tests, read_nccl_tests
-from perfmodel.calibration.tables import standard
+from perfmodel.calibration.tables import bandwidths, bare, standard
 from perfmodel.errors import InputError
 from perfmodel.trace.pytorch.files import is_pytorch
 
@@ -57,12 +57,18 @@ def read_measurements(
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is no text ({error.reason} at byte {error.start})") from None
+        raise InputError(
+            f"{path}: is no text ({error.reason} at byte {error.start}); expected what nccl-tests printed, a table "
+            "or a Kineto trace"
+        ) from None
     if is_nccl_tests(text):
         return read_nccl_tests(
             text, source=str(path), collective=collective, ranks=ranks, in_place=in_place
         )
-    return standard(_csv(text, path), str(path), dtype)
+    table = _csv(text, path)
+    if {"bytes", "algbw", "busbw"} <= {word for name in table for word in bare(name)}:
+        return bandwidths(table, str(path), collective=collective, ranks=ranks)
+    return standard(table, str(path), dtype)
 
 
 def _content(path: Path) -> bytes:

@@ -223,8 +223,8 @@ def _kinds(table: pd.DataFrame) -> NDArray[Any]:
     if (kind == "").any():
         row = int(np.flatnonzero(kind == "")[0])
         raise InputError(
-            f"measurements: row {row} says not what was measured; expected flops and bytes_B, or "
-            f"size_B with or without collective; the columns are {', '.join(map(str, table))}"
+            f"measurements: row {row} says not what was measured; expected flops and bytes_B (or m, "
+            f"n and k), or size_B with or without collective; the columns are {', '.join(map(str, table))}"
         )
     return kind
 

@@ -103,6 +103,53 @@ def standard(
     return _known_only(table, source)
 
 
+def bare(name: object) -> tuple[str, ...]:
+    """A column's name in lower case, and without what follows an underscore: its unit.
+
+    >>> bare("busbw_GBps")
+    ('busbw_gbps', 'busbw')
+    """
+    word = str(name).strip().lower()
+    return word, word.split("_")[0].split("(")[0].strip()
+
+
+def bandwidths(
+    table: pd.DataFrame, source: str, *, collective: str | None = None, ranks: int | None = None
+) -> pd.DataFrame:
+    """A table of bytes, time, algbw and busbw, as people make them of what nccl-tests prints.
+
+    Its size is nccl-tests': of the larger buffer.
+
+    Raises:
+        InputError: no time with a unit; a collective or a number of ranks that nothing tells.
+    """
+    table = _in_seconds(table)
+    if "duration_s" not in table:
+        raise InputError(
+            f"{source}: bytes and bandwidths, but no time with its unit, such as time_us; the columns are "
+            f"{', '.join(map(str, table))}"
+        )
+    column = {word: name for name in table for word in reversed(bare(name))}
+    size, algbw, busbw = (
+        pd.to_numeric(table[column[word]], errors="coerce").to_numpy(float)
+        for word in ("bytes", "algbw", "busbw")
+    )
+    best = int(np.nanargmax(algbw)) if np.isfinite(algbw).any() else 0
+    factor = busbw[best] / algbw[best] if algbw[best] > 0 else 0.0
+    kind = collective or ("all_reduce" if factor > 1.02 else None)
+    if kind is None:
+        raise InputError(
+            f"{source}: bytes and bandwidths of what? Give collective= (--collective), such as all_gather"
+        )
+    twice = 2.0 if kind == "all_reduce" else 1.0
+    told = ranks or (round(twice / (twice - factor)) if 0 < factor < twice else 0)
+    if told < 2:
+        raise InputError(f"{source}: how many ranks took part? Give ranks= (--ranks)")
+    share = told if kind in ("all_gather", "gather") else 1
+    found = {"size_B": size / share, "ranks": told, "duration_s": table["duration_s"]}
+    return pd.DataFrame({"collective": None if kind == "send" else kind, **found})
+
+
 def _in_seconds(table: pd.DataFrame) -> pd.DataFrame:
     """With duration_s, made of the first column that is a time with a unit."""
     if "duration_s" in table:

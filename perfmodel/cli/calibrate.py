@@ -105,6 +105,7 @@ def calibrate(
     intervals, and the errors in sample and held out. With --save, what was fitted is kept for the other commands.
     """
     from perfmodel.calibration.calibrate import calibrate as fit
+    from perfmodel.calibration.doubts import check_device
     from perfmodel.calibration.files import read_measurements
     from perfmodel.machine.system import hardware
     from perfmodel.vocabulary import COLLECTIVES
@@ -126,6 +127,8 @@ def calibrate(
         )
         for path in measurements
     ]
+    for path, table in zip(measurements, tables):
+        check_device(table, machine, path)
     result = fit(tables, machine, list(paths) or None, models=fitted, confidence=confidence)
     if plot:
         save_plot("residuals", result.residuals, plot)

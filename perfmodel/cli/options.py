@@ -339,10 +339,11 @@ def _with_algorithm(network: Any, algorithm: str | tuple[str, ...]) -> Any:
         InputError: a model that knows no such choice.
     """
     from perfmodel.models.network import AlphaBeta
+    from perfmodel.models.saturation import SaturatingAlphaBeta
 
     if isinstance(network, AlphaBeta):
         return replace(network, algorithm=algorithm)
-    if isinstance(getattr(network, "base", None), AlphaBeta):
+    if isinstance(network, SaturatingAlphaBeta):
         return replace(network, base=replace(network.base, algorithm=algorithm))
     raise InputError(
         f"--algorithm: the network model {type(network).__name__} has no choice of it; leave it out, or give "

@@ -129,7 +129,8 @@ class System:
     `grows` says that the outermost dimension takes the size that the ranks need; `used` how many NPUs
     of each inner dimension jobs use (none: all that are built). `facts` are all figures of the
     system's files with their sources, those that no parameter holds (power, price, die area)
-    included. `model_set` names the fitted coefficients that the machine takes, `fitted` holds them (`models.fitted`).
+    included. `model_set` names the fitted coefficients that the machine takes, `fitted` holds them (`models.fitted`);
+    `accelerator` names the file of its NPU's figures.
     """
 
     npu: NPU
@@ -142,6 +143,7 @@ class System:
     used: tuple[int, ...] = static(default=())
     model_set: str = static(default="")
     title: str = static(default="")
+    accelerator: str = static(default="")
     fitted: Any = static(default=None)
 
     @property
@@ -282,6 +284,7 @@ def hardware(
         facts=description.facts,
         model_set=description.models,
         title=description.title,
+        accelerator=description.accelerator,
     )
     if len(sizes):
         system = _shaped(system, tuple(sizes))

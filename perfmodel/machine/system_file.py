@@ -105,6 +105,7 @@ class Description:
         npu: peak_flops of `dtype`, memory_bandwidth, memory_capacity, cores where known.
         peaks: dense peak by dtype [FLOP/s]; empty where one figure is given for all.
         models: the set of fitted coefficients that the machine takes, "" for none.
+        accelerator: the name of its accelerator's file, its own where it is one, "" where it has its own figures.
         folder: where the file lies, for paths in it.
     """
 
@@ -112,6 +113,7 @@ class Description:
     title: str = ""
     dtype: str = ""
     models: str = ""
+    accelerator: str = ""
     folder: Path = Path()
     peaks: dict[str, float] = field(default_factory=dict)
     npu: dict[str, float] = field(default_factory=dict)
@@ -189,6 +191,7 @@ def read(name_or_path: str | Path, *, dtype: str | None = None) -> Description:
         reader.title,
         reader.dtype,
         reader.models,
+        reader.accelerator or ("" if network else path.stem),
         path.parent,
         reader.peaks,
         npu,
@@ -230,6 +233,7 @@ class _Reader:
     title: str = ""
     dtype: str = ""
     models: str = ""
+    accelerator: str = ""
     peaks: dict[str, float] = field(default_factory=dict)
 
     def words(self, data: Mapping[str, Any]) -> None:
@@ -287,7 +291,7 @@ class _Reader:
         if "peak_flops" in own:
             entry = {**entry, "peak_flops": own["peak_flops"]}
         base = other.npu(entry, dtype or self.dtype)
-        self.dtype, self.peaks = other.dtype, other.peaks
+        self.dtype, self.peaks, self.accelerator = other.dtype, other.peaks, path.stem
         self.models = self.models or other.models
         replaced = {f"npu.{key}" for key in own}
         self.facts += [f for f in other.facts if ".".join(f.path.split(".")[:2]) not in replaced]

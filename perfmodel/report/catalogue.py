@@ -62,10 +62,13 @@ def _entry(name: str, known: dict[str, Any]) -> tuple[str, str, list[Fact]]:
         return known[name].kind, name, list(known[name].facts)
     try:
         description = system_file.read(name)
-    except SystemFileError as error:
+    except SystemFileError:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-        offer = f" Of links, switches and memories there are {', '.join(near)}." if near else ""
-        raise SystemFileError(f"{error}{offer}") from None
+        if near:
+            raise SystemFileError(
+                f"{name!r}: no such name in hwdb; did you mean {' or '.join(near)}?"
+            ) from None
+        raise
     word = "system" if description.network else "accelerator"
     paths = [fact.path for fact in description.facts]
     facts = [

@@ -152,3 +152,13 @@ def test_a_fraction_above_one_warns_when_it_is_used():
     )
     with pytest.warns(UserWarning, match=r"network\.efficiency: is 1\.7, above 1"):
         pm.predict(graph, system, models)
+
+
+def test_output_of_another_device_than_the_systems_is_doubted(tmp_path):
+    rows = [line(1 << k, 30.0 + 1.75 * (1 << k) / 3e5, 1.75) for k in range(12, 30)]
+    (tmp_path / "log.txt").write_text(run(lines=rows))
+    with pytest.warns(
+        UserWarning, match=r"log\.txt: was measured on NVIDIA H100.*dgx-a100 with a100-sxm-80"
+    ):
+        pm.calibrate(tmp_path / "log.txt", pm.hardware("dgx-a100"), models=pm.Models(), folds=0)
+    pm.calibrate(tmp_path / "log.txt", pm.hardware("dgx-h100"), models=pm.Models(), folds=0)

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from perfmodel.calibration.tables import our_dtype, standard
+from perfmodel.calibration.tables import bandwidths, our_dtype, standard
 from perfmodel.errors import InputError
 
 
@@ -82,3 +82,25 @@ def test_a_wrong_table_is_refused_with_row_and_column(table, words):
     with pytest.raises(InputError) as error:
         standard(pd.DataFrame(table), "gemm.csv")
     assert all(word in str(error.value) for word in ["gemm.csv", *words]), error.value
+
+
+def test_a_table_of_bytes_and_bandwidths_is_one_of_collectives():
+    """busbw / algbw = 1.75 = 2 x 7 / 8."""
+    table = pd.DataFrame(
+        {"bytes": [1 << 20, 1 << 30], "time_us": [27.4, 4029.4], "algbw_GBps": [38.3, 266.5]}
+    ).assign(busbw_GBps=lambda t: t.algbw_GBps * 1.75)
+    found = bandwidths(table, "x.csv")
+    assert list(found["collective"]) == ["all_reduce"] * 2
+    assert list(found.ranks) == [8, 8]
+    assert list(found.size_B) == [1 << 20, 1 << 30]
+    assert found.duration_s[0] == pytest.approx(27.4e-6)
+    gathered = bandwidths(
+        table.assign(busbw_GBps=table.algbw_GBps * 0.75), "x.csv", collective="all_gather"
+    )
+    assert (gathered.ranks[0], gathered.size_B[0]) == (4, 1 << 18)
+    with pytest.raises(InputError, match=r"x\.csv: bytes and bandwidths of what"):
+        bandwidths(table.assign(busbw_GBps=table.algbw_GBps * 0.75), "x.csv")
+    with pytest.raises(InputError, match="how many ranks"):
+        bandwidths(table.assign(busbw_GBps=table.algbw_GBps), "x.csv", collective="broadcast")
+    with pytest.raises(InputError, match="no time with its unit"):
+        bandwidths(table.drop(columns="time_us"), "x.csv")
