@@ -6,7 +6,9 @@ its file's first bytes answer, in `reader_of`.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
@@ -164,7 +166,8 @@ def _head(path: Path) -> bytes:
         with open(path, "rb") as file:
             head = file.read(HEAD)
             if head.startswith(b"\x1f\x8b\x08"):
-                return inflate(head + file.read(), str(path))[:HEAD]
+                with contextlib.suppress(zlib.error):  # what is damaged is said when all is read
+                    return zlib.decompressobj(31).decompress(head, HEAD)
     except OSError as error:
         raise TraceError(f"{path}: cannot be read ({error.strerror})") from error
     return head
@@ -208,8 +211,16 @@ def read_chakra(trace: Trace, options: LoadOptions, findings: Findings) -> Loade
             remedy=f"Give the prefix {str(others[0]).rsplit('.', 2)[0]}, or a copy of the file in a folder of its own",
         )
     recorded = any((t.duration_us > 0).any() for t in traces)
-    columns = [
-        chakra_columns(
+    columns: list[RankColumns] = []
+    known: dict[
+        int, RankColumns
+    ] = {}  # of traces that gave no findings, which every rank gives anew
+    for rank, t in enumerate(traces):
+        if id(t) in known:
+            columns.append(known[id(t)])
+            continue
+        before = len(findings.found)
+        made = chakra_columns(
             rank,
             t,
             findings,
@@ -219,12 +230,14 @@ def read_chakra(trace: Trace, options: LoadOptions, findings: Findings) -> Loade
             zero_duration=options.zero_duration,
             simulator=options.simulator,
         )
-        for rank, t in enumerate(traces)
-    ]
+        if not options.simulator:
+            made = repaired(made, RankFindings(rank, made.id, findings), options.sizes)
+        if len(findings.found) == before:
+            known[id(t)] = made
+        columns.append(made)
     if not options.simulator:
         notes = [RankFindings(rank, c.id, findings) for rank, c in enumerate(columns)]
         named |= groups_by_users(traces, columns, named, findings)
-        columns = [repaired(c, note, options.sizes) for c, note in zip(columns, notes)]
         columns = with_peers(columns, notes, named, options.messages)
     return Loaded(columns, named, origins, group_file)
 
