@@ -212,14 +212,12 @@ def _check_plain(text: str) -> None:
     if len(text) > LARGEST_YAML:
         raise SystemFileError(f"has {len(text)} characters; expected at most {LARGEST_YAML}")
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 0
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise SystemFileError(
-                f"line {event.start_mark.line + 1}: an alias (& or *); write the value out"
-            )
-        if getattr(event, "tag", None):
-            raise SystemFileError(
-                f"line {event.start_mark.line + 1}: the tag {event.tag!r}; expected plain values"
-            )
+            raise SystemFileError(f"line {line}: an alias (& or *); write the value out")
+        tag = getattr(event, "tag", None)
+        if tag:
+            raise SystemFileError(f"line {line}: the tag {tag!r}; expected plain values")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
