@@ -23,8 +23,8 @@ def check_process() -> None:
     """
     if _State.forked_after:
         raise InputError(
-            "this process was forked from one that had computed with perfmodel; the threads of JAX do not survive that, "
-            "and the work would wait for ever. Start processes anew instead: "
+            "this process was forked from one that had computed with perfmodel; the threads of JAX do not survive "
+            "that, and the work would wait for ever. Start processes anew instead: "
             'multiprocessing.get_context("spawn") or "forkserver"'
         )
     _State.computed = True

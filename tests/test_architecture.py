@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "perfmodel"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "vocabulary", "compiled_code"),
-    ("units", "files", "findings", "pytree", "display", "forking"),
+    ("units", "files", "findings", "pytree", "display", "forking", "json_text"),
     ("parameter_paths",),
     ("trace", "machine"),
     ("workload", "models"),

@@ -16,6 +16,7 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from perfmodel.errors import InputError, TraceError
+from perfmodel.json_text import check_held
 from perfmodel.trace.chakra import schema
 from perfmodel.trace.chakra.trace import INVALID, RankTrace
 
@@ -49,6 +50,7 @@ def read_groups(path: str | Path, *, simulator: bool = False) -> Groups:
         ) from error
     if len(text) > LARGEST_FILE:
         raise InputError(f"{path}: has more than {LARGEST_FILE} B. Is it a group file?")
+    check_held(text, path)
     expected = 'Expected a group file like {"1": [0, 1], "2": [2, 3]}.'
     try:
         pairs = json.loads(text, object_pairs_hook=_Pairs)

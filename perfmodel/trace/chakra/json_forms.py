@@ -22,6 +22,7 @@ from typing import Any
 from google.protobuf import json_format
 
 from perfmodel.errors import TraceError
+from perfmodel.json_text import check_held
 from perfmodel.trace.chakra import schema
 
 FORMAT = "chakra"
@@ -112,6 +113,7 @@ def document(metadata: Any | None, nodes: Iterable[Any]) -> str:
 
 def _values(data: bytes, source: str) -> Iterator[Any]:
     """The JSON values that stand one after the other in a file."""
+    check_held(data, source, kind=TraceError)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -7,7 +7,6 @@ packed with gzip. The rank is `distributedInfo.rank` of a Kineto trace, else the
 from __future__ import annotations
 
 import gc
-import gzip
 import json
 import re
 import zlib
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from perfmodel.errors import TraceError
+from perfmodel.json_text import check_held
+from perfmodel.trace.chakra.inflate import inflate
 from perfmodel.trace.pytorch.host_trace import HostTrace, host_trace
 from perfmodel.trace.pytorch.kineto import Device, device_trace
 
@@ -117,8 +118,8 @@ def read_json(path: Path) -> Any:
     """
     try:
         raw = path.read_bytes()
-        if raw[:2] == b"\x1f\x8b":
-            raw = gzip.decompress(raw)
+        raw = inflate(raw, str(path))
+        check_held(raw, path, kind=TraceError)
         return json.loads(raw.decode("utf-8", errors="replace"))
     except (OSError, EOFError, zlib.error) as error:
         raise TraceError(f"{path}: cannot be read ({error}).") from error

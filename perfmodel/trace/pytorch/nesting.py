@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.compiled_code import machine_code
 
-@numba.njit(cache=True, nogil=True)
+
+@machine_code(nogil=True)
 def parents(
     thread: NDArray[np.int32], start: NDArray[np.float64], end: NDArray[np.float64]
 ) -> NDArray[np.int64]:
