@@ -172,12 +172,12 @@ def compile(
     """
     check_process()
     check_kinds(graph, system)
-    given, models = models, models_of(system, models)
+    models = models_of(system, models)
     system = system.resized(graph.ranks)
     check_values(system, models)
     if hasattr(models, "lower"):
         return models.lower(graph, system)
-    scheduled, how = on_hardware(graph, given, prefer=models.prefer)
+    scheduled, how = on_hardware(graph, system, models)
     tasks = build(scheduled, system, merge_ranks=merge_ranks, **how)
     evaluate = jax.jit(partial(durations, tasks.work))
     schedule = list_schedule(graph, tasks, np.asarray(evaluate(system, models), np.float64))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from perfmodel.errors import InputError
 from perfmodel.machine.system import Dimension, System, hardware
 from perfmodel.machine.system_file import accelerators, holders
-from perfmodel.models.cost import durations, models_of
+from perfmodel.models.cost import durations
 from perfmodel.schedule.tasks import build
 from perfmodel.vocabulary import NodeType
 from perfmodel.workload.graph import Graph
@@ -61,7 +61,7 @@ def recorded_system(name: str, ranks: int) -> System | None:
     return None
 
 
-def on_hardware(graph: Graph, models: Any, *, prefer: str) -> tuple[Graph, dict[str, Any]]:
+def on_hardware(graph: Graph, system: System, models: Any) -> tuple[Graph, dict[str, Any]]:
     """The graph to be scheduled, and what `tasks.build` is told of it.
 
     A recording whose device is known goes by ratios; one of an unknown device keeps its recorded times, as it does
@@ -69,8 +69,8 @@ def on_hardware(graph: Graph, models: Any, *, prefer: str) -> tuple[Graph, dict[
     """
     recorded = graph.recorded
     if recorded is None:
-        return graph, {"prefer": prefer}
-    if not recorded.device or prefer == "recorded":
+        return graph, {"prefer": models.prefer}
+    if not recorded.device or models.prefer == "recorded":
         return graph, {"prefer": "recorded"}
     device = recorded_system(recorded.device, graph.ranks)
     if device is None:
@@ -82,7 +82,11 @@ def on_hardware(graph: Graph, models: Any, *, prefer: str) -> tuple[Graph, dict[
         lonely = Dimension(1.0, 1.0, "switch", graph.ranks)
         device = replace(hardware(recorded.device), network=(lonely,))
         graph = replace(graph, programs=tuple(map(_without_sizes, graph.programs)))
-    return in_ratio(graph, device, models_of(device, models)), {"prefer": "work", "quickest": True}
+    own = models is system.models and device.models is not None
+    return in_ratio(graph, device, device.models if own else models), {
+        "prefer": "work",
+        "quickest": True,
+    }
 
 
 def _without_sizes(p: Program) -> Program:
