@@ -19,6 +19,9 @@ from perfmodel.trace.pytorch.kineto import MEMCPY, MEMSET, OPERATOR, Device
 from perfmodel.trace.pytorch.launches import Launches
 from perfmodel.trace.pytorch.operators import OperatorWork, work_of
 
+MOST = 1 << 62
+"""No kernel does more FLOP or moves more bytes than this; a trace that says so is damaged."""
+
 FORMULA, REST, COPY, TRANSFER, COLLECTIVE, UNKNOWN = range(6)
 SOURCES = (
     "operator's formula",
@@ -87,7 +90,7 @@ def attribute(
     works: list[OperatorWork | None] = [None] * k
     for i in carrier.tolist():
         own = known[int(found[i])]
-        if own is not None:
+        if own is not None and max(own.flops, own.bytes, *own.dimensions) < MOST:
             name = device.names[device.name[work.event[i]]].lower()
             if own.dtype == "fp32" and "tf32" in name:  # the operator's tensors do not show it
                 own = replace(own, dtype="tf32")
@@ -129,7 +132,8 @@ def _work(device, event: int, host, node, signatures) -> OperatorWork | None:
         output_shapes = output_types = ()
     if not isinstance(shapes, list) or not isinstance(types, list):
         return None
-    plain = [v if not isinstance(v, list) or len(v) < 4 else None for v in values or []]
+    values = values if isinstance(values, list) else []
+    plain = [v if not isinstance(v, list) or len(v) < 4 else None for v in values]
     key = (name, repr((shapes, types, plain, output_shapes, output_types)))
     if key not in signatures:
         signatures[key] = work_of(
@@ -175,5 +179,5 @@ def _copies(device: Device, work: Launches, category, source, flops, moved) -> N
         name = device.names[device.name[event]]
         on_device = category[i] == MEMSET or "DtoD" in name or "Device -> Device" in name
         source[i] = COPY if on_device else TRANSFER
-        if isinstance(size, int) and size >= 0 and on_device:
+        if isinstance(size, int) and 0 <= size < MOST // 2 and on_device:
             flops[i], moved[i] = 0, size if category[i] == MEMSET else 2 * size

@@ -28,6 +28,9 @@ KINDS = {
 }
 """Collectives by what is left of their names (letters, lower case), as Chakra numbers them."""
 
+MOST_ELEMENTS = 1 << 50
+"""More elements than this are no message but damage."""
+
 SEND_RECV = -1
 UNKNOWN = -2
 
@@ -150,7 +153,7 @@ def _size(own: Mapping[str, Any], enclosing) -> int:
         own.get("In msg nelems", own.get("in_msg_nelems")),
         message_type(str(own.get("dtype", ""))),
     )
-    if isinstance(count, int) and width:
+    if isinstance(count, int) and 0 <= count < MOST_ELEMENTS and width:
         return count * width
     for name, args in enclosing:
         if name.startswith(("nccl:", "gloo:", "mpi:")):
@@ -160,5 +163,5 @@ def _size(own: Mapping[str, Any], enclosing) -> int:
                 held = first if isinstance(first, list) else [first]
                 tensors = [t for t in held if isinstance(t, Tensor)]
                 if tensors and len(tensors) == len(held):
-                    return sum(t.bytes for t in tensors)
+                    return min(sum(t.bytes for t in tensors), MOST_ELEMENTS)
     return -1

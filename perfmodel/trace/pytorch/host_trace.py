@@ -104,7 +104,8 @@ def _attributes(node: dict) -> Mapping[str, Any]:
     listed = node.get("attrs")
     if not isinstance(listed, list):
         return node
-    return {a["name"]: a.get("value") for a in listed if isinstance(a, dict) and "name" in a}
+    named = (a for a in listed if isinstance(a, dict) and isinstance(a.get("name"), str))
+    return {a["name"]: a.get("value") for a in named}
 
 
 def _values(node: dict, side: str) -> tuple[list, list, list]:

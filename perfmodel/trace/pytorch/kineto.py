@@ -46,6 +46,9 @@ CATEGORIES = {
 
 ON_DEVICE = (KERNEL, MEMCPY, MEMSET)
 
+MOST_RANKS = 1 << 20
+"""More ranks than this are no size of a run but damage."""
+
 STEP = re.compile(r"ProfilerStep#(\d+)")
 
 
@@ -157,11 +160,11 @@ def device_trace(document: Any, path: str) -> Device:
     info = info if isinstance(info, dict) else {}
     return Device(
         path=path,
-        rank=_whole(info.get("rank")),
-        world=_whole(info.get("world_size")),
+        rank=min(_whole(info.get("rank")), MOST_RANKS),
+        world=_world(info),
         backend=str(info.get("backend", "")),
         device_name=_device_name(head),
-        base=_whole(head.get("baseTimeNanoseconds"), 0) + 1000 * zero,
+        base=max(_id(head.get("baseTimeNanoseconds", 0)), 0) + 1000 * zero,
         category=category[order],
         names=names,
         name=name[order],
@@ -193,7 +196,7 @@ def _words(values: list) -> tuple[tuple, NDArray[np.int32]]:
 def _numbers(values: list, field: str, path: str, *, shift: int = 0) -> NDArray[np.float64]:
     try:
         numbers = np.array([v - shift for v in values], np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise TraceError(
             f'{path}: "{field}" of an event is missing or no number ({error}).'
         ) from error
@@ -211,11 +214,13 @@ def _whole(value: Any, default: int = -1) -> int:
 
 def _ids(args: list, *keys: str) -> NDArray[np.int64]:
     """[n] an id of each event; -1 where it is absent, no whole number or out of range."""
-    values = [a.get(keys[0], a.get(keys[-1], -1)) for a in args]
-    return np.array(
-        [v if isinstance(v, int) and -(1 << 62) < v < 1 << 62 else _whole(v) for v in values],
-        np.int64,
-    )
+    return np.array([_id(a.get(keys[0], a.get(keys[-1], -1))) for a in args], np.int64)
+
+
+def _id(value: Any) -> int:
+    """A whole number of 62 bits, -1 for anything else."""
+    number = value if isinstance(value, int) else _whole(value)
+    return number if -_FAR < number < _FAR else -1
 
 
 def _device_name(head: Mapping[str, Any]) -> str:
@@ -227,6 +232,12 @@ def _device_name(head: Mapping[str, Any]) -> str:
     return ""
 
 
+def _world(info: Mapping[str, Any]) -> int:
+    """How many ranks the run has, -1 where the trace does not say, or says nonsense."""
+    world = _whole(info.get("world_size"))
+    return world if world <= MOST_RANKS else -1
+
+
 def _process_groups(info: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """{name: ranks} of `pg_config`; an empty list of ranks means all."""
     found = {}
@@ -234,7 +245,5 @@ def _process_groups(info: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     for entry in configured if isinstance(configured, list) else []:
         if isinstance(entry, dict) and isinstance(entry.get("ranks"), list):
             ranks = tuple(r for r in entry["ranks"] if isinstance(r, int))
-            found[str(entry.get("pg_name", ""))] = ranks or tuple(
-                range(max(_whole(info.get("world_size")), 0))
-            )
+            found[str(entry.get("pg_name", ""))] = ranks or tuple(range(max(_world(info), 0)))
     return found
