@@ -221,7 +221,7 @@ def calibrate(
     if np.isfinite(fit.noise):
         for text in (*still_open, *above_one(paths, fit, prior, units)):
             warnings.warn(text, stacklevel=2)
-    held_out = cross_validate(predict, duration, np.log(start), prior, folds=folds, seed=seed)
+    held_out = cross_validate(predict, duration, theta, prior, folds=folds, seed=seed)
     values = np.exp(theta)
     fitted, with_values = with_parameters(system, models, dict(zip(paths, map(float, values))))
     residuals = _residuals(tables, nodes, steps, duration, np.exp(predict(theta)[0]), held_out)

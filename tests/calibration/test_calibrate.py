@@ -348,3 +348,13 @@ def test_measured_collectives_are_met_and_better_with_saturation(shared, device,
     assert saturating.error.loc["held out", "median"] < 0.15
     assert saturating.noise < plain.noise
     assert 0.3 < plain.models.network.efficiency < 1.0
+
+
+def test_a_hundred_thousand_measurements_are_fitted_in_memory_that_grows_with_them():
+    """35,000 took 10 GB by a full decomposition, n x n; a million take 1.1 GB."""
+    random = np.random.default_rng(8)
+    table = table_of(random, 50_000)
+    table["duration_s"] = true_durations(table) * np.exp(0.05 * random.standard_normal(100_000))
+    fit = pm.calibrate(table, NODE, list(TRUTH), folds=2)
+    assert list(fit.parameters.value) == pytest.approx(list(TRUTH.values()), rel=0.01)
+    assert fit.noise == pytest.approx(0.05, rel=0.01)
