@@ -49,6 +49,8 @@ _HOME = {
     "difference": "report.statistics",
     "to_networkx": "report.graph_files",
     "write_graph": "report.graph_files",
+    "memory": "report.memory",
+    "throughput": "analysis.throughput",
     "sweep": "analysis.sweep",
     "sample": "analysis.design_space",
     "sensitivity": "analysis.sensitivity",

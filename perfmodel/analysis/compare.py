@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from perfmodel.analysis.throughput import throughput
 from perfmodel.compiled import Compiled
 from perfmodel.errors import InputError
 from perfmodel.prediction import Prediction, predict
@@ -15,7 +16,7 @@ from perfmodel.report.tables import breakdown, path_breakdown
 
 Case = Prediction | Compiled | tuple[Any, ...]
 
-SECTIONS = ("category", "type", "component", "group")
+SECTIONS = ("category", "type", "component", "group", "throughput")
 
 
 def compare(
@@ -28,10 +29,11 @@ def compare(
     """Where the difference between two predictions comes from.
 
     Args:
-        a, b: a prediction, a compiled graph, or (graph, system) or (graph, system, models), of which one is made: two systems, two
-            traces, or two sets of models.
+        a, b: a prediction, a compiled graph, or (graph, system) or (graph, system, models), of which one is made: two
+            systems, two traces, or two sets of models.
         by: how the critical path is split: "category" (compute, memory, communication, waiting), "type" of node,
-            "component" (of node names), "group" (span of the communicator).
+            "component" (of node names), "group" (span of the communicator). "throughput" is none of its parts: it
+            adds rows of what graphs that know their model say (`throughput`), in the unit that the item names.
         depth: how many parts of a name make a component.
 
     Returns:
@@ -48,6 +50,8 @@ def compare(
     left, right = _prediction(a, "a"), _prediction(b, "b")
     rows = [("makespan", "makespan", left.makespan, right.makespan)]
     for section in by:
+        if section == "throughput":
+            continue
         one, other = _seconds(left, section, depth), _seconds(right, section, depth)
         items = dict.fromkeys([*one, *other])
         found = [(section, item, one.get(item, 0.0), other.get(item, 0.0)) for item in items]
@@ -56,7 +60,20 @@ def compare(
     table["difference_s"] = table["b_s"] - table["a_s"]
     table["ratio"] = _ratio(table["b_s"], table["a_s"])
     table["share"] = _ratio(table["difference_s"], right.makespan - left.makespan)
-    return table
+    return table if "throughput" not in by else _with_throughput(table, left, right)
+
+
+def _with_throughput(table: pd.DataFrame, left: Prediction, right: Prediction) -> pd.DataFrame:
+    """Also rows of utilization, throughput and memory, which are no share of the makespan's difference."""
+    one, other = throughput(left).iloc[0], throughput(right).iloc[0]
+    items = [name for name in one.index if name != "step_time_s"]
+    more = pd.DataFrame({"section": "throughput", "item": items})
+    more["a_s"] = [float(one[name]) for name in items]
+    more["b_s"] = [float(other[name]) for name in items]
+    more["difference_s"] = more["b_s"] - more["a_s"]
+    more["ratio"] = _ratio(more["b_s"], more["a_s"])
+    more["share"] = np.nan
+    return pd.concat([table, more], ignore_index=True)
 
 
 def _prediction(case: Case, name: str) -> Prediction:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.analysis.economics import columns as columns_of
+from perfmodel.analysis.throughput import per_token, step_columns
 from perfmodel.compiled import Compiled
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine import bulk_jax as window
@@ -191,7 +192,30 @@ class Evaluator:
         if options.batch_size is not None:
             with np.errstate(divide="ignore"):  # a step that takes no time
                 figures["throughput_per_s"] = options.batch_size / seconds
-        return figures
+        return figures | self._of_step(paths, values, figures)
+
+    def _of_step(
+        self, paths: tuple[str, ...], values: NDArray, figures: dict[str, NDArray]
+    ) -> dict[str, NDArray]:
+        """Utilization, throughput and memory, of a graph that knows its model; nothing of another."""
+        c = self.compiled
+        step, npu = c.graph.step, c.system.npu
+        if step is None:
+            return {}
+        given = dict(zip(paths, values))
+        peak = given.get("npu.peak_flops", float(npu.peak_flops))
+        ratio = float(npu.of_dtype(step.dtype).peak_flops) / float(npu.peak_flops)
+        found = step_columns(
+            step,
+            c.graph.ranks,
+            figures["makespan_s"],
+            peak_flops=peak * ratio,
+            capacity=given.get("npu.memory_capacity", float(npu.memory_capacity)),
+        )
+        if "cost_usd" in figures:
+            cost, energy = figures["cost_usd"], figures["energy_J"]
+            found |= per_token(step, figures["makespan_s"], cost, energy)
+        return found
 
     def _some(
         self,

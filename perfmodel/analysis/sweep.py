@@ -84,7 +84,9 @@ def sweep(
         limited_by (the system's parameter with the largest elasticity), schedule ("own" or "frozen": whose order;
         "deadlock" where the design's own leaves ranks waiting for each other, its times are then not numbers;
         "infinite" or "invalid" where the models give some duration that is infinite, or negative or no number), and
-        throughput_per_s, figures of the economics (what these rest on is in `.attrs["basis"]`, a sentence each).
+        throughput_per_s, figures of the economics (what these rest on is in `.attrs["basis"]`, a sentence each); of a
+        graph that knows its model (`synth.training`) also mfu, hfu, TFLOP_per_s_per_gpu, tokens_per_s,
+        tokens_per_s_per_gpu, peak_memory_B, fits, memory_margin_B, and with economics usd_per_token, J_per_token.
 
     Raises:
         InputError: an unknown parameter (the nearest are offered), an empty or non-finite space, a folder that

@@ -294,7 +294,10 @@ def compare(trace, second, other, as_json, output, **options) -> None:
         for name, case in (("a", one), ("b", two)):
             click.echo(f"{name}: {case.graph.source} on {case.compiled.system.name}")
         click.echo()
-    show(side_by_side(one, two), as_json, output)
+    sections = ["category", "type", "component"]
+    if one.graph.step is not None and two.graph.step is not None:
+        sections.append("throughput")
+    show(side_by_side(one, two, by=sections), as_json, output)
 
 
 def is_there(trace: str) -> bool:

@@ -43,14 +43,27 @@ from perfmodel.cli.output import (
     show_default=True,
     help="Rows of the critical path to print.",
 )
+@click.option(
+    "--tokens",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Tokens of a whole training run: also say how long it takes. Of traces that know their model.",
+)
+@click.option(
+    "--economics",
+    is_flag=True,
+    help="Also $ and J a token. Of traces that know their model.",
+)
 @output_options
-def run(trace, timeline_file, node_count, as_json, output, **options) -> None:
+def run(trace, timeline_file, node_count, tokens, economics, as_json, output, **options) -> None:
     """Predict the step time of TRACE and say why it is that time.
 
     Prints the makespan, each rank's breakdown (compute + exposed memory + exposed communication + idle), and the
-    longest parts of the critical path. -o writes the timeline table of every node.
+    longest parts of the critical path. -o writes the timeline table of every node. Of a graph that knows its model (one
+    saved from synth.training) also utilization, throughput, memory by part and whether it fits.
     """
+    from perfmodel.analysis.throughput import throughput
     from perfmodel.prediction import predict
+    from perfmodel.report.memory import memory
     from perfmodel.report.tables import breakdown, critical_path, timeline
 
     check_different(timeline_file, output)
@@ -59,6 +72,10 @@ def run(trace, timeline_file, node_count, as_json, output, **options) -> None:
     prediction = predict(graph, system, models)
     per_rank, path = breakdown(prediction), critical_path(prediction)
     on_path = breakdown(prediction, by="critical_path")
+    step = held = None
+    if graph.step is not None or tokens or economics:
+        step = throughput(prediction, tokens=tokens, economics=economics or None)
+        held = memory(prediction)
     if timeline_file:
         from perfmodel.report.timeline_file import write_timeline
 
@@ -75,9 +92,14 @@ def run(trace, timeline_file, node_count, as_json, output, **options) -> None:
             "critical_path_breakdown": on_path.to_dict(orient="records")[0],
             "critical_path": path.to_dict(orient="records"),
         }
+        if step is not None and held is not None:
+            result["throughput"] = step.to_dict(orient="records")[0]
+            result["memory"] = held.to_dict(orient="records")
         click.echo(json_text(result))
         return
     _print_prediction(prediction, per_rank, on_path)
+    if step is not None and held is not None:
+        _print_step(step, held)
     if node_count:
         _print_longest(path, node_count)
 
@@ -101,6 +123,31 @@ def _print_prediction(prediction: Any, per_rank: Any, on_path: Any) -> None:
     if more:
         verb = "is" if more == 1 else "are"
         click.echo(f"({counted(more, 'more rank')} {verb} equal to one of these; --json has all)")
+
+
+def _print_step(step: Any, held: Any) -> None:
+    """Utilization, throughput and memory for people; of ranks that hold the same the first."""
+    from perfmodel import units
+
+    row = step.iloc[0]
+    words = [
+        f"MFU {row.mfu:.1%}",
+        f"HFU {row.hfu:.1%}",
+        f"{row.TFLOP_per_s_per_gpu:.4g} TFLOP/s per GPU",
+        f"{row.tokens_per_s:,.0f} tokens/s",
+        f"{row.tokens_per_s_per_gpu:,.1f} tokens/s per GPU",
+    ]
+    if "training_days" in step:
+        words.append(f"{row.training_days:.4g} days for all tokens")
+    if "usd_per_token" in step:
+        words.append(f"{row.usd_per_token * 1e6:.4g} $ a million tokens")
+        words.append(f"{row.J_per_token:.4g} J a token")
+    click.echo("\n" + ", ".join(words))
+    size, margin = units.format(row.peak_memory_B, "B"), units.format(abs(row.memory_margin_B), "B")
+    fits = f"fits with {margin} to spare" if row.fits else f"does NOT fit, {margin} too much"
+    click.echo(f"\nmemory: at most {size} on a rank, {fits} [B]")
+    same = held.drop(columns="rank").drop_duplicates()
+    click.echo(text_of(held.loc[same.index]))
 
 
 def _print_longest(path: Any, node_count: int) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,16 @@ import click
 from perfmodel import units
 from perfmodel.cli.output import Folder, counted
 from perfmodel.errors import InputError
-from perfmodel.synth import collective, data_parallel, fsdp, gpt, moe
-from perfmodel.synth.gpt import RECOMPUTE
+from perfmodel.synth import collective, data_parallel, fsdp, gpt, moe, presets, training
+from perfmodel.synth.schedules import SCHEDULES
+from perfmodel.synth.settings import (
+    BYTES,
+    CONTEXT_METHODS,
+    OFFLOADS,
+    ORDERS,
+    OVERLAPS,
+    RECOMPUTED,
+)
 from perfmodel.synth.workload import Workload
 from perfmodel.vocabulary import COLLECTIVES
 
@@ -55,7 +64,65 @@ HELP = {
 }
 """What each parameter means, for `--help`."""
 
-CHOICES = {"recompute": RECOMPUTE, "kind": COLLECTIVES}
+TRAINING = {
+    "model": "A preset, a config.json or its folder, or sizes: layers=4,hidden=256,heads=4,...",
+    "data": "Data-parallel replicas.",
+    "tensor": "Tensor-parallel ranks; they divide heads and mlp.",
+    "pipeline": "Pipeline stages.",
+    "context": "Context-parallel ranks; they divide each sequence.",
+    "expert": "Ranks that share a layer's experts.",
+    "expert_tensor": "Ranks that share each expert.",
+    "virtual": "Chunks of layers on each pipeline stage.",
+    "schedule": "Order of a stage's passes.",
+    "micro_batch": "Sequences that go through at once.",
+    "micro_batches": "Micro-batches of a step on each replica  [default: 1]",
+    "global_batch": "Sequences of a step over all replicas, instead of --micro-batches.",
+    "sequence": "Tokens of a sequence  [default: those the model was trained on]",
+    "dtype": "Of products in the layers; beside fp8 and fp4 all else is bf16.",
+    "sequence_parallel": "Tensor-parallel ranks hold a part of the tokens each between blocks.",
+    "recompute": "none, selective, full, so many first layers of every chunk, or parts: "
+    + ",".join(RECOMPUTED),
+    "sharding": "0 nothing, 1 optimizer, 2 gradients too, 3 parameters too (FSDP), hybrid.",
+    "distributed_optimizer": "The same as --sharding 1.",
+    "overlap": "What runs beside computation: all, none, or some of " + ",".join(OVERLAPS),
+    "first_stage_layers": "Layers of the pipeline's first chunk.",
+    "last_stage_layers": "Layers of its last chunk.",
+    "offload": "Sent to remote memory while not needed: " + ",".join(OFFLOADS),
+    "skew": "Uneven loads of experts: shares fall as (i + 1)^-skew.",
+    "capacity": "Rows that an expert takes over those of equal loads  [default: all]",
+    "attention": "Fused, or with its traffic of scores  [default: flash but for GPT-3's kind]",
+    "dropout": "Masks are made and kept  [default: for GPT-3's kind]",
+    "gradient_dtype": "Of gradients as they are summed  [default: fp32]",
+    "gather_dtype": "Of parameters as they are gathered  [default: 16 bits]",
+    "optimizer_bytes": "The optimizer's states, a parameter.",
+    "bucket": "Parameters of a bucket  [default: max(40 million, 1 million x replicas)]",
+    "shard_ranks": "Ranks of a group of hybrid sharding.",
+    "reshard": "Gathered parameters are dropped after the forward pass  [default: without pipeline]",
+    "context_method": "How keys and values get around.",
+    "rank_order": "Parallel dimensions, innermost first.",
+    "clip": "Gradients are clipped by their global norm.",
+    "gap": "Least time between two kernels [s].",
+    "host_forward": "The host's time to launch a layer forward [s].",
+    "host_backward": "The host's time to launch a layer backward [s].",
+    "reserved": "Memory that libraries and the allocator hold; a number or 1GiB, ...",
+    "fragmentation": "Share of activations lost to fragmentation.",
+}
+"""What the parameters of `synth.training` mean, for `--help`."""
+
+CHOICES = {
+    "kind": COLLECTIVES,
+    "schedule": SCHEDULES,
+    "dtype": tuple(BYTES),
+    "gradient_dtype": tuple(BYTES),
+    "gather_dtype": tuple(BYTES),
+    "attention": ("flash", "unfused"),
+    "context_method": CONTEXT_METHODS,
+    "rank_order": ORDERS,
+    "sharding": ("0", "1", "2", "3", "hybrid"),
+}
+NUMBERS = ("skew", "capacity", "gap", "host_forward", "host_backward", "fragmentation")
+WORDS = ("model", "recompute", "overlap", "offload")
+"""Parameters that take words, which `_value` reads."""
 
 
 class Bytes(click.ParamType):
@@ -77,7 +144,7 @@ class Bytes(click.ParamType):
         return int(size)
 
 
-SIZES = ("size", "bytes", "bucket_bytes")
+SIZES = ("size", "bytes", "bucket_bytes", "reserved")
 
 
 class Option(click.Option):
@@ -96,39 +163,81 @@ def synth() -> None:
 
     Every compute node carries its operations (num_ops) and bytes (tensor_size), every collective and message its
     size; formulas and sources are in the documentation of perfmodel.synth. Then `perfmodel run FOLDER`.
-    Large jobs need no files: perfmodel.synth.gpt(...).graph() makes the graph directly, in Python.
+    Large jobs need no files: perfmodel.synth.training(...).graph() makes the graph directly, in Python.
     """
 
 
-def _option(parameter: inspect.Parameter) -> click.Option:
-    """The option of a generator's parameter."""
+def _option(parameter: inspect.Parameter, help: dict[str, str]) -> click.Parameter:
+    """The option of a generator's parameter; the model is an argument."""
     name, default = parameter.name, parameter.default
     required = default is inspect.Parameter.empty
+    if name == "model":
+        return click.Argument([name])
     kind: Any = click.INT
     if name in CHOICES:
         kind = click.Choice(CHOICES[name])
     elif name in SIZES:
         kind = Bytes()
-    elif isinstance(default, float):
+    elif name in NUMBERS or isinstance(default, float):
         kind = click.FLOAT
-    flag = default is False
-    given: dict[str, Any] = {"is_flag": True} if flag else {"type": kind}
-    if not required:  # even a default of None would count as one
-        given |= {"default": default, "show_default": not flag and default is not None}
-    return Option(
-        [f"--{name.replace('_', '-')}"],
-        required=required,
-        is_eager=name == "kind",
-        help=HELP[name],
-        **given,
-    )
+    elif name in WORDS:
+        kind = click.STRING
+    words = name.replace("_", "-")
+    flag = default is False or default is True or name in ("dropout", "reshard")
+    given: dict[str, Any] = {"type": kind}
+    if flag:
+        given = {"is_flag": True, "default": default}
+    elif not required:  # even a default of None would count as one
+        default = str(default) if name in CHOICES and default is not None else default
+        default = ",".join(default) if isinstance(default, tuple) else default
+        shown = default is not None and default != ""
+        given |= {"default": default, "show_default": shown}
+    both = f"--{words}/--no-{words}" if flag and parameter.default is not False else f"--{words}"
+    return Option([both], required=required, is_eager=name == "kind", help=help[name], **given)
 
 
-def _add(generator: Callable[..., Workload], summary: str, more: str = "") -> None:
+def _value(name: str, value: Any) -> Any:
+    """What a generator takes for the words of the command line."""
+    if not isinstance(value, str):
+        return value
+    if (name == "sharding" and value.isdigit()) or (name == "recompute" and value.isdigit()):
+        return int(value)
+    if name == "overlap":
+        return {"all": True, "none": False}.get(value, value.split(",") if value else False)
+    if name == "offload" or (name == "recompute" and value.split(",")[0] in RECOMPUTED):
+        return [word for word in value.split(",") if word]
+    if name == "model" and "=" in value:
+        return _sizes(value)
+    return value
+
+
+def _sizes(text: str) -> dict[str, Any]:
+    """A record of sizes from layers=4,hidden=256,gated=true,..."""
+    sizes: dict[str, Any] = {}
+    for word in text.split(","):
+        name, _, value = word.partition("=")
+        number = re.fullmatch(r"\s*\d+\s*", value)
+        flags = {"true": True, "false": False}
+        sizes[name.strip()] = int(value) if number else flags.get(value.strip(), value.strip())
+    return sizes
+
+
+def _add(
+    generator: Callable[..., Workload],
+    summary: str,
+    more: str = "",
+    *,
+    help: dict[str, str] = HELP,
+    deprecated: bool = False,
+) -> None:
     """A sub-command for a generator; `summary` stands in the list of commands, too."""
 
     def write(output: str, prefix: str, overwrite: bool, **parameters: Any) -> None:
-        workload = generator(**parameters)
+        given = {name: _value(name, value) for name, value in parameters.items()}
+        with warnings.catch_warnings():
+            if deprecated:  # the command says so itself
+                warnings.simplefilter("ignore", DeprecationWarning)
+            workload = generator(**given)
         path = workload.write(output, prefix=prefix, overwrite=overwrite)
         click.echo(f"{path}: {workload.name}; {counted(workload.nodes, 'node')}", err=True)
 
@@ -139,31 +248,45 @@ def _add(generator: Callable[..., Workload], summary: str, more: str = "") -> No
         ),
         click.Option(["--overwrite"], is_flag=True, help="Replace a trace that is there already."),
     ]
-    parameters = [_option(p) for p in inspect.signature(generator).parameters.values()]
+    parameters = [_option(p, help) for p in inspect.signature(generator).parameters.values()]
     name = generator.__name__.replace("_", "-")
     text = f"{summary}\n\n{more}"
-    command = click.Command(name, None, write, [*parameters, *files], text, short_help=summary)
+    command = click.Command(
+        name,
+        None,
+        write,
+        [*parameters, *files],
+        text,
+        short_help=summary,
+        deprecated="say `perfmodel synth training`" if deprecated else False,
+    )
     synth.add_command(command)
 
 
 _add(
+    training,
+    "A training step of a transformer, however it is spread.",
+    f"MODEL is one of {', '.join(presets.names())}; a Hugging Face config.json or its folder; or sizes,"
+    " layers=4,hidden=256,heads=4,... Ranks are laid out tensor fastest, then context, data, pipeline.",
+    help=TRAINING,
+)
+_add(
     gpt,
     "A GPT step with data, tensor and pipeline parallelism.",
-    "As Megatron-LM runs it: 1F1B order; ranks tensor fastest, then data, then pipeline. Stages send activations"
-    " on, tensor ranks all-reduce in every layer, replicas all-reduce gradients layer by layer behind the last"
-    " backward pass.",
+    "Training with the sizes of a GPT: ranks tensor fastest, then data, then pipeline; 1F1B order.",
+    deprecated=True,
 )
 _add(
     fsdp,
     "A GPT step with sharded parameters (FSDP, ZeRO-3).",
-    "An all-gather before each layer's forward and backward pass, one layer ahead; a reduce-scatter of each layer's"
-    " gradients.",
+    "Training with --data RANKS --sharding 3, and a head of its own.",
+    deprecated=True,
 )
 _add(
     moe,
     "A mixture of experts, with all-to-alls.",
-    "In every such layer tokens go to experts on other ranks and back. All ranks are data-parallel; experts are"
-    " spread over groups of --expert-parallel consecutive ranks.",
+    "Training with experts, --data RANKS --expert EXPERT_PARALLEL --capacity CAPACITY_FACTOR.",
+    deprecated=True,
 )
 _add(
     data_parallel,

@@ -154,7 +154,9 @@ def _prepare(
     ends = np.array([[float(a), float(b)] for a, b in variables.values()])
     scale = Scale(ends[:, 0], ends[:, 1], options.log)
     economics = models_for(system, options.economics)
-    design = VariedDesign(tuple(variables), system, models, economics, totals(graph, system))
+    held = graph.step.peak if graph.step is not None else None
+    work = totals(graph, system)
+    design = VariedDesign(tuple(variables), system, models, economics, work, held)
     wanted = goal(design, options.objective, options.constraints, jnp.asarray(scale.centre()))
     if options.method == "L-BFGS-B" and wanted.limits:
         raise InputError('method "L-BFGS-B" takes no constraints; use "SLSQP" or "trust-constr"')

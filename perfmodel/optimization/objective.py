@@ -7,6 +7,7 @@ more variable.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -37,6 +38,20 @@ class VariedDesign:
     models: Any
     economics: Economics
     totals: TotalWork
+    memory: float | None = None
+    """Bytes of the rank that holds most, where the graph knows [B]."""
+
+    def spelled(self, text: str) -> str:
+        """A text with what depends on the memory held spelt out: peak_memory_B, and memory_margin_B.
+
+        >>> VariedDesign((), None, None, None, None, memory=5e9).spelled("memory_margin_B >= 1e9")
+        '(npu.memory_capacity - 5000000000) >= 1e9'
+        """
+        if self.memory is None:
+            return text
+        peak = f"{self.memory:.17g}"
+        text = re.sub(r"\bmemory_margin_B\b", f"(npu.memory_capacity - {peak})", text)
+        return re.sub(r"\bpeak_memory_B\b", peak, text)
 
     def at(self, x: Array) -> tuple[Any, Any]:
         """System and models at parameter values x [P]."""
@@ -117,7 +132,7 @@ def goal(
     if callable(objective):
         return Goal(_called(design, objective), False, tuple(limits))
     if isinstance(objective, str):
-        expression = _checked(design, parse(objective), "objective")
+        expression = _checked(design, parse(design.spelled(objective)), "objective")
         return Goal(
             lambda x, t: design.value(expression, x, t), expression.positive, tuple(limits), words
         )
@@ -131,7 +146,8 @@ def goal(
             raise InputError(
                 f"objective: the weight of {text!r} is {weight!r}, expected a number > 0"
             )
-        parts.append((_checked(design, parse(text), "objective"), float(weight)))
+        read = parse(design.spelled(text))
+        parts.append((_checked(design, read, "objective"), float(weight)))
 
     def weighted(x: Array, t: Any) -> Any:
         return sum(weight * design.value(part, x, t) for part, weight in parts)
@@ -206,7 +222,7 @@ def _limit(design: VariedDesign, said: Any, centre: Array) -> Limit:
         raise InputError(
             f"constraint {said!r}: expected a text such as 'cost <= 1e6', or a function"
         )
-    first, sign, second = parse_relation(said)
+    first, sign, second = parse_relation(design.spelled(said))
     for side in (first, second):
         _checked(design, side, f"constraint {said!r}")
 

@@ -72,7 +72,8 @@ def optimize(
     """The parameters within bounds and constraints that minimise an objective.
 
     Figures that objective and constraints may name: time [s] (the makespan), cost [$], power [W], energy [J per step],
-    area [m^2], by `economics`; and every parameter path [SI].
+    area [m^2], by `economics`; every parameter path [SI]; and, of a graph that knows what its ranks hold
+    (`synth.training`), peak_memory_B and memory_margin_B = npu.memory_capacity - peak_memory_B.
 
     A makespan is a maximum of smooth pieces, and the optimum usually lies where some of them meet. `descent` says how
     it is found there to `tolerance`, with a bound that proves it for the usual models.

@@ -1,29 +1,33 @@
 """Training steps made from their parameters: workloads to predict before anybody has recorded them.
 
     from perfmodel import synth
-    work = synth.gpt(layers=32, hidden=4096, heads=32, data=4, tensor=8, pipeline=4, micro_batches=8)
-    work.graph()              # a Graph for predict, sweep, ...
-    work.write("traces/gpt")  # the same as Chakra trace files, one per rank
+    work = synth.training("llama-3-70b", data=2, tensor=8, pipeline=4, micro_batches=16, sequence_parallel=True)
+    work.parameters, work.flops  # of the model, and of a step
+    work.memory                  # of every rank, by part
+    work.graph()                 # a Graph for predict, sweep, ...
+    work.write("traces/llama")   # the same as Chakra trace files, one per rank
 
-gpt: data, tensor and pipeline parallelism;  fsdp: sharded parameters;  moe: experts and all-to-all
+training: a transformer on any combination of parallel dimensions; `presets.names()` lists the models it knows
 data_parallel: a plain chain of kernels with bucketed all-reduces, for scale
 collective: a single one
 Workload, Role, Steps, Layout: what they are made of, to describe workloads of one's own
 """
 
-from perfmodel.synth.fsdp import fsdp
-from perfmodel.synth.gpt import gpt
+from perfmodel.synth import presets
+from perfmodel.synth.deprecated import fsdp, gpt, moe
 from perfmodel.synth.layout import Communicators, Layout
-from perfmodel.synth.moe import moe
 from perfmodel.synth.role import Role
 from perfmodel.synth.simple import collective, data_parallel
+from perfmodel.synth.sizes import Sizes
 from perfmodel.synth.steps import Steps, Work
+from perfmodel.synth.training import training
 from perfmodel.synth.workload import Workload
 
 __all__ = [
     "Communicators",
     "Layout",
     "Role",
+    "Sizes",
     "Steps",
     "Work",
     "Workload",
@@ -32,4 +36,6 @@ __all__ = [
     "fsdp",
     "gpt",
     "moe",
+    "presets",
+    "training",
 ]

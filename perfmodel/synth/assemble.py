@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from perfmodel.errors import InputError
 from perfmodel.synth.layout import Communicators
 from perfmodel.synth.role import Role, ordered
-from perfmodel.synth.steps import WORLD, Step
+from perfmodel.synth.steps import WORLD
 from perfmodel.vocabulary import NodeType
 from perfmodel.workload.graph import Graph
-from perfmodel.workload.program import Labels, Program, plain_work, resources_of
+from perfmodel.workload.program import Labels, Program
+from perfmodel.workload.training_step import TrainingStep
 
 FIRST_ID = 1
 """Node ids count from here: 0 is protobuf's absent number."""
@@ -44,8 +45,8 @@ class GroupTable:
         return ("", *map(str, range(1, len(self.members))))
 
 
-def assemble(name: str, roles: Sequence[Role]) -> Graph:
-    """The graph of a workload (see `Workload.graph`)."""
+def assemble(name: str, roles: Sequence[Role], step: TrainingStep | None = None) -> Graph:
+    """The graph of a workload (see `Workload.graph`), and what it does for a model."""
     roles = ordered(name, roles)
     ranks = sum(len(role.ranks) for role in roles)
     table = number_groups(name, roles)
@@ -59,11 +60,11 @@ def assemble(name: str, roles: Sequence[Role]) -> Graph:
         structure = _structure(role, table.slots[k])
         structures.append(structure)
         programs.setdefault(_digest(structure), []).append(k)
-        nodes = role.steps.nodes
-        key = (tuple(s.name for s in nodes), tuple(s.tag for s in nodes))
+        nodes = role.columns
+        key = (nodes.names, nodes.tag.tobytes())
         if key not in known:
             known[key] = len(labels)
-            labels.append(_labels(*key))
+            labels.append(_labels(nodes.names, nodes.tag))
         label[role.ranks] = known[key]
     program, row = np.zeros(ranks, np.int32), np.zeros(ranks, np.int32)
     built = []
@@ -93,6 +94,7 @@ def assemble(name: str, roles: Sequence[Role]) -> Graph:
         labels=tuple(labels),
         label=label,
         source=name,
+        step=step,
     )
 
 
@@ -106,7 +108,8 @@ def number_groups(name: str, roles: Sequence[Role]) -> GroupTable:
     slots: list[list[str]] = []
     keys: list[NDArray[np.int64]] = []
     for role in roles:
-        mine = list(dict.fromkeys(_canonical(role, s, ranks) for s in role.steps.nodes if s.group))
+        used_labels = [role.columns.group_labels[k] for k in _in_order(role.columns.group)]
+        mine = list(dict.fromkeys(_canonical(role, label, ranks) for label in used_labels))
         for name in mine:
             if name not in base:
                 base[name] = after
@@ -136,43 +139,53 @@ def number_groups(name: str, roles: Sequence[Role]) -> GroupTable:
     return GroupTable(tuple(members), slots, [number[k] for k in keys])
 
 
-def _canonical(role: Role, step: Step, ranks: int) -> str:
+def _in_order(values: NDArray) -> list[int]:
+    """The distinct values from 0 up, in the order in which they come first."""
+    found, first = np.unique(values[values >= 0], return_index=True)
+    return found[np.argsort(first)].tolist()
+
+
+def _canonical(role: Role, label: str, ranks: int) -> str:
     """The group's label; a group of all ranks is the world whatever its label."""
-    if step.group == WORLD or role.groups[step.group].size == ranks:
-        return WORLD
-    return step.group
+    return WORLD if label == WORLD or role.groups[label].size == ranks else label
+
+
+def slots_of(role: Role, slots: Sequence[str]) -> NDArray[np.int32]:
+    """[n] the slot of each collective's group, -1 for other nodes."""
+    nodes = role.columns
+    world = slots.index(WORLD) if WORLD in slots else -1
+    place = [slots.index(label) if label in slots else world for label in nodes.group_labels]
+    return np.array([*place, -1], np.int32)[nodes.group]
 
 
 def _structure(role: Role, slots: Sequence[str]) -> dict[str, Any]:
     """The fields of a `Program` that equal ranks share."""
-    nodes = role.steps.nodes
+    nodes = role.columns
     n = len(nodes)
-    kind = np.array([s.type for s in nodes], np.int8)
-    place = {label: index for index, label in enumerate(slots)}
-    slot = np.array([place.get(s.group, place.get(WORLD, -1)) if s.group else -1 for s in nodes])
-    absent = np.full(n, -1, np.int64)
-    resource, resources = resources_of(kind, np.zeros(n, bool), absent, absent)
+    slot = slots_of(role, slots)
     return {
-        "type": kind,
-        "cpu": np.zeros(n, bool),
-        "flops": np.array([s.flops for s in nodes], np.int64),
-        "bytes": np.array([s.bytes for s in nodes], np.int64),
-        "duration": np.full(n, np.nan),
-        "comm_type": np.array([s.comm_type for s in nodes], np.int32),
-        "size": np.array([s.size for s in nodes], np.int64),
-        "slot": slot.astype(np.int32),
-        "match": _instances(slot, [s.name for s in nodes]),
+        "type": nodes.type,
+        "cpu": nodes.host,
+        "flops": nodes.flops,
+        "bytes": nodes.bytes,
+        "kind": nodes.kind,
+        "dimensions": nodes.dimensions,
+        "dtype": nodes.dtype,
+        "duration": nodes.duration,
+        "comm_type": nodes.comm_type,
+        "size": nodes.size,
+        "slot": slot,
+        "match": _instances(slot, nodes.names),
         "local": np.zeros(n, bool),
         "involved": np.full(n, -1, np.int32),
         "scale": np.ones(n),
-        **plain_work(n),
-        "resource": resource,
-        "resources": resources,
+        "resource": nodes.resource,
+        "resources": nodes.resources,
         "priority": np.arange(n, dtype=np.int32),
-        "pred_ptr": np.cumsum([0, *(len(s.after) for s in nodes)]).astype(np.int64),
-        "pred": np.array([p for s in nodes for p in s.after], np.int32),
-        "pred_latency": np.broadcast_to(0.0, (sum(len(s.after) for s in nodes),)),
-        "p2p": np.flatnonzero(_is_p2p(kind)).astype(np.int32),
+        "pred_ptr": nodes.pred_ptr,
+        "pred": nodes.pred.astype(np.int32),
+        "pred_latency": nodes.latency,
+        "p2p": np.flatnonzero(_is_p2p(nodes.type)).astype(np.int32),
     }
 
 
@@ -185,9 +198,9 @@ def _instances(slot: NDArray, names: Sequence[str]) -> NDArray[np.int32]:
     return match
 
 
-def _labels(names: tuple[str, ...], tags: tuple[int, ...]) -> Labels:
+def _labels(names: tuple[str, ...], tags: NDArray[np.int64]) -> Labels:
     ids = np.arange(FIRST_ID, FIRST_ID + len(names), dtype=np.uint64)
-    return Labels(ids, np.array(tags, np.int64), names)
+    return Labels(ids, tags, names)
 
 
 def _is_p2p(kind: NDArray) -> NDArray[np.bool_]:
@@ -196,7 +209,7 @@ def _is_p2p(kind: NDArray) -> NDArray[np.bool_]:
 
 def _offsets(role: Role, p2p: NDArray) -> NDArray[np.int64]:
     """[m, k] distance to the peer of each message, the same on every rank."""
-    offset = np.array([role.steps.nodes[p].offset for p in p2p], np.int64)
+    offset = role.columns.offset[p2p]
     return np.broadcast_to(offset, (len(role.ranks), len(p2p)))
 
 
@@ -229,20 +242,20 @@ def _pair(roles: Sequence[Role], ranks: int, name: str) -> list[NDArray[np.int32
 def _messages(role: Role) -> dict[tuple[NodeType, int, int], list[tuple[int, int]]]:
     """(column in `p2p`, position) of the messages, by (send or receive, offset, tag), in program order."""
     found: dict[tuple[NodeType, int, int], list[tuple[int, int]]] = {}
-    column = 0
-    for position, s in enumerate(role.steps.nodes):
-        if s.type in (NodeType.COMM_SEND, NodeType.COMM_RECV):
-            found.setdefault((s.type, s.offset, s.tag), []).append((column, position))
-            column += 1
+    nodes = role.columns
+    at = np.flatnonzero(_is_p2p(nodes.type))
+    keys = zip(nodes.type[at].tolist(), nodes.offset[at].tolist(), nodes.tag[at].tolist())
+    for column, (key, position) in enumerate(zip(keys, at.tolist())):
+        found.setdefault((NodeType(key[0]), *key[1:]), []).append((column, position))
     return found
 
 
 def _unmatched(name: str, role: Role, rank: int, offset: int, position: int) -> None:
-    step = role.steps.nodes[position]
-    missing = "receive" if step.type == NodeType.COMM_SEND else "send"
+    nodes = role.columns
+    missing = "receive" if nodes.type[position] == NodeType.COMM_SEND else "send"
     raise InputError(
-        f"{name}: rank {rank} node {position + FIRST_ID} ({step.name!r}): rank {rank + offset} has no"
-        f" {missing} with tag {step.tag} for it. Give both ranks as many messages of that tag."
+        f"{name}: rank {rank} node {position + FIRST_ID} ({nodes.names[position]!r}): rank {rank + offset} has no"
+        f" {missing} with tag {nodes.tag[position]} for it. Give both ranks as many messages of that tag."
     )
 
 

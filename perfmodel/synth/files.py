@@ -1,4 +1,8 @@
-"""A workload as Chakra trace files: one per rank, and the communicator groups beside them."""
+"""A workload as Chakra trace files: one per rank, and the communicator groups beside them.
+
+Files keep what Chakra has words for: operations and bytes, sizes, groups, peers, dependencies, streams by number.
+Shapes and types of kernels, and the gap between them, stay behind; an archive (`perfmodel.save`) keeps those, too.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +16,9 @@ import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.files import remove_leftovers, staging_folder, write_whole
-from perfmodel.synth.assemble import FIRST_ID, number_groups
+from perfmodel.synth.assemble import FIRST_ID, number_groups, slots_of
+from perfmodel.synth.columns import UNITS
 from perfmodel.synth.role import Role, ordered
-from perfmodel.synth.steps import WORLD, Steps
 from perfmodel.trace import chakra
 from perfmodel.vocabulary import NodeType
 
@@ -45,7 +49,7 @@ def write(
     names = table.names()
     with staging_folder(folder) as stage:
         for role, slots, groups in zip(ordered(name, roles), table.slots, table.of_role):
-            trace, offset = _trace(role.steps, slots, name)
+            trace, offset = _trace(role, slots, name), role.columns.offset
             send = (trace.type == NodeType.COMM_SEND) & (offset != 0)
             receive = (trace.type == NodeType.COMM_RECV) & (offset != 0)
             for rank, row in zip(role.ranks.tolist(), groups):
@@ -121,30 +125,31 @@ class _Folder:
             os.replace(stage / name, self.folder / name)
 
 
-def _trace(steps: Steps, slots: list[str], source: str) -> tuple[chakra.RankTrace, np.ndarray]:
-    """Columns of a role's file before ranks differ, `group` being the slot; and [n] peer offsets."""
-    nodes = steps.nodes
-    place = {label: index for index, label in enumerate(slots)}
-    world = place.get(WORLD, -1)
-    message = [s.type in (NodeType.COMM_SEND, NodeType.COMM_RECV) for s in nodes]
-    ptr = np.cumsum([0, *(len(s.after) for s in nodes)])
-    after = np.array([p + FIRST_ID for s in nodes for p in s.after], np.uint64)
-    trace = chakra.build(
-        [s.name for s in nodes],
-        [int(s.type) for s in nodes],
+def _trace(role: Role, slots: list[str], source: str) -> chakra.RankTrace:
+    """Columns of a role's file before ranks differ, `group` being the slot."""
+    nodes = role.columns
+    message = (nodes.type == NodeType.COMM_SEND) | (nodes.type == NodeType.COMM_RECV)
+    own = np.array([label in UNITS for label in nodes.resources] + [True])
+    recorded = ~np.isnan(nodes.duration)
+    return chakra.build(
+        nodes.names,
+        nodes.type,
         id=np.arange(FIRST_ID, FIRST_ID + len(nodes)),
-        data_deps=(ptr, after),
-        group=[place.get(s.group, world) if s.group else -1 for s in nodes],
-        is_cpu=0,
-        num_ops=[s.flops for s in nodes],
-        tensor_size=[s.bytes for s in nodes],
-        comm_type=[s.comm_type for s in nodes],
-        comm_size=[s.size for s in nodes],
-        comm_tag=[s.tag if m else -1 for s, m in zip(nodes, message)],
+        data_deps=(nodes.pred_ptr, (nodes.pred + FIRST_ID).astype(np.uint64)),
+        group=slots_of(role, slots),
+        is_cpu=nodes.host.astype(np.int8),
+        num_ops=nodes.flops,
+        tensor_size=nodes.bytes,
+        duration_us=np.where(recorded, np.rint(np.nan_to_num(nodes.duration) * 1e6), 0).astype(
+            np.int64
+        ),
+        comm_type=nodes.comm_type,
+        comm_size=nodes.size,
+        comm_tag=np.where(message, nodes.tag, -1),
+        stream=np.where(own[nodes.resource], -1, nodes.resource),
         version=VERSION,
         source=source,
     )
-    return trace, np.array([s.offset for s in nodes], np.int64)
 
 
 def _without_world(slot: np.ndarray, groups: np.ndarray) -> np.ndarray:

@@ -6,6 +6,11 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+TENSOR, CONTEXT, DATA, PIPELINE = "tensor", "context", "data", "pipeline"
+EXPERT, EXPERT_TENSOR, EXPERT_DATA = "expert", "expert_tensor", "expert_data"
+SHARD, REPLICA, TIED, MODEL = "shard", "replica", "tied", "model"
+"""Labels of the groups that a rank is in."""
+
 
 @dataclass(frozen=True, eq=False)
 class Communicators:

@@ -1,12 +1,14 @@
-"""What one rank does in a training step, written down node by node.
+"""What a rank does, node by node, in program order.
 
 A rank's computation is one stream: every compute node waits for the one before it. Communication waits
 only for what it is told to, so that it overlaps computation wherever the data allow.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from perfmodel.errors import InputError
 from perfmodel.vocabulary import COLLECTIVES, NodeType
@@ -15,23 +17,48 @@ LARGEST = 2**63 - 1
 WORLD = "world"
 """Label of the group of all ranks."""
 
+COMPUTE = "compute"
+COMMUNICATION = "communication"
+HOST = "cpu"
+
 
 @dataclass(frozen=True)
 class Work:
-    """What a kernel does: operations [FLOP], and bytes of its inputs, weights and outputs [B].
+    """What a kernel does: operations [FLOP], bytes of its inputs, weights and outputs [B], kind, shape and type.
+
+    kind, dimensions, dtype: as in `vocabulary.OPERATIONS`, `DIMENSIONS`, `DTYPES`; "" is the system's own type.
 
     >>> Work(6, 2) * 2 + Work(1, 1)
-    Work(flops=13, bytes=5)
+    Work(flops=13, bytes=5, kind='other', dimensions=(), dtype='')
     """
 
     flops: int
     bytes: int
+    kind: str = "other"
+    dimensions: tuple[int, ...] = ()
+    dtype: str = ""
 
-    def __mul__(self, factor: int) -> "Work":
+    def __mul__(self, factor: int) -> Work:
+        """So many times the operations and bytes; a shape does not survive it."""
         return Work(self.flops * factor, self.bytes * factor)
 
-    def __add__(self, other: "Work") -> "Work":
+    def __add__(self, other: Work) -> Work:
         return Work(self.flops + other.flops, self.bytes + other.bytes)
+
+
+class Does(Protocol):
+    """What a kernel does: the attributes of `Work`."""
+
+    @property
+    def flops(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def dimensions(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> str: ...
 
 
 class Step(NamedTuple):
@@ -39,6 +66,9 @@ class Step(NamedTuple):
 
     after: positions of the nodes it waits for, ascending;  group: label of a collective's group
     offset: the peer's rank minus one's own, 0 where there is no peer
+    kind, dimensions, dtype: of a compute node, as in `Work`
+    resource: the stream it occupies; "" is the unit of its type (compute or communication)
+    host: runs on the host;  duration: seconds that it takes on any device, nan for work that a model times [s]
     """
 
     name: str
@@ -51,6 +81,12 @@ class Step(NamedTuple):
     group: str = ""
     offset: int = 0
     tag: int = 0
+    kind: str = "other"
+    dimensions: tuple[int, ...] = ()
+    dtype: str = ""
+    resource: str = ""
+    host: bool = False
+    duration: float = float("nan")
 
 
 class Steps:
@@ -71,14 +107,32 @@ class Steps:
         self.last: int | None = None
         """The compute node added last."""
 
-    def compute(self, name: str, work: Work, after: Iterable[int | None] = ()) -> int:
+    def compute(self, name: str, work: Does, after: Iterable[int | None] = ()) -> int:
         """A kernel; it waits for the kernel before it, too."""
         waits = _positions((*after, self.last))
-        self.last = self._add(Step(name, NodeType.COMP, waits, flops=work.flops, bytes=work.bytes))
+        self.last = self._add(
+            Step(
+                name,
+                NodeType.COMP,
+                waits,
+                flops=work.flops,
+                bytes=work.bytes,
+                kind=work.kind,
+                dimensions=work.dimensions,
+                dtype=work.dtype,
+            )
+        )
         return self.last
 
     def collective(
-        self, name: str, kind: str, size: int, group: str, after: Iterable[int | None] = ()
+        self,
+        name: str,
+        kind: str,
+        size: int,
+        group: str,
+        after: Iterable[int | None] = (),
+        *,
+        resource: str = "",
     ) -> int:
         """A collective over the rank's group of that label.
 
@@ -88,6 +142,7 @@ class Steps:
             size: bytes that one rank hands in: the shard of an all-gather, else the whole buffer [B].
             group: label of a group of its role, or `WORLD`.
             after: what it waits for.
+            resource: the stream it occupies.
         """
         number = COLLECTIVES.index(kind)
         return self._add(
@@ -98,15 +153,32 @@ class Steps:
                 comm_type=number,
                 size=size,
                 group=group,
+                resource=resource,
             )
         )
 
     def send(
-        self, name: str, size: int, offset: int, *, tag: int, after: Iterable[int | None] = ()
+        self,
+        name: str,
+        size: int,
+        offset: int,
+        *,
+        tag: int,
+        after: Iterable[int | None] = (),
+        resource: str = "",
     ) -> int:
         """A message of `size` bytes to the rank `offset` further on."""
-        waits = _positions(after)
-        return self._add(Step(name, NodeType.COMM_SEND, waits, size=size, offset=offset, tag=tag))
+        return self._add(
+            Step(
+                name,
+                NodeType.COMM_SEND,
+                _positions(after),
+                size=size,
+                offset=offset,
+                tag=tag,
+                resource=resource,
+            )
+        )
 
     def receive(
         self, name: str, size: int, offset: int, *, tag: int, after: Iterable[int | None] = ()
@@ -114,6 +186,22 @@ class Steps:
         """A message of `size` bytes from the rank `offset` further on, posted when `after` are done."""
         waits = _positions(after)
         return self._add(Step(name, NodeType.COMM_RECV, waits, size=size, offset=offset, tag=tag))
+
+    def memory(
+        self,
+        name: str,
+        kind: NodeType,
+        size: int,
+        after: Iterable[int | None] = (),
+        *,
+        resource: str,
+    ) -> int:
+        """A load from or a store to remote memory, of `size` bytes."""
+        return self._add(Step(name, kind, _positions(after), bytes=size, resource=resource))
+
+    def host(self, name: str, duration: float, after: Iterable[int | None] = ()) -> int:
+        """The host's own time for something, for example to launch kernels [s]."""
+        return self._add(Step(name, NodeType.COMP, _positions(after), host=True, duration=duration))
 
     def _add(self, step: Step) -> int:
         largest = max(step.flops, step.bytes, step.size)

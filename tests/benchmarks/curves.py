@@ -84,10 +84,8 @@ def _pipelines(settings: Settings) -> pd.DataFrame:
     """Stages are different programs, so that the distinct ranks grow with the ranks."""
     lines = []
     for stages in (2**k for k in range(settings.size(6, 2))):
-        workload = synth.gpt(
-            layers=4 * stages,
-            hidden=1024,
-            heads=16,
+        workload = synth.training(
+            {"layers": 4 * stages, "hidden": 1024, "heads": 16},
             data=2,
             tensor=4,
             pipeline=stages,

@@ -152,10 +152,8 @@ def _merged(settings: Settings) -> Iterator[Row]:
     subject = Subject.of("stg_gpt_dp2tp4pp2", "gpt_dp2_tp2_pp2")
     yield _reduction(subject.name, subject.graph, subject.evaluator.compiled, 1 / 6)
     layers = settings.size(32, 8)
-    workload = synth.gpt(
-        layers=layers,
-        hidden=4096,
-        heads=32,
+    workload = synth.training(
+        {"layers": layers, "hidden": 4096, "heads": 32},
         data=4,
         tensor=8,
         pipeline=4,

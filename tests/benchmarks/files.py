@@ -15,10 +15,8 @@ from tests.benchmarks.measure import Row, Settings, alternate, temporary, trace,
 def rows(settings: Settings) -> Iterator[Row]:
     """All lines about files."""
     with temporary() as folder:
-        workload = synth.gpt(
-            layers=settings.size(32, 8),
-            hidden=4096,
-            heads=32,
+        workload = synth.training(
+            {"layers": settings.size(32, 8), "hidden": 4096, "heads": 32},
             data=settings.size(4, 2),
             tensor=4,
             pipeline=settings.size(4, 2),

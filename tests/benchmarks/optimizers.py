@@ -68,7 +68,9 @@ def four_dimensions() -> Case:
 
 def twelve_parameters() -> Case:
     """A GPT step on 64 ranks: peak rate, memory bandwidth, five dimensions' bandwidths and latencies, at a price."""
-    work = synth.gpt(layers=8, hidden=2048, heads=16, data=4, tensor=4, pipeline=4, micro_batches=4)
+    work = synth.training(
+        {"layers": 8, "hidden": 2048, "heads": 16}, data=4, tensor=4, pipeline=4, micro_batches=4
+    )
     network = tuple(Dimension(1e11, 1e-6, "switch", n) for n in (2, 2, 4, 2, 2))
     bounds = {"npu.peak_flops": (1e13, 1e16), "npu.memory_bandwidth": (1e11, 1e14)}
     weights = {"npu.peak_flops": 0.3 / 1e15, "npu.memory_bandwidth": 0.2 / 3e12}

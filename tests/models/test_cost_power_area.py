@@ -124,7 +124,7 @@ def test_totals_of_a_collective_are_what_every_rank_must_send():
 
 
 def test_totals_sum_work_over_all_ranks():
-    work = synth.gpt(layers=2, hidden=64, heads=4, data=2, tensor=2, pipeline=2)
+    work = synth.training({"layers": 2, "hidden": 64, "heads": 4}, data=2, tensor=2, pipeline=2)
     graph = work.graph()
     totals = economics.totals(graph, pm.hardware("dgx-h100", ranks=8))
     nodes = graph.nodes
@@ -145,7 +145,7 @@ def test_totals_sum_work_over_all_ranks():
 
 
 def test_nodes_with_a_recorded_duration_only_are_kept_apart():
-    graph = synth.gpt(layers=1, hidden=64, heads=4).graph()
+    graph = synth.training({"layers": 1, "hidden": 64, "heads": 4}).graph()
     p = graph.programs[0]
     silent = dataclasses.replace(
         p,

@@ -24,7 +24,9 @@ BUDGET = "npu.peak_flops / 1e15 + npu.memory_bandwidth / 3e12 + network.0.bandwi
 
 @pytest.fixture(scope="module")
 def compiled():
-    graph = synth.gpt(layers=3, hidden=512, heads=8, data=2, tensor=2, micro_batches=2).graph()
+    graph = synth.training(
+        {"layers": 3, "hidden": 512, "heads": 8}, data=2, tensor=2, micro_batches=2
+    ).graph()
     return pm.compile(graph, pm.hardware("dgx-h100", ranks=4))
 
 

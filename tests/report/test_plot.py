@@ -38,12 +38,9 @@ def system() -> pm.System:
 
 @pytest.fixture(scope="module")
 def graph() -> pm.Graph:
-    return synth.gpt(
-        layers=2,
-        hidden=1024,
-        heads=8,
+    return synth.training(
+        {"layers": 2, "hidden": 1024, "heads": 8, "vocabulary": 1024},
         sequence=256,
-        vocabulary=1024,
         micro_batches=3,
         data=2,
         tensor=2,

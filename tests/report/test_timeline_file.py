@@ -22,12 +22,9 @@ NANOSECOND = 1e-3  # in the format's microseconds
 
 @pytest.fixture(scope="module")
 def prediction() -> pm.Prediction:
-    work = synth.gpt(
-        layers=4,
-        hidden=256,
-        heads=4,
+    work = synth.training(
+        {"layers": 4, "hidden": 256, "heads": 4, "vocabulary": 512},
         sequence=128,
-        vocabulary=512,
         micro_batches=3,
         data=2,
         tensor=2,

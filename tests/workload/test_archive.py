@@ -18,8 +18,13 @@ from perfmodel.workload.graph import Graph
 
 def write(folder: Path, size: int = 1024) -> Path:
     """A small trace of messages, groups and kernels."""
-    work = synth.gpt(
-        layers=2, hidden=size, heads=4, sequence=128, data=2, tensor=2, pipeline=2, micro_batches=2
+    work = synth.training(
+        {"layers": 2, "hidden": size, "heads": 4},
+        sequence=128,
+        data=2,
+        tensor=2,
+        pipeline=2,
+        micro_batches=2,
     )
     return work.write(folder, overwrite=True)
 

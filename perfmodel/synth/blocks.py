@@ -1,0 +1,338 @@
+"""The forward and backward passes of a transformer's blocks as steps: what runs, and what waits for what.
+
+With tensor parallelism the ranks of a group hold partial results, which are summed (Shoeybi et al. 2019,
+arXiv:1909.08053); with sequence parallelism each holds a part of the tokens between blocks, so that the sum is a
+reduce-scatter and the way back an all-gather (Korthikanti et al. 2022, arXiv:2205.05198, section 4.2.2: the input is
+gathered again for the weights' gradient, beside the input's gradient). Where tensor-parallel collectives overlap,
+a product runs in t parts as its rows arrive or leave: t - 1 of them beside the collective, one before or after it.
+
+With context parallelism as a ring (Liu et al. 2023, arXiv:2310.01889) a rank passes keys and values on while it works
+on those that it has: c - 1 of c parts of attention beside c - 1 hops, backward with the gradients beside them.
+
+Streams: one for computation and one for every communicator, named like its group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from perfmodel.synth.experts import Experts
+from perfmodel.synth.kernels import Kernel, Kernels, Part
+from perfmodel.synth.layout import CONTEXT, TENSOR
+from perfmodel.synth.routing import mixture, mixture_backward
+from perfmodel.synth.steps import Step, Steps
+
+After = Sequence[int | None]
+
+
+class Blocks(Steps):
+    """Steps that know the kernels of a model on a rank.
+
+    Args:
+        kernels: of the model on this rank.
+        experts: of its layers that have them.
+        mode: of a backward pass, "B" for both halves, "I" for inputs' gradients, "W" for weights' gradients.
+    """
+
+    def __init__(self, kernels: Kernels, experts: Experts, mode: str = "B") -> None:
+        super().__init__()
+        self.kernels, self.experts, self.settings = kernels, experts, kernels.settings
+        self.inputs, self.weights = mode in "BI", mode in "BW"
+        self.prefix = 0
+        self.prefixes: list[int] = []
+        self.label = ""
+        self.pending: list[int | None] = []
+        """What the next kernel waits for, too."""
+
+    def _add(self, step: Step) -> int:
+        self.prefixes.append(self.prefix)
+        return super()._add(step._replace(name=self.label + step.name) if self.label else step)
+
+    def run(self, where: str, kernels: Iterable[Kernel], after: After = ()) -> int | None:
+        """Kernels one after the other; returns the last."""
+        for kernel in kernels:
+            self.compute(f"{where}.{kernel.name}", kernel, [*after, *self.pending])
+            self.pending, after = [], ()
+        return self.last
+
+    # tensor parallelism
+
+    @property
+    def activation(self) -> int:
+        """Bytes of a block's whole output, e T h [B]."""
+        s = self.settings
+        return s.number * s.tokens * s.model.hidden
+
+    @property
+    def ring(self) -> bool:
+        """Collectives of the tensor group run beside parts of their products."""
+        return self.settings.split > 1 and "tensor" in self.settings.overlap
+
+    def gather(self, where: str, after: After) -> After:
+        """Collect all tokens where each rank holds a part of them; else there is nothing to do."""
+        if self.settings.split == 1:
+            return after
+        size = self.activation // self.settings.tensor
+        name = f"{where}.all_gather"
+        return [self.collective(name, "all_gather", size, TENSOR, after, resource=TENSOR)]
+
+    def reduce(self, where: str, after: After) -> After:
+        """Sum the group's partial results; nothing to do for a group of one."""
+        if self.settings.tensor == 1:
+            return after
+        kind = "reduce_scatter" if self.settings.sequence_parallel else "all_reduce"
+        name = f"{where}.{kind}"
+        return [self.collective(name, kind, self.activation, TENSOR, after, resource=TENSOR)]
+
+    def column(self, where: str, kernels: Sequence[Kernel], after: After) -> None:
+        """A product of gathered rows, with what comes before it on the rank's own and after it."""
+        before, product, behind = _around(kernels)
+        if before:
+            after = [self.run(where, before, after)]
+        arrived = self.gather(where, after)
+        if self.ring:
+            beside, product = product.cut(self.settings.tensor - 1, self.settings.tensor)
+            self.run(f"{where}.ring", [beside], after)
+        self.run(where, [product, *behind], arrived)
+
+    def row(self, where: str, kernels: Sequence[Kernel]) -> After:
+        """A product whose results are summed; returns what to wait for."""
+        if not self.ring:
+            return self.reduce(where, [self.run(where, kernels)])
+        before, product, _ = _around(kernels)
+        first, beside = product.cut(1, self.settings.tensor)
+        arrived = self.reduce(where, [self.run(where, [*before, first])])
+        return [*arrived, self.run(f"{where}.ring", [beside])]
+
+    def row_backward(self, where: str, part: Part, after: After = ()) -> None:
+        """Backward through a product whose results were summed: gather the gradient, then the product."""
+        if self.inputs:
+            self.column(f"{where}.gradient", part.input_gradient, after or [self.last])
+        if self.weights:
+            self.run(where, part.weight_gradient)
+
+    def column_backward(self, where: str, part: Part, after: After = ()) -> After:
+        """Backward through a product of gathered rows; the sum of its input's gradient runs beside the weights'."""
+        stored: After = ()
+        found: After = after
+        if self.weights and part.weight_gradient:
+            stored = self.gather(f"{where}.input", [self.last])
+        if self.inputs:
+            found = self.reduce(f"{where}.gradient", [self.run(where, part.input_gradient, after)])
+        if self.weights:
+            self.run(where, part.weight_gradient, stored)
+        return found
+
+    def plain_backward(self, where: str, part: Part, after: After = ()) -> None:
+        """Backward through kernels without communication."""
+        if self.inputs:
+            self.run(where, part.input_gradient, after)
+        if self.weights:
+            self.run(where, part.weight_gradient)
+
+    # attention
+
+    def attention(self, layer: int, after: After) -> After:
+        """Norm, queries, core, projection, residual."""
+        where, k = "attention", self.kernels
+        last = self.run(where, k.norm().forward, after)
+        first, *rest = k.queries()
+        self.column(where, first.forward, [last])
+        for part in rest:
+            self.run(where, part.forward)
+        arrived = self.core(where, layer)
+        self.pending += arrived
+        out = self.row(where, k.projection().forward)
+        return [self.run(where, k.residual().forward, out)]
+
+    def attention_backward(self, layer: int, after: After) -> After:
+        """The way back; returns what yields the gradient of the block's input."""
+        where, k, again = "attention", self.kernels, self.settings.recomputed
+        if self.inputs:
+            self.run(where, k.residual().input_gradient, after)
+        self.row_backward(where, k.projection())
+        if self.inputs:
+            if "attention" in again:
+                self.label, kept = "recompute.", self.label
+                self.pending += self.core(where, layer)
+                self.label = kept
+            self.pending += self.core_backward(where, layer)
+        first, *rest = k.queries()
+        for part in reversed(rest):
+            self.plain_backward(where, part)
+        return self._into_norm(where, first)
+
+    def _into_norm(self, where: str, first: Part, after: After = ()) -> After:
+        """Backward through a block's first product and its norm."""
+        if "norm" in self.settings.recomputed and self.inputs:
+            self.again(where, self.kernels.norm().forward)
+        found = self.column_backward(where, first, after)
+        return [self.run(where, self.kernels.norm().input_gradient, found)] if self.inputs else []
+
+    def again(self, where: str, kernels: Iterable[Kernel]) -> None:
+        """Kernels of the forward pass that run once more."""
+        kept, self.label = self.label, "recompute."
+        self.run(where, kernels)
+        self.label = kept
+
+    @property
+    def keys_and_values(self) -> int:
+        """Bytes of keys and values of the rank's tokens [B]."""
+        s, m = self.settings, self.settings.model
+        return s.number * s.tokens * self.kernels.kv_heads * (m.query_key_size + m.value_width)
+
+    def _context(self, name: str, kind: str, size: int) -> int:
+        return self.collective(name, kind, size, CONTEXT, [self.last], resource=CONTEXT)
+
+    @property
+    def heads_message(self) -> int:
+        """Bytes of a rank's queries and outputs, half of what changes hands for all-to-all attention [B]."""
+        s, m = self.settings, self.settings.model
+        return s.number * s.tokens * m.heads * m.value_width // s.tensor
+
+    def core(self, where: str, layer: int) -> After:
+        """Scores and weighted values; returns what the next kernel has to wait for."""
+        s, part = self.settings, self.kernels.core(layer)
+        if s.context == 1:
+            self.run(where, part.forward)
+            return []
+        if s.context_method == "all_to_all":
+            queries = self.heads_message * s.model.query_key_size // s.model.value_width
+            name = f"{where}.core.all_to_all"
+            arrived = self._context(name, "all_to_all", queries + self.keys_and_values)
+            self.run(where, part.forward, [arrived])
+            return [self._context(f"{where}.heads.all_to_all", "all_to_all", self.heads_message)]
+        name = f"{where}.core.all_gather"
+        arrived = self._context(name, "all_gather", self.keys_and_values)
+        if s.context_method == "all_gather":
+            self.run(where, part.forward, [arrived])
+            return []
+        (kernel,) = part.forward
+        beside, end = kernel.cut(s.context - 1, s.context)
+        self.run(f"{where}.ring", [beside])
+        self.run(where, [end], [arrived])
+        return []
+
+    def core_backward(self, where: str, layer: int) -> After:
+        """Gradients of queries, keys and values; returns what the next kernel has to wait for."""
+        s, part = self.settings, self.kernels.core(layer)
+        if s.context == 1:
+            self.run(where, part.input_gradient)
+            return []
+        whole = s.context * self.keys_and_values
+        name = f"{where}.core.gradient"
+        if s.context_method == "all_to_all":
+            arrived = self._context(f"{name}.heads.all_to_all", "all_to_all", self.heads_message)
+            self.run(where, part.input_gradient, [arrived])
+            queries = self.heads_message * s.model.query_key_size // s.model.value_width
+            size = queries + self.keys_and_values
+            return [self._context(f"{name}.all_to_all", "all_to_all", size)]
+        arrived = self._context(f"{name}.all_gather", "all_gather", self.keys_and_values)
+        if s.context_method == "all_gather":
+            self.run(where, part.input_gradient, [arrived])
+            return [self._context(f"{name}.reduce_scatter", "reduce_scatter", whole)]
+        left = self._context(f"{name}.reduce_scatter", "reduce_scatter", whole)
+        (kernel,) = part.input_gradient
+        beside, end = kernel.cut(s.context - 1, s.context)
+        self.run(f"{where}.ring", [beside])
+        self.run(where, [end], [arrived, left])
+        return []
+
+    # feed-forward
+
+    def mlp(self, after: After) -> After:
+        """Norm, up, activation, down, residual."""
+        where, k = "mlp", self.kernels
+        last = self.run(where, k.norm().forward, after)
+        out = self.dense(where, self._inner, [last])
+        return [self.run(where, k.residual().forward, out)]
+
+    @property
+    def _inner(self) -> int:
+        return self.settings.model.inner // self.settings.tensor
+
+    def dense(self, where: str, inner: int, after: After) -> After:
+        """The two products of an mlp of so many inner numbers on the rank."""
+        k, rows = self.kernels, self.settings.tokens
+        self.column(where, k.up(inner, rows).forward, after)
+        self.run(where, k.activation(rows * inner).forward)
+        return self.row(where, k.down(inner, rows).forward)
+
+    def mlp_backward(self, after: After) -> After:
+        """The way back through a dense mlp."""
+        where, k = "mlp", self.kernels
+        if self.inputs:
+            self.run(where, k.residual().input_gradient, after)
+        first = self.dense_backward(where, self._inner)
+        return self._into_norm(where, first)
+
+    def dense_backward(self, where: str, inner: int) -> Part:
+        """Back through down and activation; returns the first product, which is left to do."""
+        k, rows, again = self.kernels, self.settings.tokens, self.settings.recomputed
+        if self.inputs and "mlp" in again:
+            kept, self.label = self.label, "recompute."
+            self.column(where, k.up(inner, rows).forward, [self.last])
+            self.label = kept
+        if self.inputs and ("mlp" in again or "activation" in again):
+            self.again(where, k.activation(rows * inner).forward)
+        self.row_backward(where, k.down(inner, rows))
+        if self.inputs:
+            self.run(where, k.activation(rows * inner).input_gradient)
+        return k.up(inner, rows)
+
+    # layers, ends
+
+    def layer(self, layer: int, after: After) -> After:
+        """A whole layer, forward."""
+        after = self.attention(layer, after)
+        if self.settings.model.has_experts(layer):
+            return mixture(self, after)
+        return self.mlp(after)
+
+    def layer_backward(self, layer: int, after: After) -> After:
+        """A whole layer, backward."""
+        if self.settings.model.has_experts(layer):
+            after = mixture_backward(self, after)
+        else:
+            after = self.mlp_backward(after)
+        return self.attention_backward(layer, after)
+
+    def embedding(self, after: After) -> After:
+        """Look-up; tensor-parallel ranks have a part of the vocabulary each, and the parts are summed."""
+        return self.reduce(
+            "embedding", [self.run("embedding", self.kernels.embedding().forward, after)]
+        )
+
+    def embedding_backward(self, after: After) -> None:
+        """The gradient of the embedding's rows."""
+        after = self.gather("embedding.gradient", after) if self.inputs else ()
+        if self.weights:
+            self.run("embedding", self.kernels.embedding().input_gradient, after)
+
+    def head(self, after: After) -> After:
+        """Norm, logits, loss; with tensor parallelism three sums of 4 T bytes (Shoeybi et al. 2019, section 3)."""
+        k, s = self.kernels, self.settings
+        last = self.run("head", k.norm().forward, after)
+        self.column("head", k.logits().forward, [last])
+        found = self.run("head", k.loss().forward)
+        if s.tensor > 1:
+            for value in ("maximum", "target", "sum"):
+                name = f"head.loss.{value}.all_reduce"
+                found = self.collective(
+                    name, "all_reduce", 4 * s.tokens, TENSOR, [found], resource=TENSOR
+                )
+        return [found]
+
+    def head_backward(self, after: After) -> After:
+        """From the loss back to the gradient of the last layer's output."""
+        if self.inputs:
+            self.run("head", self.kernels.loss().input_gradient, after)
+        found = self.column_backward("head", self.kernels.logits())
+        norm = self.kernels.norm().input_gradient
+        return [self.run("head", norm, found)] if self.inputs else []
+
+
+def _around(kernels: Sequence[Kernel]) -> tuple[list[Kernel], Kernel, list[Kernel]]:
+    """Kernels before, the product, and kernels after it."""
+    at = next(k for k, kernel in enumerate(kernels) if kernel.kind == "gemm")
+    return list(kernels[:at]), kernels[at], list(kernels[at + 1 :])

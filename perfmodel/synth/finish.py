@@ -1,0 +1,119 @@
+"""The end of a step: gradients that are still to be summed, their norm, the optimizer, parameters back.
+
+The order is Megatron-LM's: reductions are waited for; norms' gradients are summed over the tensor group under
+sequence parallelism; tied weights' over both ends of the pipeline; then one number, the norm of all gradients, over all
+ranks, on which every rank waits; then Adam; then parameters are gathered, where that does not wait for the next step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from perfmodel.synth.blocks import Blocks
+from perfmodel.synth.kernels import ADAM_FLOPS, Kernel
+from perfmodel.synth.layout import DATA, MODEL, REPLICA, TENSOR, TIED
+from perfmodel.synth.settings import BYTES, Settings
+from perfmodel.synth.shards import Chunk, gathers, sharing
+from perfmodel.synth.states import Held, stage_held, state_bytes, tied_apart, tied_copy
+from perfmodel.synth.steps import WORLD
+from perfmodel.vocabulary import NodeType
+
+
+def finish(
+    b: Blocks, s: Settings, stage: int, chunks: Sequence[Chunk], reductions: list[int]
+) -> None:
+    """Append the end of a stage's step.
+
+    Args:
+        b: the steps so far of the end.
+        stage, chunks: whose end, and what that stage holds.
+        reductions: nodes that have summed gradients already.
+    """
+    mine = stage_held(s, stage)
+    waits: list[int | None] = [*reductions, b.last]
+    if "gradients" not in s.overlap and not (s.sharded and s.reshard) and s.sharding != 2:
+        waits += _reduce_all(b, s, mine)
+    if s.sequence_parallel and s.tensor > 1:
+        size = int(BYTES[s.gradient_dtype]) * _replicated(s, chunks)
+        waits = [
+            b.collective("norms.all_reduce", "all_reduce", size, TENSOR, waits, resource=TENSOR)
+        ]
+    ends = (0, s.pipeline - 1)
+    if tied_apart(s) and stage in ends:
+        size = int(BYTES[s.gradient_dtype]) * tied_copy(s)
+        waits = [b.collective("tied.all_reduce", "all_reduce", size, TIED, waits, resource=TIED)]
+    waits = [*waits, *reductions]
+    owned = _owned(s, mine)
+    if s.clip:
+        waits = _clip(b, s, owned, waits)
+    _optimize(b, s, mine, owned, waits)
+    if s.sharding in (1, 2) and "parameters" not in s.overlap:
+        gathers(b, s, mine, "", [b.last])
+
+
+def _reduce_all(b: Blocks, s: Settings, mine: Held) -> list[int | None]:
+    """One reduction of all gradients, after the last backward pass."""
+    found: list[int | None] = []
+    kind = "reduce_scatter" if s.sharding else "all_reduce"
+    for part, count, label, n in sharing(s, mine):
+        if n > 1:
+            size = int(BYTES[s.gradient_dtype]) * count
+            last = b.collective(f"{part}.{kind}", kind, size, label, [b.last], resource=DATA)
+            found.append(last)
+            if s.sharding == "hybrid" and s.replicas > n and part == "dense":
+                size = -(-size // n)
+                name = f"{part}.replicas.all_reduce"
+                found.append(
+                    b.collective(name, "all_reduce", size, REPLICA, [last], resource=REPLICA)
+                )
+    return found
+
+
+def _replicated(s: Settings, chunks: Sequence[Chunk]) -> int:
+    """Parameters that every tensor-parallel rank has whole: norms, biases after sums, positions."""
+    m = s.model
+    total = sum(m.layer(n).whole for chunk in chunks for n in chunk.layers)
+    total += sum(m.embedding.whole for chunk in chunks if chunk.first)
+    return total + sum(m.head.whole for chunk in chunks if chunk.last)
+
+
+def _owned(s: Settings, mine: Held) -> int:
+    """Parameters that this rank's optimizer steps."""
+    if s.sharding == 0:
+        return mine.dense + mine.expert
+    return -(-mine.dense // s.state_ranks) + -(-mine.expert // s.expert_replicas)
+
+
+def _clip(b: Blocks, s: Settings, owned: int, waits: list[int | None]) -> list[int | None]:
+    """The norm of all gradients: a pass over the rank's own, and a sum of one number."""
+    size = int(BYTES[s.gradient_dtype])
+    norm = Kernel("norm", "reduction", 2 * owned, size * owned, (), s.wide)
+    b.run("gradient", [norm], waits)
+    label, ranks = (WORLD, s.ranks) if s.sharding else (MODEL, s.tensor * s.pipeline)
+    if ranks == 1:
+        return []
+    return [
+        b.collective("gradient.norm.all_reduce", "all_reduce", 4, label, [b.last], resource="norm")
+    ]
+
+
+def _optimize(b: Blocks, s: Settings, mine: Held, owned: int, waits: list[int | None]) -> None:
+    """Adam on the rank's own parameters: gradient and state in, state and weight out; gradients set to zero."""
+    states = state_bytes(s, 1).optimizer
+    moved = int(owned * (BYTES[s.gradient_dtype] + 2 * states + BYTES[s.wide]))
+    share = s.offload.get("optimizer", 0.0)
+    if share:
+        size = int(share * states * owned)
+        load = b.memory("offload.load", NodeType.MEM_LOAD, size, [b.last], resource="offload")
+        waits = [*waits, load]
+    b.compute("optimizer", _kernel(ADAM_FLOPS * owned, moved, s), waits)
+    if share:
+        size = int(share * states * owned)
+        b.memory("offload.store", NodeType.MEM_STORE, size, [b.last], resource="offload")
+    if not s.sharded:
+        zeroed = int((mine.dense + mine.expert) * BYTES[s.gradient_dtype])
+        b.compute("zero", Kernel("zero", "elementwise", 1, zeroed, (), s.wide))
+
+
+def _kernel(flops: int, moved: int, s: Settings) -> Kernel:
+    return Kernel("optimizer", "optimizer", flops, moved, (), s.wide)

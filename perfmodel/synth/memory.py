@@ -1,0 +1,183 @@
+"""Memory of a rank by part, from formulas: what a layer keeps for its backward pass, states, buffers.
+
+Activations of a layer for T tokens of a rank, in bytes with e bytes a number (ep: e, or 1 and 1/2 for inputs of fp8 and
+fp4 products); a part before the bar is divided by t with sequence parallelism only, one after it always:
+
+    norms' inputs 2 e h, products' inputs 2 ep h, dropout masks 2 h
+    | queries e a dq, keys and values e k (dq + dv), projection's input ep a dv
+    | activation's input e f (gated 2 e f), its product ep f
+    | attention: flash 4 a (sums of exponentials); unfused (2 e + 1) a s scores, their dropout, its mask (e a s without)
+    | experts: for each routed row 2 ep h, the activation's input and product, and its result e h; router 4 E
+
+    GPT, 16 bits: T h (10 + 24 / t + 5 a s / (h t)), with sequence parallelism and selective recomputation 34 T h / t
+    Llama: T (8 h + 4 a d + 4 k d + 6 f + 4 a), all over t with sequence parallelism
+
+(Korthikanti et al. 2022, arXiv:2205.05198, equations 2 and 4, table 2). A layer that is computed again whole keeps its
+input, e T h. A stage keeps a chunk's activations from its forward pass to its backward pass: as many at a time as the
+schedule's order has it, p (1 + (p - 1) / (p v)) stages' worth on the first stage of an interleaved pipeline.
+
+Buffers are everything else that a rank holds at its peak: logits and their gradient, the working set of a layer that is
+computed again, layers gathered whole, messages, and what libraries take (`reserved`, a stated number).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from perfmodel.synth.experts import Experts
+from perfmodel.synth.grid import Grid
+from perfmodel.synth.kernels import Kernels
+from perfmodel.synth.schedules import order
+from perfmodel.synth.settings import BYTES, Settings
+from perfmodel.synth.states import held, stage_held, state_bytes
+from perfmodel.workload.training_step import PARTS
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory of a rank at its peak, by part [B]."""
+
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    kv_cache: float
+    buffers: float
+
+    @property
+    def total(self) -> float:
+        """All parts together."""
+        return sum(getattr(self, part) for part in PARTS)
+
+
+def layer_activations(s: Settings, layer: int, *, whole: bool = False) -> float:
+    """Bytes that a layer keeps of one micro-batch on a rank.
+
+    Args:
+        whole: it is computed again whole, and keeps its input only.
+    """
+    m, T, e = s.model, s.tokens, s.number
+    if whole:
+        return e * T * m.hidden / s.split
+    again, split, inputs = s.recomputed, s.split, BYTES[s.dtype]
+    h, a = m.hidden, m.heads
+    norm = 0.0 if "norm" in again else inputs * h
+    between: float = 2 * e * h + 2 * norm + 2 * h * s.dropout
+    kv = s.tensor * Kernels(s).kv_heads
+    if m.latent:
+        attention: float = e * a * (2 * m.query_key_size + m.value_width)
+        between += e * (2 * (m.query_rank + m.latent_rank) + m.rope_size)
+    else:
+        attention = e * (a * m.query_key_size + kv * (m.query_key_size + m.value_width))
+    attention += inputs * a * m.value_width
+    if s.attention == "flash":
+        attention += 4 * a
+    elif "attention" not in again:
+        scores = (2 * e + 1) if s.dropout else e
+        attention += scores * a * s.sequence
+    inner = m.shared_experts * m.expert_inner if m.has_experts(layer) else m.inner
+    feed = T * _dense(s, inner) / s.tensor
+    if m.has_experts(layer):
+        feed += _experts(s)
+    return T * (between / split + attention / s.tensor) + feed
+
+
+def _dense(s: Settings, inner: int) -> float:
+    """Bytes a token of an mlp's activation input and product."""
+    e, inputs, again = s.number, BYTES[s.dtype], s.recomputed
+    if "mlp" in again:
+        return 0.0
+    product = 0.0 if "activation" in again else inputs
+    return inner * ((2 * e if s.model.gated else e) + product)
+
+
+def _experts(s: Settings) -> float:
+    """Bytes of the rows that a rank's experts keep, of the most loaded rank."""
+    x = Experts(Kernels(s))
+    most = max(1.0, float(x.loads().max()))
+    rows = x.sent * most * s.expert_tensor
+    inner = x.inner
+    e, inputs = s.number, BYTES[s.dtype]
+    row = inputs * s.model.hidden + _dense(s, inner) + e * s.model.hidden
+    return rows * row + 4 * s.model.experts * x.tokens
+
+
+def chunk_activations(s: Settings, place: int) -> float:
+    """Bytes that a chunk keeps of one micro-batch."""
+    layers = s.layers_of_places[place]
+    whole = s.whole_layers(len(layers))
+    total = sum(layer_activations(s, n, whole=k < whole) for k, n in enumerate(layers))
+    return total * (1 - s.offload.get("activations", 0.0))
+
+
+def kept(s: Settings, stage: int) -> NDArray[np.float64]:
+    """[passes] bytes of activations on a stage while each pass of its order runs."""
+    passes = order(
+        s.schedule,
+        stage,
+        stages=s.pipeline,
+        micro_batches=s.micro_batches,
+        virtual=s.virtual,
+    )
+    each = np.array([chunk_activations(s, where) for where in s.places_of(stage)])
+    ends = "W" if s.schedule == "zero-bubble" else "BI"
+    chunk = np.array([item.chunk for item in passes])
+    change = np.array([(item.kind == "F") - (item.kind in ends) for item in passes])
+    after = np.cumsum(change * each[chunk])
+    return np.maximum(after, np.concatenate([[0.0], after[:-1]]))
+
+
+def rank_memory(s: Settings, stage: int) -> Memory:
+    """A rank's peak by part, on a stage."""
+    states = np.zeros(3)
+    mine = stage_held(s, stage)
+    for count, ranks in ((mine.dense, s.state_ranks), (mine.expert, s.expert_replicas)):
+        each = state_bytes(s, ranks if s.sharding else 1)
+        states += count * np.array([each.weights, each.gradients, each.optimizer])
+    weights, gradients, optimizer = states
+    optimizer *= 1 - s.offload.get("optimizer", 0.0)
+    activations = float(kept(s, stage).max())
+    buffers = working_set(s, stage) + s.reserved
+    buffers += s.fragmentation * (activations + working_set(s, stage))
+    return Memory(weights, gradients, optimizer, activations, 0.0, buffers)
+
+
+def working_set(s: Settings, stage: int) -> float:
+    """Bytes that are held for a short time, the most of any pass: logits, a layer computed again, layers gathered."""
+    found = 0.0
+    places = s.places_of(stage)
+    T, e, m = s.tokens, s.number, s.model
+    if s.places - 1 in places:  # logits, their gradient, in 16 bits and once in fp32
+        found = max(found, T * -(-m.vocabulary // s.tensor) * (2 * e + 4))
+    for where in places:
+        layers = s.layers_of_places[where]
+        whole = s.whole_layers(len(layers))
+        if whole:
+            plain = layer_activations(s, layers[0]) - layer_activations(s, layers[0], whole=True)
+            found = max(found, plain)
+    if s.sharded and s.reshard:
+        biggest = max((_gathered(s, where) for where in places), default=0.0)
+        found += biggest
+    return found
+
+
+def _gathered(s: Settings, place: int) -> float:
+    """Two whole layers' weights, and one's gradients in the types that are computed and reduced."""
+    counts = [held(s, f"layer{n}", place) for n in s.layers_of_places[place]]
+    biggest = max((sum(c) for c in counts), default=0)
+    return biggest * (2 * BYTES[s.gather_dtype] + s.number + BYTES[s.gradient_dtype])
+
+
+def table(s: Settings) -> pd.DataFrame:
+    """One row per rank, as `perfmodel.memory` gives it: rank and the bytes of each part."""
+    stage = Grid(s).stage
+    each = [rank_memory(s, r) for r in range(s.pipeline)]
+    parts = np.array([[getattr(found, part) for part in PARTS] for found in each])[stage]
+    frame = pd.DataFrame(parts, columns=[f"{part}_B" for part in PARTS])
+    frame.insert(0, "rank", np.arange(s.ranks))
+    frame["total_B"] = parts.sum(axis=1)
+    return frame

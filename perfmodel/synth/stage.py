@@ -1,0 +1,399 @@
+"""A pipeline stage's program: passes in the schedule's order, communication of parameters and gradients, optimizer.
+
+Parameters and gradients, n ranks that share them:
+
+    sharding  parameters                                   gradients
+    0         whole                                        all-reduce in buckets beside the last backward pass
+    1, 2      all-gather in buckets before first use       reduce-scatter in buckets (2: of every micro-batch)
+    3         all-gather of each layer before each use     reduce-scatter of each layer, of every micro-batch
+    hybrid    3 within a shard group                       and an all-reduce of shards over the groups
+
+Buckets fill in the order in which gradients get ready and close at `bucket` parameters. Sources: Rajbhandari
+et al. 2020 (ZeRO, arXiv:1910.02054); Zhao et al. 2023 (PyTorch FSDP, arXiv:2304.11277), section 3.3 for prefetching;
+Megatron-LM's distributed optimizer and its order at the end of a step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.synth.blocks import Blocks
+from perfmodel.synth.experts import Experts
+from perfmodel.synth.finish import finish
+from perfmodel.synth.kernels import Kernels
+from perfmodel.synth.layout import DATA, REPLICA
+from perfmodel.synth.memory import chunk_activations, layer_activations
+from perfmodel.synth.schedules import Pass, order, stage_of
+from perfmodel.synth.settings import BYTES, Settings
+from perfmodel.synth.shards import Chunk, bucket_ends, gathers, sharing, units_held
+from perfmodel.synth.states import Held
+from perfmodel.synth.tiling import (
+    AHEAD,
+    PREVIOUS,
+    SENT,
+    Piece,
+    Repetition,
+    Tiling,
+    piece,
+    port,
+)
+from perfmodel.vocabulary import NodeType
+
+
+class Pieces:
+    """The distinct passes of a job, each described once."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.kernels = Kernels(settings)
+        self.made: dict[tuple, Piece] = {}
+
+    def get(self, chunk: Chunk, kind: str, index: int, first: bool, last: bool) -> Piece:
+        """The pass of a chunk; `first` and `last` where the first or last micro-batch does something of its own."""
+        s = self.settings
+        layers = tuple((s.model.has_experts(n), s.model.windowed(n)) for n in chunk.layers)
+        experts = index if any(e for e, _ in layers) else 0
+        ends = (chunk.first, chunk.last, chunk.receives, chunk.sends)
+        forward = kind == "F"
+        early = first and forward and (s.sharding != 0)
+        late = last and not forward
+        key = (kind, layers, ends, experts, early, late)
+        if key not in self.made:
+            self.made[key] = _Passage(self, chunk, index, early, late).build(kind)
+        return self.made[key]
+
+
+class _Passage:
+    """One pass on its way to a piece."""
+
+    def __init__(self, pieces: Pieces, chunk: Chunk, index: int, early: bool, late: bool) -> None:
+        self.settings, self.chunk = pieces.settings, chunk
+        self.kernels, self.index = pieces.kernels, index
+        self.early, self.late = early, late
+        self.held = units_held(self.settings, chunk)
+        self.marks: list[int] = []
+
+    def build(self, kind: str) -> Piece:
+        s = self.settings
+        self.b = Blocks(self.kernels, Experts(self.kernels, self.index), kind)
+        self.b.last = PREVIOUS
+        self.b.pending = [SENT]
+        self.ahead = PREVIOUS
+        sent = self._forward() if kind == "F" else self._backward()
+        return piece(
+            self.b.nodes,
+            self.b.prefixes,
+            gap=s.gap,
+            sent=sent,
+            ahead=self.ahead,
+            marks=self.marks,
+        )
+
+    @property
+    def message(self) -> int:
+        """Bytes of the activations that a rank hands to the next stage [B]."""
+        return self.b.activation // self.settings.split
+
+    def _forward(self) -> int | None:
+        b, s, units = self.b, self.settings, self.chunk.units
+        x: list[int | None] = []
+        if self.chunk.receives:
+            x = [b.receive("receive", self.message, -1, tag=0)]
+        gathers = s.sharded and (s.reshard or self.early)
+        ready = self._gather(0, [AHEAD]) if gathers else []
+        whole = s.whole_layers(len(self.chunk.layers))
+        for u, unit in enumerate(units):
+            b.prefix = self._prefix(u)
+            self.ahead = b.last if b.last is not None else PREVIOUS
+            following = self._gather(u + 1, [b.last]) if gathers and u + 1 < len(units) else []
+            b.prefix = self._prefix(u)
+            b.pending += [*ready, *self._bucket_ports(u)]
+            ready = following
+            if unit == "embedding":
+                x = list(b.embedding(x))
+            elif unit == "head":
+                x = list(b.head(x))
+            else:
+                layer = self._layer(u)
+                x = list(b.layer(layer, x))
+                x = self._host(s.host_forward, x)
+                self._offload(layer, NodeType.MEM_STORE, whole)
+        b.prefix = 0
+        if self.chunk.sends:
+            return b.send("send", self.message, 1, tag=0, after=x, resource="pipeline")
+        return None
+
+    def _backward(self) -> int | None:
+        b, s, units = self.b, self.settings, self.chunk.units
+        x: list[int | None] = []
+        if self.chunk.sends and b.inputs:
+            x = [b.receive("receive", self.message, 1, tag=1)]
+        gathers = s.sharded and s.reshard
+        top = len(units) - 1
+        start = top - 1 if self.chunk.last else top  # the head stays whole after its forward pass
+        ready = self._gather(start, [AHEAD]) if gathers and start == top else []
+        buckets = bucket_ends(s, self.held) if self._reduces() else {}
+        sent: int | None = None
+        whole = s.whole_layers(len(self.chunk.layers))
+        for u in range(top, -1, -1):
+            b.prefix = self._prefix(u)
+            self.ahead = b.last if b.last is not None else PREVIOUS
+            following = self._gather(u - 1, [b.last]) if gathers and u else []
+            b.prefix = self._prefix(u)
+            b.pending += ready
+            ready = following
+            if units[u] == "head":
+                x = list(b.head_backward(x))
+            elif units[u] == "embedding":
+                b.embedding_backward(x)
+            else:
+                x = self._layer_backward(u, x, whole)
+            if u == (1 if self.chunk.first else 0) and self.chunk.receives and b.inputs:
+                # before the reduction in program order: where both are ready, another stage waits for this
+                b.prefix = 0
+                sent = b.send("send", self.message, -1, tag=1, after=x, resource="pipeline_back")
+                b.prefix = self._prefix(u)
+            if u in buckets and b.weights:
+                self._reduce(units[u], buckets[u])
+        b.prefix = 0
+        return sent
+
+    def _layer_backward(self, u: int, x: list[int | None], whole: int) -> list[int | None]:
+        b, s, layer = self.b, self.settings, self._layer(u)
+        self._offload(layer, NodeType.MEM_LOAD, whole)
+        if b.inputs and self._place_in_chunk(u) < whole:
+            b.label = "recompute."
+            b.layer(layer, ())
+            b.label = ""
+        x = list(b.layer_backward(layer, x))
+        return self._host(s.host_backward, x)
+
+    # which unit is what
+
+    def _place_in_chunk(self, u: int) -> int:
+        return u - int(self.chunk.first)
+
+    def _layer(self, u: int) -> int:
+        return self.chunk.layers[self._place_in_chunk(u)]
+
+    def _prefix(self, u: int) -> int:
+        """0 for embedding, head and messages, 1 + k for the k-th layer."""
+        k = self._place_in_chunk(u)
+        return 1 + k if 0 <= k < len(self.chunk.layers) else 0
+
+    # parameters and gradients
+
+    def _gather(self, u: int, after: list[int | None]) -> list[int]:
+        """All-gathers of a unit's parameters."""
+        if u < 0:
+            return []
+        self.b.prefix = self._prefix(u)
+        name = "" if self.b.prefix else f"{self.chunk.units[u]}."
+        return list(gathers(self.b, self.settings, self.held[u], name, after).values())
+
+    def _bucket_ports(self, u: int) -> list[int]:
+        """The gathers, made at the step's beginning, of the buckets that hold a unit."""
+        s = self.settings
+        if not self.early or s.sharded or "parameters" not in s.overlap:
+            return []
+        ends = sorted(bucket_ends(s, self.held), reverse=True)
+        k = next(i for i, end in enumerate(ends) if end <= u)
+        return [port(2 * k), port(2 * k + 1)]
+
+    def _reduces(self) -> bool:
+        """Whether gradients are reduced beside this pass."""
+        s = self.settings
+        if (s.sharded and s.reshard) or s.sharding == 2:
+            return True
+        return self.late and "gradients" in s.overlap
+
+    def _reduce(self, unit: str, counts: Held) -> None:
+        b, s = self.b, self.settings
+        size = int(BYTES[s.gradient_dtype])
+        for part, count, label, n in sharing(s, counts):
+            if n > 1:
+                kind = "reduce_scatter" if s.sharding else "all_reduce"
+                name = f"{part}.gradient.{kind}" if b.prefix else f"{unit}.{part}.gradient.{kind}"
+                found = b.collective(name, kind, size * count, label, [b.last], resource=DATA)
+                self.marks.append(found)
+                if s.sharding == "hybrid" and self.late and s.replicas > n and part == "dense":
+                    shard = size * -(-count // n)
+                    name = name.replace(kind, "all_reduce")
+                    self.marks.append(
+                        b.collective(name, "all_reduce", shard, REPLICA, [found], resource=REPLICA)
+                    )
+
+    # host, remote memory
+
+    def _host(self, duration: float, x: list[int | None]) -> list[int | None]:
+        """The layer's last kernel cannot start before the host has launched it; returns what yields its output."""
+        b = self.b
+        if not duration:
+            return x
+        last, prefix = b.nodes.pop(), b.prefixes.pop()
+        launched = b.host("launch", duration)
+        b.nodes.append(last._replace(after=tuple(sorted({*last.after, launched}))))
+        b.prefixes.append(prefix)
+        b.last = len(b.nodes) - 1
+        return [b.last]
+
+    def _offload(self, layer: int, kind: NodeType, whole: int) -> None:
+        """A share of the layer's activations leaves after its forward pass and comes back before its backward pass."""
+        s, b = self.settings, self.b
+        share = s.offload.get("activations", 0.0)
+        if not share:
+            return
+        full = (layer - self.chunk.layers.start) < whole
+        size = int(share * layer_activations(s, layer, whole=full))
+        name = "offload.store" if kind == NodeType.MEM_STORE else "offload.load"
+        moved = b.memory(name, kind, size, [b.last], resource="offload")
+        if kind == NodeType.MEM_LOAD:
+            b.pending.append(moved)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One pipeline stage; `index` is a rank's place in its expert group, where loads are uneven."""
+
+    pieces: Pieces
+    number: int
+    index: int
+    ranks_of_stages: tuple[int, ...]
+    """Rank of one and the same position in every stage: peers are as far apart everywhere."""
+
+    @property
+    def settings(self) -> Settings:
+        return self.pieces.settings
+
+    @cached_property
+    def chunks(self) -> list[Chunk]:
+        """What the stage holds, by chunk."""
+        s, found = self.settings, []
+        for where in s.places_of(self.number):
+            first, last = where == 0, where == s.places - 1
+            before, after = (
+                None if end else stage_of(s.schedule, where + step, stages=s.pipeline)
+                for end, step in ((first, -1), (last, 1))
+            )
+            found.append(
+                Chunk(
+                    where,
+                    s.layers_of_places[where],
+                    first,
+                    last,
+                    before is not None and before != self.number,
+                    after is not None and after != self.number,
+                )
+            )
+        return found
+
+    @property
+    def nodes(self) -> int:
+        """About how many nodes the program has: those of its passes."""
+        s = self.settings
+        kinds = "FIW" if s.schedule.startswith("zero-bubble") else "FB"
+        pieces = [
+            self.pieces.get(chunk, kind, self.index, False, False)
+            for chunk in self.chunks
+            for kind in kinds
+        ]
+        return s.micro_batches * sum(len(piece.nodes) for piece in pieces)
+
+    def order(self) -> list[Pass]:
+        """The stage's passes."""
+        s = self.settings
+        return order(
+            s.schedule,
+            self.number,
+            stages=s.pipeline,
+            micro_batches=s.micro_batches,
+            virtual=s.virtual,
+        )
+
+    @cached_property
+    def tiling(self) -> Tiling:
+        """The stage's program."""
+        s, tiling = self.settings, Tiling()
+        gathered = [self._prologue(tiling, chunk) for chunk in self.chunks]
+        blocking = "pipeline" not in s.overlap or (s.schedule == "1f1b" and s.virtual == 1)
+        last = s.micro_batches - 1
+        marks: list[int] = []
+        for item in self.order():
+            chunk, i = self.chunks[item.chunk], item.micro_batch
+            this = self.pieces.get(chunk, item.kind, self.index, i == 0, i == last)
+            start = tiling.add(
+                Repetition(
+                    this,
+                    self._prefixes(item, chunk),
+                    self._reach(chunk, 1, i),
+                    self._reach(chunk, -1, i),
+                    blocking,
+                    gathered[item.chunk] if item.kind == "F" else (),
+                )
+            )
+            if i == last:
+                marks += [start + k for k in this.marks]
+        self._epilogue(tiling, marks)
+        return tiling
+
+    def changes(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Nodes at which activations grow (as they begin) or shrink (as they end), and by how many bytes."""
+        s, tiling = self.settings, self.tiling
+        last = "W" if s.schedule == "zero-bubble" else "BI"
+        each = [chunk_activations(s, chunk.place) for chunk in self.chunks]
+        passes = (at for at, part in enumerate(tiling.parts) if part.prefixes[0] != "step.")
+        node, change = [], []
+        for at, item in zip(passes, self.order()):
+            if item.kind == "F":
+                node.append(tiling.starts[at])
+                change.append(each[item.chunk])
+            elif item.kind in last:
+                node.append(tiling.starts[at] + (tiling.parts[at].piece.last or 0))
+                change.append(-each[item.chunk])
+        return np.array(node, np.int64), np.array(change)
+
+    def _prefixes(self, item: Pass, chunk: Chunk) -> list[str]:
+        word = {"F": "fwd", "B": "bwd", "I": "bwd", "W": "bww"}[item.kind]
+        head = f"mb{item.micro_batch}.{word}."
+        if self.settings.virtual > 1:
+            head = f"mb{item.micro_batch}.{word}{item.chunk}."
+        return [head, *(f"{head}layer{n}." for n in chunk.layers)]
+
+    def _reach(self, chunk: Chunk, way: int, micro_batch: int) -> tuple[int, int]:
+        """Distance to the next or previous place of the pipeline, and the number of the boundary between."""
+        s = self.settings
+        where = chunk.place + way
+        if not 0 <= where < s.places:
+            return 0, 0
+        other = stage_of(s.schedule, where, stages=s.pipeline)
+        distance = self.ranks_of_stages[other] - self.ranks_of_stages[self.number]
+        return distance, micro_batch * s.places + min(chunk.place, where)
+
+    def _prologue(self, tiling: Tiling, chunk: Chunk) -> list[int]:
+        """The gathers of a chunk's buckets at the beginning of the step; two nodes, or none, for each bucket."""
+        s = self.settings
+        if s.sharded or not s.sharding or "parameters" not in s.overlap:
+            return []
+        b = self._blank()
+        ports: list[int] = []
+        ends = bucket_ends(s, units_held(s, chunk))
+        for u in sorted(ends):
+            found = {"dense": -1, "experts": -1}
+            for part, node in gathers(b, s, ends[u], f"{chunk.units[u]}.").items():
+                found[part] = node
+            ports = [found["dense"], found["experts"], *ports]
+        start = tiling.add(Repetition(piece(b.nodes, b.prefixes), ["step."])) if b.nodes else 0
+        return [start + p if p >= 0 else -1 for p in ports]
+
+    def _blank(self) -> Blocks:
+        return Blocks(self.pieces.kernels, Experts(self.pieces.kernels, self.index))
+
+    def _epilogue(self, tiling: Tiling, marks: list[int]) -> None:
+        b, s = self._blank(), self.settings
+        b.last = PREVIOUS
+        finish(b, s, self.number, self.chunks, [port(k) for k in range(len(marks))])
+        tiling.add(Repetition(piece(b.nodes, b.prefixes, gap=s.gap), ["step."], ports=marks))

@@ -1,0 +1,1 @@
+"""Training steps that others measured and published, against predictions to which no step was fitted."""

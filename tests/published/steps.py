@@ -1,0 +1,344 @@
+"""Published training steps as settings of `synth.training`: what was run, and how long a step took.
+
+Each function reads one table of ``reference/measured`` (or holds a table of the paper named) and returns jobs. What a
+table does not say (overlap, types of gradients, buckets) comes from the framework's release that it ran, as named at
+each function. Nothing here is fitted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import perfmodel as pm
+
+NEMO = {
+    **{"sharding": 1, "gradient_dtype": "bf16", "gather_dtype": "fp8", "bucket": 128 * 2**20},
+    **{"attention": "flash", "dtype": "fp8", "dropout": False},
+}
+"""NVIDIA NeMo's performance recipes: distributed optimizer, 16-bit gradients, both overlaps, fp8 and its parameters."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One measured step.
+
+    Attributes:
+        table, row: where it stands.
+        system: of `pm.hardware`; changes: parameters of it that the source states otherwise.
+        measured: step time [s].
+        model, settings: of `synth.training`.
+    """
+
+    table: str
+    row: str
+    system: str
+    measured: float
+    model: Any
+    settings: dict[str, Any]
+    changes: dict[str, float] = field(default_factory=dict)
+
+    def workload(self) -> pm.synth.Workload:
+        """What was run."""
+        return pm.synth.training(self.model, **self.settings)
+
+    def predicted(self, models: Any = None) -> float:
+        """Step time [s]."""
+        work = self.workload()
+        system = pm.hardware(self.system, ranks=max(work.ranks, 8))
+        if self.changes:
+            system, _ = pm.with_parameters(system, pm.Models(), self.changes)
+        return pm.predict(work.graph(), system, models).makespan
+
+
+def errors(jobs: Iterable[Job], models: Any = None) -> pd.DataFrame:
+    """One row a job: table, row, measured_s, predicted_s, error (predicted / measured - 1)."""
+    rows = [(job.table, job.row, job.measured, job.predicted(models)) for job in jobs]
+    table = pd.DataFrame(rows, columns=["table", "row", "measured_s", "predicted_s"])
+    return table.assign(error=table.predicted_s / table.measured_s - 1)
+
+
+def leave_one_out(table: pd.DataFrame) -> pd.Series:
+    """Errors with one factor for the table, fitted (median of ratios) to all rows but the one that it is applied to."""
+    ratio = table.measured_s / table.predicted_s
+    factor = pd.Series([ratio.drop(k).median() for k in table.index], table.index)
+    return factor * table.predicted_s / table.measured_s - 1
+
+
+def smallest_first(table: pd.DataFrame, by: pd.Series) -> pd.Series:
+    """Errors with one factor that makes the smallest job (by ranks) exact; nan for that one."""
+    first = by.idxmin()
+    factor = table.measured_s[first] / table.predicted_s[first]
+    return (factor * table.predicted_s / table.measured_s - 1).drop(first)
+
+
+def gpt(layers: int, hidden: int, heads: int, vocabulary: int = 51_200) -> dict[str, Any]:
+    """Sizes of a model of GPT-3's kind."""
+    return {"layers": layers, "hidden": hidden, "heads": heads, "vocabulary": vocabulary}
+
+
+def megatron_table_5() -> list[Job]:
+    """Korthikanti et al. 2022 (arXiv:2205.05198), table 5: Megatron-LM on A100-80GB, unfused attention, fp16."""
+    runs = (
+        # model, gpus, pipeline, chunks, batch, micro-batch, seconds with full recomputation, with both techniques
+        ("megatron-22b", 1, 1, 4, 4, 1.42, 1.10),
+        ("megatron-175b", 8, 3, 64, 1, 18.13, 13.75),
+        ("megatron-530b", 35, 3, 280, 1, 49.05, 37.83),
+        ("megatron-1t", 64, 1, 512, 1, 94.42, 71.49),
+    )
+    jobs = []
+    for model, pipeline, virtual, batch, micro_batch, full, both in runs:
+        base = {
+            **{"tensor": 8, "pipeline": pipeline, "virtual": virtual, "micro_batch": micro_batch},
+            **{"global_batch": batch, "dtype": "fp16"},
+        }
+        techniques = {"sequence_parallel": True, "recompute": "selective"}
+        for name, more, seconds in (
+            ("full", {"recompute": "full"}, full),
+            ("sequence + selective", techniques, both),
+        ):
+            row = f"{model}, {name}"
+            jobs.append(Job("Megatron table 5", row, "dgx-a100", seconds, model, base | more))
+    return jobs
+
+
+def vtrain(where: Path, name: str) -> list[Job]:
+    """vTrain's measurements of Megatron-DeepSpeed on A100: full recomputation, 1F1B, 100 Gbit/s of network a GPU."""
+    table = pd.read_csv(where / f"vtrain_iterations_{name}.csv", encoding="utf-8-sig")
+    jobs = []
+    for k, row in table.iterrows():
+        r = {str(key).strip(): value for key, value in row.items()}
+        sizes = gpt(int(r["# layers"]), int(r["hidden size"]), int(r["attention heads"]))
+        settings = {
+            "data": int(r["data parallelism"]),
+            "tensor": int(r["tensor parallelism"]),
+            "pipeline": int(r["pipeline parallelism"]),
+            "micro_batch": int(r["micro batch"]),
+            "global_batch": int(r["global batch"]),
+            "sequence": int(r["sequence length"]),
+            "recompute": "full",
+            "dtype": "fp16",
+            "gradient_dtype": "fp16",
+            "overlap": False,
+        }
+        jobs.append(
+            Job(
+                f"vTrain {name.replace('_half', '').replace('_', ' ')}",
+                f"{k}: {r['# GPUs']:.0f} GPUs, hidden {r['hidden size']:.0f}, {settings['data']} x"
+                f" {settings['tensor']} x {settings['pipeline']}",
+                "dgx-a100",
+                float(r["iteration time (ms)"]) * 1e-3,
+                sizes,
+                settings,
+                {"network.1.bandwidth": 12.5e9},
+            )
+        )
+    return jobs
+
+
+def mlperf_405b(where: Path, version: str = "v5.0") -> list[Job]:
+    """MLPerf Training, Llama 3.1 405B: NVIDIA's submissions whose parallelism is in their file names.
+
+    Embedding and loss count as layers (the default division does the same), fp8 products, 16-bit attention and head,
+    tensor-parallel overlap in v5.0 only.
+    """
+    table = pd.read_csv(where / "mlperf_llama_steps_half.csv")
+    table = table[(table.bench == "llama31_405b") & (table.version == version)]
+    jobs = []
+    for _, r in table.iterrows():
+        spread = _mlperf_spread(r)
+        if spread is None:
+            continue
+        tensor, pipeline, context, virtual = spread
+        system = "dgx-h100" if "H100" in r.accelerator else "gb200-nvl72"
+        if "B200-SXM" in r.accelerator:
+            system = "dgx-b200"
+        gpus = int(r.gpus)
+        order = "data" if r.system in ("eos-dfw_n256", "eos-dfw_n320", "tyche_ngpu256") else ""
+        settings = NEMO | {
+            "data": gpus // (tensor * pipeline * context),
+            "tensor": tensor,
+            "pipeline": pipeline,
+            "context": context,
+            "virtual": virtual,
+            "micro_batches": int(r.ga),
+            "sequence": int(r.seq),
+            "sequence_parallel": True,
+            "overlap": True if version == "v5.0" else ("gradients", "parameters", "pipeline"),
+            "rank_order": "tensor-context-data-pipeline"
+            if order
+            else "tensor-context-pipeline-data",
+        }
+        jobs.append(
+            Job(
+                f"MLPerf {version} 405B",
+                f"{r.system}, {gpus} GPUs, {r.accelerator}",
+                system,
+                float(r.step_time_median_s),
+                "llama-3.1-405b",
+                settings,
+            )
+        )
+    return jobs
+
+
+def _mlperf_spread(r: Any) -> tuple[int, int, int, int] | None:
+    if pd.isna(r.tp):
+        return (4, 8, 2, 8) if "dgxb200x8" in r.system else None
+    return int(r.tp), int(r.pp), int(r.cp), int(r.vp)
+
+
+NEMO_MODELS = {
+    "GPT3-5B": "gpt-3-5b",
+    "GPT3-20B": "gpt-3-20b",
+    "GPT3-175B": "megatron-175b",
+    "LLAMA2-7B": "llama-2-7b",
+    "LLAMA2-13B": "llama-2-13b",
+    "LLAMA2-70B": "llama-2-70b",
+    "LLAMA3-8B": "llama-3-8b",
+    "LLAMA3-70B": "llama-3-70b",
+    "Nemotron-8B": "nemotron-3-8b",
+    "Nemotron-15B": "nemotron-4-15b",
+    "Nemotron-22B": "nemotron-3-22b",
+    "Nemotron-340B": "nemotron-4-340b",
+}
+
+
+def nemo(where: Path) -> list[Job]:
+    """NVIDIA's performance page of NeMo 24.12, H100, fp8."""
+    table = pd.read_csv(where / "nemo_24.12_h100_fp8.csv")
+    jobs = []
+    for _, r in table.iterrows():
+        gpus, spread = int(r.gpus), (int(r.tp), int(r.pp), int(r.cp), int(r.vp))
+        tensor, pipeline, context, virtual = spread
+        virtual = virtual if pipeline > 1 else 1
+        settings = NEMO | {
+            "data": gpus // (tensor * pipeline * context),
+            "tensor": tensor,
+            "pipeline": pipeline,
+            "context": context,
+            "virtual": virtual,
+            "micro_batch": int(r.mbs),
+            "global_batch": int(r.gbs),
+            "sequence": int(r.seq),
+            "sequence_parallel": tensor > 1,
+            "overlap": True,
+        }
+        seconds = int(r.gbs) * int(r.seq) / (float(r.tokens_per_s_per_gpu) * gpus)
+        name = next((v for k, v in NEMO_MODELS.items() if k.lower() == r.model.lower()), None)
+        if name is None:
+            raise pm.InputError(f"nemo_24.12_h100_fp8.csv: no preset for {r.model!r}")
+        row = f"{r.model}, {gpus} GPUs, {tensor} x {pipeline} x {context}, {virtual} chunks"
+        jobs.append(Job("NeMo 24.12", row, "dgx-h100", seconds, name, settings))
+    return jobs
+
+
+BRIDGE_MODELS = {
+    "Llama3-8B": "llama-3-8b",
+    "Llama3-70B": "llama-3-70b",
+    "Llama3.1-405B": "llama-3.1-405b",
+    "LLAMA3-8B": "llama-3-8b",
+    "LLAMA3-70B": "llama-3-70b",
+    "LLAMA3.1-405B": "llama-3.1-405b",
+}
+
+
+def bridge(where: Path) -> list[Job]:
+    """NVIDIA's performance pages of Megatron-Bridge: pre-training of dense models on DGX-H100 without full sharding."""
+    table = pd.read_csv(where / "megatron_bridge_throughput.csv")
+    chosen = table.task.str.startswith("Pre-Training") & (table.System == "DGX-H100")
+    chosen &= table.model.map(lambda m: _bridge_model(m) is not None)
+    jobs = []
+    for k, r in table[chosen].iterrows():
+        if pd.notna(r.FSDP) and float(r.FSDP) > 0:
+            continue
+        gpus = int(r["#-GPUs"])
+        tensor, pipeline, context = int(r.TP), int(r.PP), int(r.CP)
+        virtual = 1 if pd.isna(r.VP) or pipeline == 1 else int(r.VP)
+        fp8 = "FP8" in str(r.Precision)
+        settings = NEMO | {
+            "dtype": "fp8" if fp8 else "bf16",
+            "gather_dtype": "fp8" if fp8 else "bf16",
+            "data": gpus // (tensor * pipeline * context),
+            "tensor": tensor,
+            "pipeline": pipeline,
+            "context": context,
+            "virtual": virtual,
+            "micro_batch": int(r.MBS),
+            "global_batch": int(r.GBS),
+            "sequence": int(r["Sequence Length"]),
+            "sequence_parallel": tensor > 1,
+            "overlap": True,
+        }
+        tokens = float(str(r["Tokens / sec / GPU"]).replace(",", ""))
+        seconds = settings["global_batch"] * settings["sequence"] / (tokens * gpus)
+        name = f"{r.rel[:5]} {r.model} {r.Precision}, {gpus} GPUs, {tensor} x {pipeline} x {context}, row {k}"
+        jobs.append(
+            Job("Megatron-Bridge H100", name, "dgx-h100", seconds, _bridge_model(r.model), settings)
+        )
+    return jobs
+
+
+def _bridge_model(name: str) -> str | None:
+    plain = str(name).lower().replace(" ", "").replace("-", "").replace("_", "")
+    for word, preset in (
+        ("llama38b", "llama-3-8b"),
+        ("llama370b", "llama-3-70b"),
+        ("llama3.1405b", "llama-3.1-405b"),
+    ):
+        if plain == word:
+            return preset
+    return None
+
+
+MPT = {
+    # layers, hidden, heads
+    "760m": (24, 1536, 12),
+    "1b": (24, 2048, 16),
+    "3b": (32, 2560, 20),
+    "7b": (32, 4096, 32),
+    "13b": (40, 5120, 40),
+    "30b": (48, 7168, 56),
+    "70b": (80, 8192, 64),
+}
+
+
+def foundry(where: Path, gpu: str) -> list[Job]:
+    """MosaicML's llm-foundry: MPT with PyTorch's FSDP; `gpu` is "a100_40gb" or "h100_80gb" (amp_bf16, FULL_SHARD).
+
+    Sharded in fp32, gathered in 16 bits, gradients summed in fp32 (in 16 bits where the mode is PURE), flash attention,
+    every block computed again where the row says so.
+    """
+    table = pd.read_csv(where / "llm_foundry_throughput.csv")
+    chosen = (gpu == table.GPU) & table.Model.isin(MPT) & (table.Model != "760m")
+    if gpu.startswith("h100"):
+        chosen &= (table.Precision == "amp_bf16") & (table["Sharding Strategy"] == "FULL_SHARD")
+    jobs = []
+    for k, r in table[chosen].iterrows():
+        gpus = int(r["# GPUs"])
+        sequence = int(r["SeqLen (T)"])
+        sizes = gpt(*MPT[r.Model], vocabulary=50_368) | {
+            "positions": sequence,
+            "sequence": sequence,
+        }
+        pure = r["MP Mode"] == "PURE"
+        settings = {
+            "data": gpus,
+            "sharding": 3,
+            "micro_batch": int(r.MicroBatchSize),
+            "micro_batches": int(r.GradAccum),
+            "recompute": "full" if bool(r["Activation Checkpointing"]) else "none",
+            "attention": "flash",
+            "dropout": False,
+            "gradient_dtype": "bf16" if pure else "fp32",
+        }
+        sequences = gpus * int(r.MicroBatchSize) * int(r.GradAccum)
+        seconds = sequences * sequence / float(r["Throughput (T/s)"])
+        name = f"{k}: {r.Model}, {gpus} GPUs, {sequence} tokens, batch {r.MicroBatchSize} x {r.GradAccum}"
+        system = "dgx-h100" if gpu.startswith("h100") else "dgx-a100-40"
+        jobs.append(Job(f"llm-foundry {gpu}", name, system, seconds, sizes, settings))
+    return jobs

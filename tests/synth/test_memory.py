@@ -1,0 +1,134 @@
+"""Memory of training steps against Korthikanti et al. 2022 (arXiv:2205.05198), figures 1 and 7, and by hand."""
+
+import pytest
+
+import perfmodel as pm
+from perfmodel.synth.memory import chunk_activations, layer_activations
+from perfmodel.synth.states import stage_held, state_bytes
+
+GIB = 2**30
+
+FIGURE_1 = [
+    # model, data of the run, GiB of parameters and optimizer, activations, activations with both techniques
+    ("megatron-22b", {"micro_batch": 4}, 45.56, 59.25, 9.56),
+    ("megatron-175b", {"pipeline": 8, "virtual": 3, "micro_batches": 64}, 45.56, 66.84, 12.35),
+    ("megatron-530b", {"pipeline": 35, "virtual": 3, "micro_batches": 280}, 31.64, 114.02, 23.08),
+    ("megatron-1t", {"pipeline": 64, "micro_batches": 512}, 32.96, 131.25, 26.56),
+]
+BOTH = {"sequence_parallel": True, "recompute": "selective"}
+
+
+@pytest.mark.parametrize(("model", "spread", "states", "plain", "both"), FIGURE_1)
+def test_korthikanti_figure_1(model, spread, states, plain, both):
+    first = pm.synth.training(model, tensor=8, **spread)
+    assert first.memory["activations_B"].max() / GIB == pytest.approx(plain, rel=0.005)
+    small = pm.synth.training(model, tensor=8, **spread, **BOTH)
+    assert small.memory["activations_B"].max() / GIB == pytest.approx(both, rel=0.005)
+    # the figure counts the layers' weights, 12 L h^2, in equal parts
+    s = first.settings
+    weights = sum(s.model.layer_products(n) for n in range(s.model.layers))
+    found = weights * sum(state_bytes(s, 1)) / (s.tensor * s.pipeline)
+    assert found / GIB == pytest.approx(states, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("model", "shares"),
+    [
+        ("megatron-22b", (66.84, 49.42, 16.18, 7.64)),
+        ("megatron-175b", (62.04, 56.53, 18.49, 8.71)),
+        ("megatron-530b", (58.31, 62.04, 20.27, 9.42)),
+        ("megatron-1t", (58.31, 62.04, 20.27, 9.42)),
+    ],
+)
+def test_korthikanti_figure_7_activations_in_per_cent_of_those_without_either_technique(
+    model, shares
+):
+    def layer(**settings) -> float:
+        return layer_activations(pm.synth.training(model, tensor=8, **settings).settings, 0)
+
+    sequence = {"sequence_parallel": True}
+    found = [layer(**sequence), layer(recompute="selective"), layer(**BOTH)]
+    full = pm.synth.training(model, tensor=8, recompute="full").settings
+    found.append(layer_activations(full, 0, whole=True))
+    assert [100 * x / layer() for x in found] == pytest.approx(shares, rel=0.012)  # read off a plot
+
+
+def test_a_layer_of_llama_3_70b_keeps_33_5_h_bytes_a_token():
+    s = pm.synth.training("llama-3-70b").settings
+    each = layer_activations(s, 0) / s.tokens
+    a, k, d, f, h = 64, 8, 128, 28_672, 8192
+    assert each == 8 * h + 4 * a * d + 4 * k * d + 6 * f + 4 * a
+    assert each / h == pytest.approx(33.5, abs=0.05)
+
+
+def test_states_take_the_bytes_a_parameter_of_each_recipe():
+    def total(**settings) -> float:
+        work = pm.synth.training("llama-3-8b", data=4, **settings)
+        return work.memory[["weights_B", "gradients_B", "optimizer_B"]].sum(axis=1)[0] / (
+            work.parameters
+        )
+
+    assert total() == 18
+    assert total(sharding=1) == pytest.approx(6 + 12 / 4, rel=1e-6)
+    assert total(distributed_optimizer=True, gradient_dtype="bf16") == pytest.approx(7, rel=1e-6)
+    assert total(sharding=2, gradient_dtype="bf16") == pytest.approx(2 + 14 / 4, rel=1e-6)
+    assert total(sharding=3) == pytest.approx(16 / 4, rel=1e-6)
+    assert total(dtype="fp32") == 16
+    assert total(dtype="fp16", gradient_dtype="fp16") == 20
+    assert total(dtype="fp8", gather_dtype="fp8", gradient_dtype="bf16") == 16
+
+
+def test_seventy_billion_parameters_and_their_optimizer_do_not_fit_eight_gpus_but_sixty_four():
+    few = pm.synth.training("llama-3-70b", tensor=8, sequence_parallel=True).memory
+    assert few["total_B"].min() > 80e9
+    many = pm.synth.training(
+        "llama-3-70b",
+        tensor=8,
+        pipeline=4,
+        data=2,
+        micro_batches=8,
+        sequence_parallel=True,
+        sharding=1,
+    ).memory
+    assert many["total_B"].max() < 80e9
+
+
+def test_stages_hold_all_parameters_once():
+    for settings in (
+        {"pipeline": 5},
+        {"tensor": 4, "pipeline": 2},
+        {"pipeline": 4, "virtual": 2, "micro_batches": 4},
+    ):
+        s = pm.synth.training("llama-3-8b", **settings).settings
+        held = [stage_held(s, r).dense for r in range(s.pipeline)]
+        copies = s.tensor - 1  # norms are whole on every tensor-parallel rank
+        assert sum(held) * s.tensor == s.model.parameters + copies * (32 * 2 + 1) * 4096
+
+
+def test_layers_that_do_not_divide_are_short_at_the_ends():
+    def counts(**settings) -> list[int]:
+        s = pm.synth.training("llama-3.1-405b", **settings).settings
+        return [len(layers) for layers in s.layers_of_places]
+
+    many = counts(pipeline=8, virtual=8, micro_batches=8)
+    assert many == [1] + [2] * 62 + [1]
+    assert counts(pipeline=4) == [31, 32, 32, 31]
+    assert counts(pipeline=4, first_stage_layers=20, last_stage_layers=26) == [20, 40, 40, 26]
+
+
+def test_memory_grows_with_what_is_kept_and_shrinks_with_what_is_computed_again():
+    base = {"tensor": 2, "pipeline": 2, "micro_batches": 4, "sequence": 4096}
+    whole = pm.synth.training("llama-3-8b", **base).memory["activations_B"]
+    again = pm.synth.training("llama-3-8b", **base, recompute="full").memory["activations_B"]
+    some = pm.synth.training("llama-3-8b", **base, recompute=8).memory["activations_B"]
+    assert (again < some).all()
+    assert (some < whole).all()
+    half = pm.synth.training("llama-3-8b", **base, offload={"activations": 0.5})
+    assert half.memory["activations_B"].tolist() == pytest.approx((whole / 2).tolist())
+
+
+def test_earlier_stages_keep_more_micro_batches():
+    s = pm.synth.training("llama-3-8b", pipeline=4, micro_batches=8)
+    kept = s.memory["activations_B"].to_numpy()
+    each = chunk_activations(s.settings, 0)
+    assert (kept / each).round(6).tolist() == [4, 3, 2, 1]

@@ -1,0 +1,428 @@
+"""Training steps as graphs: what is communicated, what overlaps, and what every kernel does."""
+
+import time
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import perfmodel as pm
+from perfmodel import synth
+from perfmodel.synth.states import stage_held
+
+GPT = {"layers": 4, "hidden": 64, "heads": 4, "vocabulary": 96, "positions": 32, "sequence": 32}
+LLAMA = {
+    **{"layers": 4, "hidden": 64, "heads": 8, "kv_heads": 4, "head_size": 16, "inner": 96},
+    **{"vocabulary": 96, "sequence": 32, "gated": True, "tied": False, "positions": 0},
+    **{"norm": "rms", "qkv_bias": False, "output_bias": False, "mlp_bias": False},
+}
+MIXTURE = LLAMA | {"experts": 8, "top_k": 2, "expert_inner": 48}
+COLLECTIVES = ("ALL_REDUCE", "ALL_GATHER", "REDUCE_SCATTER", "ALL_TO_ALL")
+
+
+def nodes(work: synth.Workload, rank: int = 0):
+    """The nodes of a rank, by name."""
+    return work.graph().table([rank]).set_index("name")
+
+
+def collectives(work: synth.Workload, rank: int = 0, stream: str | None = None):
+    """Its collectives, of one stream where it is given."""
+    table = nodes(work, rank)
+    table = table[table["type"].isin(COLLECTIVES)]
+    return table if stream is None else table[table["resource"] == stream]
+
+
+def program(work: synth.Workload, role: int = 0):
+    """Names and waits of a role's nodes."""
+    c = work.roles[role].columns
+    waits = [c.pred[c.pred_ptr[k] : c.pred_ptr[k + 1]].tolist() for k in range(len(c))]
+    return list(c.names), waits
+
+
+def before(work: synth.Workload, name: str, role: int = 0) -> set[str]:
+    """Names of all nodes that must be done before this one."""
+    names, waits = program(work, role)
+    found: set[int] = set()
+    todo = [names.index(name)]
+    while todo:
+        for p in waits[todo.pop()]:
+            if p not in found:
+                found.add(p)
+                todo.append(p)
+    return {names[p] for p in found}
+
+
+def test_tensor_parallelism_reduces_four_times_a_layer_and_micro_batch():
+    found = collectives(synth.training(GPT, tensor=2, micro_batches=3, micro_batch=2), 0, "tensor")
+    layers = found[found.index.str.contains("layer")]
+    assert list(layers["type"].unique()) == ["ALL_REDUCE"]
+    assert len(layers) == 4 * 3 * 4
+    assert (layers["size_B"] == 2 * 2 * 32 * 64).all()
+
+
+def test_sequence_parallelism_moves_the_same_bytes_and_gathers_inputs_once_more():
+    plain = collectives(synth.training(GPT, tensor=4), 0, "tensor")
+    split = collectives(synth.training(GPT, tensor=4, sequence_parallel=True), 0, "tensor")
+    plain, split = (t[t.index.str.contains("layer")] for t in (plain, split))
+    scattered = split[split["type"] == "REDUCE_SCATTER"]
+    gathered = split[split["type"] == "ALL_GATHER"]
+    again = gathered.index.str.contains(r"\.input\.")
+    assert len(scattered) == len(plain) == 16
+    assert scattered["size_B"].sum() == plain["size_B"].sum()
+    assert 4 * gathered.loc[~again, "size_B"].sum() == plain["size_B"].sum()
+    assert again.sum() == 2 * 4
+
+
+def test_gradients_are_reduced_once_after_the_last_micro_batch_behind_the_backward_pass():
+    work = synth.training(GPT, data=2, tensor=2, pipeline=2, micro_batches=3, bucket=1)
+    for rank, stage in ((0, 0), (work.ranks - 1, 1)):
+        found = collectives(work, rank, "data")
+        assert found["size_B"].sum() == 4 * stage_held(work.settings, stage).dense
+        assert found.index.str.startswith("mb2.bwd").all()
+    name = "mb2.bwd.layer1.dense.gradient.all_reduce"
+    assert "mb2.bwd.layer1.attention.qkv.weight_gradient" in before(work, name)
+    assert name not in before(work, "mb2.bwd.layer0.attention.qkv.weight_gradient")
+    assert name in before(work, "step.optimizer")
+
+
+def test_buckets_fill_up_in_the_order_of_the_backward_pass():
+    layer = 12 * 64 * 64 + 13 * 64
+    work = synth.training(GPT, data=2, bucket=2 * layer)
+    found = collectives(work, 0, "data")
+    assert [name.split(".")[2] for name in found.index] == ["layer2", "layer0", "embedding"]
+    assert found["size_B"].tolist() == [4 * (2 * layer + 2 * 64), 8 * layer, 4 * (96 + 32) * 64]
+
+
+def test_without_overlap_gradients_wait_for_the_whole_backward_pass():
+    work = synth.training(GPT, data=2, overlap=False)
+    name = "step.dense.all_reduce"
+    assert "mb0.bwd.embedding.lookup.gradient" in before(work, name)
+    assert collectives(work, 0, "data").index.tolist() == [name]
+
+
+def test_sharded_optimizers_gather_parameters_before_their_first_use():
+    work = synth.training(GPT, data=2, sharding=1, bucket=1, micro_batches=2)
+    found = collectives(work)
+    gathered = found[found["type"] == "ALL_GATHER"]
+    total = work.parameters
+    assert 2 * gathered["size_B"].sum() == 2 * total
+    assert found.loc[found["type"] == "REDUCE_SCATTER", "size_B"].sum() == 4 * total
+    names, waits = program(work)
+    assert names[0].startswith("step.embedding")  # the order of first use
+    first = names.index("mb0.fwd.layer2.attention.norm")
+    assert "step.layer2.dense.all_gather" in [names[p] for p in waits[first]]
+    second = names.index("mb1.fwd.layer2.attention.norm")
+    assert "step.layer2.dense.all_gather" not in [names[p] for p in waits[second]]
+
+
+def test_fsdp_gathers_twice_and_scatters_once_but_for_the_head_that_stays():
+    work = synth.training(GPT | {"tied": False}, data=4, sharding=3)
+    found = collectives(work)
+    gathered = found[found["type"] == "ALL_GATHER"]["size_B"].sum()
+    head = 96 * 64 + 2 * 64
+    assert 4 * gathered == 2 * (2 * work.parameters - head)
+    assert found[found["type"] == "REDUCE_SCATTER"]["size_B"].sum() == 4 * work.parameters
+    assert nodes(work).loc["step.optimizer", "flops"] == 14 * work.parameters / 4
+
+
+def test_fsdp_gathers_one_layer_ahead_and_no_more():
+    names, waits = program(synth.training(GPT, data=4, sharding=3))
+
+    def waits_of(name: str) -> list[str]:
+        return [names[p] for p in waits[names.index(name)]]
+
+    assert waits_of("mb0.fwd.embedding.dense.all_gather") == []
+    assert waits_of("mb0.fwd.layer2.dense.all_gather") == ["mb0.fwd.layer0.mlp.residual"]
+    assert waits_of("mb0.bwd.layer1.dense.all_gather") == ["mb0.bwd.layer3.attention.norm.gradient"]
+    assert "mb0.fwd.layer2.dense.all_gather" in waits_of("mb0.fwd.layer2.attention.norm")
+
+
+def test_hybrid_sharding_sums_shards_over_the_groups():
+    work = synth.training(GPT, data=8, sharding="hybrid", shard_ranks=4)
+    found = collectives(work)
+    assert {
+        work.graph().groups[work.graph().group_names.index(g)] for g in found["group"] if g
+    } >= {
+        (0, 1, 2, 3),
+        (0, 4),
+    }
+    over = found[found["resource"] == "replica"]
+    scattered = found[found["type"] == "REDUCE_SCATTER"]
+    assert 4 * over["size_B"].sum() == scattered["size_B"].sum()
+
+
+def test_tied_embeddings_are_summed_over_both_ends_of_the_pipeline_only():
+    work = synth.training(GPT, data=2, tensor=2, pipeline=4, micro_batches=4)
+    table = work.graph().nodes
+    tied = table[table["name"] == "step.tied.all_reduce"]
+    assert sorted(tied["rank"]) == [0, 1, 2, 3, 12, 13, 14, 15]
+    assert (tied["size_B"] == 4 * 96 // 2 * 64).all()
+    assert "step.tied.all_reduce" not in set(
+        synth.training(LLAMA, pipeline=4, micro_batches=4).graph().nodes["name"]
+    )
+
+
+def test_a_stage_sends_every_micro_batch_on_and_its_gradient_back():
+    work = synth.training(GPT, tensor=2, pipeline=4, micro_batches=3, sequence_parallel=True)
+    middle = nodes(work, 2)
+    messages = middle[middle["type"].isin(["COMM_SEND", "COMM_RECV"])]
+    assert (messages["size_B"] == 2 * 32 * 64 // 2).all()
+    count = messages.groupby(["type", "peer"]).size().to_dict()
+    assert count == {(kind, peer): 3 for kind in ("COMM_SEND", "COMM_RECV") for peer in (0, 4)}
+
+
+def test_interleaved_chunks_wrap_around_the_pipeline():
+    work = synth.training(GPT, pipeline=2, virtual=2, micro_batches=2)
+    last = nodes(work, 1)
+    sends = last[last["type"] == "COMM_SEND"]
+    # chunk 0 of the last stage feeds chunk 1 of the first; its last chunk ends the pipeline
+    assert (sends["peer"] == 0).all()
+    assert len(sends[sends.index.str.contains("fwd")]) == 2
+    assert len(sends[sends.index.str.contains("bwd")]) == 4
+
+
+def test_experts_exchange_tokens_four_times_a_layer():
+    work = synth.training(MIXTURE, data=4, expert=4, capacity=1.25, micro_batch=3)
+    found = collectives(work, 0, "expert")
+    rows = 8 * 30  # 2 of 96 tokens' copies x 1.25 over 8 experts
+    assert len(found) == 4 * 4
+    assert (found["type"] == "ALL_TO_ALL").all()
+    assert (found["size_B"] == 2 * rows * 64).all()
+    up = nodes(work).loc["mb0.fwd.layer1.moe.experts.up"]
+    assert up["flops"] == 2 * rows * 64 * 2 * 48
+
+
+def test_experts_are_reduced_over_those_who_share_them_and_the_rest_over_everyone():
+    work = synth.training(MIXTURE, data=8, expert=4, bucket=1)
+    graph, found = work.graph(), collectives(work, 1, "data")
+    members = {
+        name: graph.groups[graph.group_names.index(group) if group else 0]
+        for name, group in zip(found.index, found["group"])
+    }
+    assert members["mb0.bwd.layer0.experts.gradient.all_reduce"] == (1, 5)
+    assert members["mb0.bwd.layer0.dense.gradient.all_reduce"] == tuple(range(8))
+    sizes = found["size_B"]
+    assert sizes["mb0.bwd.layer0.experts.gradient.all_reduce"] == 4 * 2 * 3 * 64 * 48
+
+
+def test_expert_tensor_parallelism_gathers_rows_and_scatters_results():
+    work = synth.training(
+        MIXTURE, data=2, tensor=2, expert=2, expert_tensor=2, sequence_parallel=True
+    )
+    found = collectives(work, 0, "expert_tensor")
+    assert len(found) == 4 * 4
+    rows = 32 // 2 * 2
+    gathered = found[found["type"] == "ALL_GATHER"]
+    assert (gathered["size_B"] == 2 * 64 * rows).all()
+    assert (found[found["type"] == "REDUCE_SCATTER"]["size_B"] == 2 * 64 * rows * 2).all()
+
+
+def test_uneven_loads_make_ranks_with_more_work():
+    even = synth.training(MIXTURE, data=4, expert=4)
+    skewed = synth.training(MIXTURE, data=4, expert=4, skew=1.0)
+    assert len(even.graph().programs) == 1
+    work = [nodes(skewed, r).loc["mb0.fwd.layer0.moe.experts.up", "flops"] for r in range(4)]
+    assert work == sorted(work, reverse=True)
+    alike = nodes(even).loc["mb0.fwd.layer0.moe.experts.up", "flops"]
+    assert sum(work) == pytest.approx(4 * alike, rel=0.05)
+
+
+def test_context_parallelism_passes_keys_and_values_on_beside_attention():
+    work = synth.training(LLAMA, context=4)
+    found = collectives(work, 0, "context")
+    shard = 2 * 8 * 4 * 2 * 16  # e T k 2 d
+    assert found[found["type"] == "ALL_GATHER"]["size_B"].eq(shard).all()
+    assert found[found["type"] == "REDUCE_SCATTER"]["size_B"].eq(4 * shard).all()
+    names, waits = program(work)
+    ring = names.index("mb0.fwd.layer0.attention.ring.core")
+    rest = names.index("mb0.fwd.layer0.attention.core")
+    gather = names.index("mb0.fwd.layer0.attention.core.all_gather")
+    assert gather not in waits[ring]
+    assert gather in waits[rest]
+    table = nodes(work)
+    parts = table.loc[[names[ring], names[rest]], "flops"]
+    whole = nodes(synth.training(LLAMA)).loc["mb0.fwd.layer0.attention.core", "flops"]
+    assert parts.iloc[0] == 3 * parts.iloc[1]
+    assert parts.sum() == whole / 4
+
+
+def test_tensor_overlap_splits_products_and_keeps_their_work():
+    base = {"tensor": 4, "sequence_parallel": True}
+    plain = nodes(synth.training(LLAMA, **base))
+    split = nodes(synth.training(LLAMA, **base, overlap=True))
+    computed = plain["type"] == "COMP"
+    assert plain.loc[computed, "flops"].sum() == split.loc[split["type"] == "COMP", "flops"].sum()
+    up = [f"mb0.fwd.layer0.mlp.{part}up" for part in ("ring.", "")]
+    assert split.loc[up, "flops"].tolist() == [
+        plain.loc[up[1], "flops"] * 3 // 4,
+        plain.loc[up[1], "flops"] // 4,
+    ]
+
+
+PRODUCTS = ("gemm", "attention")
+
+
+@pytest.mark.parametrize(
+    "spread",
+    [
+        {},
+        {"tensor": 4},
+        {"tensor": 2, "sequence_parallel": True, "overlap": True},
+        {"pipeline": 2, "micro_batches": 3},
+        {"data": 3},
+        {"data": 2, "tensor": 2, "pipeline": 4, "micro_batches": 4, "micro_batch": 2},
+        {"pipeline": 2, "micro_batches": 2, "schedule": "zero-bubble"},
+        {"pipeline": 2, "micro_batches": 2, "virtual": 2},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+def test_products_of_a_gpt_add_up_to_the_models_operations_however_it_is_spread(spread, recompute):
+    work = synth.training(GPT, **spread, recompute=recompute)
+    assert product_flops(work) == pytest.approx(work.hardware_flops, rel=1e-12)
+
+
+def product_flops(work: synth.Workload) -> int:
+    """Operations of products and attention over all ranks."""
+    from perfmodel.vocabulary import OPERATIONS
+
+    total = 0
+    for role in work.roles:
+        c = role.columns
+        chosen = np.isin(c.kind, [OPERATIONS.index(kind) for kind in PRODUCTS])
+        total += int(c.flops[chosen].sum()) * len(role.ranks)
+    return total
+
+
+def test_flash_attention_computes_scores_again_which_nobody_counts():
+    work = synth.training(LLAMA)
+    core = 3 * 4 * 8 * 16 * 4 * 32 * 32 / 2
+    assert product_flops(work) == pytest.approx(work.flops + core / 3 * 0.5)
+
+
+def test_products_carry_their_shape():
+    c = synth.training(LLAMA, tensor=2).roles[0].columns
+    row = c.names.index("mb0.fwd.layer0.mlp.up")
+    assert c.dimensions[row].tolist() == [1, 32, 96, 64, -1, -1, -1]  # batch, m, n, k
+    assert c.flops[row] == 2 * 32 * 96 * 64
+    assert c.bytes[row] == 2 * (32 * 64 + 64 * 96 + 32 * 96)
+    row = c.names.index("mb0.fwd.layer0.attention.core")
+    assert c.dimensions[row].tolist() == [1, 4, 2, 32, 32, 16, 1]
+    row = c.names.index("mb0.bwd.layer0.mlp.up.weight_gradient")
+    assert c.dimensions[row].tolist() == [1, 96, 64, 32, -1, -1, -1]
+
+
+def test_narrow_products_take_casts_beside_wide_attention():
+    from perfmodel.vocabulary import DTYPES
+
+    c = synth.training(LLAMA, dtype="fp8").roles[0].columns
+    types = {name: DTYPES[k] for name, k in zip(c.names, c.dtype)}
+    assert types["mb0.fwd.layer0.mlp.up"] == "fp8"
+    assert types["mb0.fwd.layer0.attention.core"] == types["mb0.fwd.head.logits"] == "bf16"
+    row = c.names.index("mb0.fwd.layer0.attention.projection.cast")
+    assert c.bytes[row] == 3 * 32 * 8 * 16
+    row = c.names.index("mb0.bwd.layer0.mlp.down.input_gradient.cast")
+    assert c.bytes[row] == 4 * 32 * 64
+    wide = synth.training(LLAMA).roles[0].columns
+    assert len(c) == len(wide) + 4 * (1 + 4 + 4)
+
+
+def test_kernels_keep_their_order_and_every_wait_points_back():
+    for work in (
+        synth.training(MIXTURE, data=4, expert=2, pipeline=2, micro_batches=4),
+        synth.training(GPT, pipeline=4, schedule="zero-bubble", micro_batches=6),
+        synth.training(LLAMA, data=2, sharding=3, micro_batches=2, recompute=2),
+    ):
+        for role in work.roles:
+            c, last = role.columns, None
+            for k in range(len(c)):
+                waits = c.pred[c.pred_ptr[k] : c.pred_ptr[k + 1]]
+                assert (np.diff(waits) > 0).all()
+                assert (waits < k).all()
+                if c.resources[c.resource[k]] == "compute" and c.resource[k] >= 0:
+                    assert last is None or last in waits
+                    last = k
+
+
+@st.composite
+def steps(draw) -> synth.Workload:
+    """Any small model spread in any way that fits."""
+    tensor, pipeline = draw(st.sampled_from([1, 2, 4])), draw(st.sampled_from([1, 2, 4]))
+    schedule = draw(st.sampled_from(["gpipe", "1f1b", "zero-bubble"]))
+    virtual = 2 if pipeline == 2 and schedule == "1f1b" and draw(st.booleans()) else 1
+    context = draw(st.sampled_from([1, 2]))
+    model = draw(st.sampled_from([GPT, LLAMA, MIXTURE]))
+    expert = draw(st.sampled_from([1, 2])) if model is MIXTURE else 1
+    data = expert * draw(st.integers(1, 2))
+    return synth.training(
+        model,
+        data=data,
+        tensor=tensor,
+        pipeline=pipeline,
+        context=context,
+        expert=expert,
+        virtual=virtual,
+        schedule=schedule,
+        micro_batches=pipeline * draw(st.integers(1, 2)),
+        sequence_parallel=draw(st.booleans()),
+        recompute=draw(st.sampled_from(["none", "selective", "full", 1])),
+        sharding=draw(st.sampled_from([0, 1, 2, 3])),
+        overlap=draw(st.booleans()),
+        attention="flash",
+        skew=draw(st.sampled_from([0.0, 0.7])) if expert > 1 else 0.0,
+    )
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(work=steps())
+def test_any_step_that_fits_together_runs_to_its_end(work):
+    graph = work.graph()
+    assert graph.ranks == work.ranks
+    assert len(graph) == work.nodes
+    p = pm.predict(graph, pm.hardware("dgx-h100", ranks=graph.ranks), pm.Models())
+    assert np.isfinite(p.makespan)
+    for labels in graph.labels:
+        assert len(set(labels.names)) == len(labels.names)
+
+
+def test_a_thousand_ranks_of_a_96_layer_model_become_a_graph_in_three_seconds():
+    start = time.process_time()
+    graph = synth.training(
+        "gpt-3-175b", data=16, tensor=8, pipeline=8, micro_batches=16, sequence_parallel=True
+    ).graph()
+    assert graph.ranks == 1024
+    assert len(graph.programs) == 8
+    assert time.process_time() - start < 3
+
+
+def test_a_job_too_large_for_memory_is_refused_at_once_with_its_size():
+    start = time.process_time()
+    with pytest.raises(pm.InputError, match=r"3,276,800 micro-batches .*GB.* extrapolate"):
+        synth.training("llama-3-8b", data=64, pipeline=8, micro_batches=3_276_800).graph()
+    assert time.process_time() - start < 3
+
+
+WRONG = [
+    ({"tensor": 3}, "heads: got 32, which tensor = 3"),
+    ({"global_batch": 3, "data": 2}, "global_batch: got 3, .*2 and 4 fit"),
+    ({"pipeline": 64}, "got 64 chunks for 32 layers"),
+    ({"expert": 2}, "llama-3-8b has no experts"),
+    ({"recompute": "some"}, "expected one of none, selective, full"),
+    ({"recompute": ["heads"]}, "expected one of attention"),
+    ({"sharding": 4}, "sharding: got 4"),
+    ({"overlap": "everything"}, "expected one of gradients"),
+    ({"offload": "weights"}, "expected one of optimizer"),
+    ({"context": 2, "attention": "unfused"}, "'unfused' with context"),
+    ({"sequence": 1023, "context": 2}, "sequence: got 1023"),
+    ({"dtype": "int4"}, "dtype: got 'int4'"),
+    ({"gap": -1.0}, "gap: got -1.0"),
+    ({"micro_batches": 0}, "micro_batches: got 0"),
+    ({"first_stage_layers": 40, "pipeline": 2, "micro_batches": 2}, "chunks"),
+]
+
+
+@pytest.mark.parametrize(("given", "message"), WRONG, ids=lambda x: str(x)[:30])
+def test_settings_that_do_not_fit_are_named_with_what_would(given, message):
+    with pytest.raises(pm.InputError, match=message):
+        synth.training("llama-3-8b", **given)
