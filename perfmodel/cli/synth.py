@@ -92,6 +92,7 @@ TRAINING = {
     "capacity": "Rows that an expert takes over those of equal loads  [default: all]",
     "attention": "Fused, or with its traffic of scores  [default: flash but for GPT-3's kind]",
     "dropout": "Masks are made and kept  [default: for GPT-3's kind]",
+    "fused_loss": "Softmax and cross-entropy in one kernel  [default: but for GPT-3's kind]",
     "gradient_dtype": "Of gradients as they are summed  [default: fp32]",
     "gather_dtype": "Of parameters as they are gathered  [default: 16 bits]",
     "optimizer_bytes": "The optimizer's states, a parameter.",
@@ -183,7 +184,7 @@ def _option(parameter: inspect.Parameter, help: dict[str, str]) -> click.Paramet
     elif name in WORDS:
         kind = click.STRING
     words = name.replace("_", "-")
-    flag = default is False or default is True or name in ("dropout", "reshard")
+    flag = default is False or default is True or name in ("dropout", "fused_loss", "reshard")
     given: dict[str, Any] = {"type": kind}
     if flag:
         given = {"is_flag": True, "default": default}

@@ -12,7 +12,8 @@ products of a layer in their own type:
     activation          elementwise  8 T f / t        2 e T f / t, gated 3           3, gated 5
     bias gradient       reduction    -                -                    e T n / t
     embedding           embedding    T' h             3 e T' h             6 e T' h
-    loss                reduction    4 T V / t        2 e T V / t fused    2 e T V / t
+    loss, fused         reduction    4 T V / t        2 e T V / t          2 e T V / t
+    loss, in fp32       reduction    4 T V / t        18 T V / t           14 T V / t
     cast, fp8 and fp4   elementwise  -                2 + ep T k / t       gradients 2 + 2 ep T n / t, inputs 2 ep T k
     optimizer           optimizer    14 P             gradient and state in, state and weight out
 
@@ -326,9 +327,15 @@ class Kernels:
         )
 
     def loss(self) -> Part:
-        """Softmax cross-entropy, fused: logits in, twice; gradient over them."""
-        numbers = self.settings.tokens * self.vocabulary
+        """Softmax cross-entropy. Fused: logits in, twice; gradient over them.
+
+        In fp32: a copy (2 + 4 bytes), two readings and a writing of log-softmax (12); backward reading and writing it
+        (8), and a copy of 16 bits (6).
+        """
+        s = self.settings
+        numbers = s.tokens * self.vocabulary
+        forward, backward = (2.0, 2.0) if s.fused_loss else (18 / s.number, 14 / s.number)
         return Part(
-            (self.passes("loss", "reduction", numbers, 2, 4),),
-            (self.passes("loss.gradient", "reduction", numbers, 2, 4),),
+            (self.passes("loss", "reduction", numbers, forward, 4),),
+            (self.passes("loss.gradient", "reduction", numbers, backward, 4),),
         )

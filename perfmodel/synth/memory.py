@@ -151,8 +151,9 @@ def working_set(s: Settings, stage: int) -> float:
     found = 0.0
     places = s.places_of(stage)
     T, e, m = s.tokens, s.number, s.model
-    if s.places - 1 in places:  # logits, their gradient, in 16 bits and once in fp32
-        found = max(found, T * -(-m.vocabulary // s.tensor) * (2 * e + 4))
+    if s.places - 1 in places:  # logits and gradient; else logits, a copy in fp32, log-softmax, gradient
+        each = 2 * e if s.fused_loss else e + 12
+        found = max(found, T * -(-m.vocabulary // s.tensor) * each)
     for where in places:
         layers = s.layers_of_places[where]
         whole = s.whole_layers(len(layers))

@@ -62,6 +62,7 @@ class Settings:
     capacity: float | None = None
     attention: str = "flash"
     dropout: bool = False
+    fused_loss: bool = True
     gradient_dtype: str = "fp32"
     gather_dtype: str = "bf16"
     optimizer_bytes: int = 12

@@ -65,6 +65,7 @@ def training(
     capacity: float | None = None,
     attention: str | None = None,
     dropout: bool | None = None,
+    fused_loss: bool | None = None,
     gradient_dtype: str | None = None,
     gather_dtype: str | None = None,
     optimizer_bytes: int = 12,
@@ -116,6 +117,7 @@ def training(
         attention: "flash", or "unfused" with its traffic of scores and without regard to the mask, the usual for models
             of GPT-3's time (learned positions).
         dropout: masks are made and kept; the usual where positions are learned.
+        fused_loss: softmax and cross-entropy in one kernel and in 16 bits; the usual where positions are not learned.
         gradient_dtype: of gradients as they are summed, "fp32" unless given.
         gather_dtype: of parameters as they are gathered, 16 bits unless given.
         optimizer_bytes: of the optimizer's states, a parameter: master weight and both moments in fp32.
@@ -169,6 +171,7 @@ def training(
         if attention is None
         else attention,
         dropout=learned if dropout is None else dropout,
+        fused_loss=not learned if fused_loss is None else fused_loss,
         gradient_dtype=gradient_dtype or "fp32",
         gather_dtype=gather_dtype or wide,
         optimizer_bytes=optimizer_bytes,
@@ -195,8 +198,8 @@ def build(settings: Settings) -> Workload:
     if s.expert > 1:
         spread += f", expert {s.expert}"
     name = (
-        f"{m.name}: {m.layers} layers of {m.hidden}, {spread}, {s.micro_batches} micro-batches of"
-        f" {s.micro_batch} x {s.sequence}"
+        f"{m.name}: {m.layers} layers of {m.hidden}, {spread}, {s.micro_batches}"
+        f" micro-batch{'es' if s.micro_batches > 1 else ''} of {s.micro_batch} x {s.sequence}"
     )
     programs = Programs(settings, name)
     return Workload(name, lambda: programs.roles, settings, lambda: programs.step)

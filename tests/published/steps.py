@@ -18,7 +18,7 @@ import perfmodel as pm
 
 NEMO = {
     **{"sharding": 1, "gradient_dtype": "bf16", "gather_dtype": "fp8", "bucket": 128 * 2**20},
-    **{"attention": "flash", "dtype": "fp8", "dropout": False},
+    **{"attention": "flash", "dtype": "fp8", "dropout": False, "fused_loss": True},
 }
 """NVIDIA NeMo's performance recipes: distributed optimizer, 16-bit gradients, both overlaps, fp8 and its parameters."""
 
@@ -334,6 +334,7 @@ def foundry(where: Path, gpu: str) -> list[Job]:
             "recompute": "full" if bool(r["Activation Checkpointing"]) else "none",
             "attention": "flash",
             "dropout": False,
+            "fused_loss": False,
             "gradient_dtype": "bf16" if pure else "fp32",
         }
         sequences = gpus * int(r.MicroBatchSize) * int(r.GradAccum)
