@@ -150,6 +150,8 @@ class Blocks(Steps):
         where, k, again = "attention", self.kernels, self.settings.recomputed
         if self.inputs:
             self.run(where, k.residual().input_gradient, after)
+            if "alternate" in again:
+                self.again(where, [self._keys_again(), *k.projection().forward])
         self.row_backward(where, k.projection())
         if self.inputs:
             if "attention" in again:
@@ -162,9 +164,16 @@ class Blocks(Steps):
             self.plain_backward(where, part)
         return self._into_norm(where, first)
 
+    def _keys_again(self) -> Kernel:
+        """The keys' part of the product that leads to queries, keys and values."""
+        m, (first, *_) = self.settings.model, self.kernels.queries()
+        product = _around(first.forward)[1]
+        return product.cut(m.kv_heads, m.heads + 2 * m.kv_heads)[0]
+
     def _into_norm(self, where: str, first: Part, after: After = ()) -> After:
         """Backward through a block's first product and its norm."""
-        if "norm" in self.settings.recomputed and self.inputs:
+        again = self.settings.recomputed
+        if ("norm" in again or "alternate" in again) and self.inputs:
             self.again(where, self.kernels.norm().forward)
         found = self.column_backward(where, first, after)
         return [self.run(where, self.kernels.norm().input_gradient, found)] if self.inputs else []
@@ -273,7 +282,10 @@ class Blocks(Steps):
             kept, self.label = self.label, "recompute."
             self.column(where, k.up(inner, rows).forward, [self.last])
             self.label = kept
-        if self.inputs and ("mlp" in again or "activation" in again):
+        if self.inputs and "alternate" in again:
+            product = _around(k.up(inner, rows).forward)[1]
+            self.again(where, [product.cut(1, 2)[0]] if self.settings.model.gated else [])
+        if self.inputs and {"mlp", "activation", "alternate"} & set(again):
             self.again(where, k.activation(rows * inner).forward)
         self.row_backward(where, k.down(inner, rows))
         if self.inputs:

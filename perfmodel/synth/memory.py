@@ -65,6 +65,8 @@ def layer_activations(s: Settings, layer: int, *, whole: bool = False) -> float:
         return e * T * m.hidden / s.split
     again, split, inputs = s.recomputed, s.split, BYTES[s.dtype]
     h, a = m.hidden, m.heads
+    if "alternate" in again:
+        return _alternate(s, layer)
     norm = 0.0 if "norm" in again else inputs * h
     between: float = 2 * e * h + 2 * norm + 2 * h * s.dropout
     kv = s.tensor * Kernels(s).kv_heads
@@ -84,6 +86,20 @@ def layer_activations(s: Settings, layer: int, *, whole: bool = False) -> float:
     if m.has_experts(layer):
         feed += _experts(s)
     return T * (between / split + attention / s.tensor) + feed
+
+
+def _alternate(s: Settings, layer: int) -> float:
+    """Bytes that stay where every second product is computed again.
+
+    The layer's input and the mlp's result, 2 e h; queries, values, attention's result with its sums of exponentials;
+    the first of the mlp's products (with experts, what they keep but for the activation's product).
+    """
+    m, T, e = s.model, s.tokens, s.number
+    kv = s.tensor * Kernels(s).kv_heads
+    attention = e * (m.heads * (m.query_key_size + m.value_width) + kv * m.value_width)
+    attention += 4 * m.heads
+    kept = T * (2 * e * m.hidden / s.split + attention / s.tensor)
+    return kept + (_experts(s) if m.has_experts(layer) else T * e * m.inner / s.tensor)
 
 
 def _dense(s: Settings, inner: int) -> float:
@@ -147,22 +163,28 @@ def rank_memory(s: Settings, stage: int) -> Memory:
 
 
 def working_set(s: Settings, stage: int) -> float:
-    """Bytes that are held for a short time, the most of any pass: logits, a layer computed again, layers gathered."""
+    """Bytes that are held for a short time, the most of any moment: at the loss, or in a layer's backward pass.
+
+    At the loss: logits and their gradient in 16 bits where it is fused; else logits, a copy in fp32, log-softmax and
+    gradient, and over a tensor group shifted logits and exponentials, too. In a layer: gradients as large as what it
+    keeps, and what it keeps itself where it is computed again; with sequence parallelism the gathered input and
+    gradient. Whole weights of two layers and gradients of one where parameters are sharded.
+    """
     found = 0.0
     places = s.places_of(stage)
     T, e, m = s.tokens, s.number, s.model
-    if s.places - 1 in places:  # logits and gradient; else logits, a copy in fp32, log-softmax, gradient
-        each = 2 * e if s.fused_loss else e + 12
-        found = max(found, T * -(-m.vocabulary // s.tensor) * each)
+    if s.places - 1 in places:
+        each = 2 * e if s.fused_loss else e + 12 + 8 * (s.tensor > 1)
+        found = T * -(-m.vocabulary // s.tensor) * each
     for where in places:
         layers = s.layers_of_places[where]
         whole = s.whole_layers(len(layers))
-        if whole:
-            plain = layer_activations(s, layers[0]) - layer_activations(s, layers[0], whole=True)
-            found = max(found, plain)
+        for k, n in enumerate(layers):
+            kept = layer_activations(s, n)
+            gathered = 2 * e * T * m.hidden * (s.split > 1)
+            found = max(found, kept * (2 if k < whole else 1) + gathered)
     if s.sharded and s.reshard:
-        biggest = max((_gathered(s, where) for where in places), default=0.0)
-        found += biggest
+        found += max((_gathered(s, where) for where in places), default=0.0)
     return found
 
 

@@ -29,4 +29,5 @@ def step_flops(s: Settings, *, again: bool = False) -> float:
                     continue
                 total += core * ("attention" in s.recomputed)
                 total += 2 * m.up_products(n) * ("mlp" in s.recomputed)
+                total += 2 * m.alternate_products(n) * ("alternate" in s.recomputed)
     return total * s.sequences * s.sequence

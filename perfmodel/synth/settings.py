@@ -26,8 +26,9 @@ OVERLAPS = ("gradients", "parameters", "tensor", "pipeline")
 collectives in parts beside their products, messages between stages."""
 
 USUAL_OVERLAPS = ("gradients", "parameters", "pipeline")
-RECOMPUTED = ("attention", "norm", "activation", "mlp")
-"""Parts of a layer that may be computed again; "selective" is attention."""
+RECOMPUTED = ("attention", "norm", "activation", "mlp", "alternate")
+"""Parts of a layer that may be computed again; "selective" is attention, "alternate" every second product and all that
+is neither product nor attention (PyTorch's selective checkpointing as torchtitan uses it)."""
 
 ORDERS = ("tensor-context-data-pipeline", "tensor-context-pipeline-data")
 CONTEXT_METHODS = ("ring", "all_gather", "all_to_all")

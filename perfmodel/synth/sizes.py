@@ -279,6 +279,12 @@ class Sizes:
             return wide * self.inner
         return wide * self.expert_inner * (self.top_k + self.shared_experts)
 
+    def alternate_products(self, layer: int) -> int:
+        """Of those weights, keys' and the projection's, and half of a gated mlp's first ones."""
+        attention = self.hidden * self.head_size * (self.kv_heads + self.heads)
+        half = self.gated and not self.has_experts(layer)
+        return attention + (self.up_products(layer) // 2 if half else 0)
+
     def attended(self, layer: int, sequence: int, *, causal: bool) -> float:
         """Tokens that a token looks at, on average: s, half of it with a causal mask, less with a window."""
         if self.windowed(layer) and self.window < sequence:
