@@ -27,10 +27,20 @@ from perfmodel.workload.graph import Graph
 from perfmodel.workload.program import Labels, Origin, Program
 from perfmodel.workload.recorded import Recorded
 from perfmodel.workload.structure_check import check_structure, shapes
+from perfmodel.workload.training_step import PARTS, TrainingStep
 
 FORMAT = "perfmodel-graph-4"
 SUFFIX = ".npz"
 ARRAYS = tuple(f.name for f in fields(Program) if f.name != "resources")
+STEP_FIGURES = ("tokens", "model_flops", "hardware_flops", "dtype")
+STEP_ARRAYS: dict[str, tuple[str, tuple[int | None, ...]]] = {
+    "memory": ("f8", (None, len(PARTS))),
+    "kind": ("i4", (None,)),
+    "change_kind": ("i4", (None,)),
+    "change_node": ("i8", (None,)),
+    "change": ("f8", (None,)),
+}
+"""What is kept of a `TrainingStep`: figures in the header, arrays with their types and shapes."""
 LONGEST_NOTE = 1 << 26
 """Bytes of a note that are read."""
 
@@ -87,6 +97,9 @@ def save(graph: Graph, path: str | Path) -> None:
         "labels": len(graph.labels),
         "recorded": graph.recorded.text() if graph.recorded else "",
     }
+    if graph.step is not None:
+        header["step"] = {name: getattr(graph.step, name) for name in STEP_FIGURES}
+        arrays |= {f"step.{name}": getattr(graph.step, name) for name in STEP_ARRAYS}
     arrays["header"] = _bytes(header)
     write_members(path, arrays)
     _write_note(graph.origin, path)
@@ -258,6 +271,7 @@ def _open(path: Path, note: _Note) -> Graph:
         ["header", "program", "row", "by_name", "label", "group_size", "group_member"]
         + [f"p{k}.{name}" for k in range(len(resources)) for name in ARRAYS]
         + [f"l{k}.{name}" for k in labels for name in ("node_id", "tag", "start", "names")]
+        + [f"step.{name}" for name in STEP_ARRAYS if "step" in header]
     )
     graph = Graph(
         programs=tuple(_program(members, k, words) for k, words in enumerate(resources)),
@@ -271,7 +285,10 @@ def _open(path: Path, note: _Note) -> Graph:
         source=str(header["source"]),
         warnings=_texts(header["warnings"]),
         recorded=Recorded.of_text(header["recorded"]) if header["recorded"] else None,
+        step=_step(members, header["step"]) if "step" in header else None,
     )
+    if graph.step is not None:
+        graph.step.check(graph.ranks, [len(graph.programs[k]) for k in graph.program])
     if len(graph.row) != graph.ranks or len(graph.label) != graph.ranks:
         raise ValueError("row or label is not one per rank")
     check_structure(graph)
@@ -305,6 +322,21 @@ def _labels(members: Members, k: int) -> Labels:
     names = json.loads(members.array(f"l{k}.names", "u1", None).tobytes())
     tag = members.array(f"l{k}.tag", "i8", len(node_id))
     return Labels(node_id, tag, _texts(names), members.array(f"l{k}.start", "f8", None))
+
+
+def _step(members: Members, figures: Mapping[str, Any]) -> TrainingStep:
+    """What the graph does for its model."""
+    arrays = {
+        name: members.array(f"step.{name}", kind, *shape)
+        for name, (kind, shape) in STEP_ARRAYS.items()
+    }
+    return TrainingStep(
+        tokens=int(figures["tokens"]),
+        model_flops=float(figures["model_flops"]),
+        hardware_flops=float(figures["hardware_flops"]),
+        dtype=str(figures["dtype"]),
+        **arrays,
+    )
 
 
 def _groups(members: Members) -> tuple[tuple[int, ...], ...]:

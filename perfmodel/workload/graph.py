@@ -27,6 +27,7 @@ from perfmodel.workload.identity import content_digest
 from perfmodel.workload.join import join
 from perfmodel.workload.program import Ints, Labels, Origin, Program
 from perfmodel.workload.recorded import Recorded
+from perfmodel.workload.training_step import TrainingStep
 
 MAX_TABLE_ROWS = 50_000_000
 """More rows than this are not put into one table: ask for some ranks."""
@@ -49,6 +50,7 @@ class Graph:
         warnings: what loading noticed and went on with.
         origin: the files it came from, where it came from files.
         recorded: how and on what it was recorded, where its times are those of a device.
+        step: what it does for the model that it trains, where its generator says so.
     """
 
     programs: tuple[Program, ...]
@@ -63,6 +65,7 @@ class Graph:
     warnings: tuple[str, ...] = ()
     origin: Origin | None = None
     recorded: Recorded | None = None
+    step: TrainingStep | None = None
 
     @cached_property
     def digest(self) -> str:

@@ -5,10 +5,13 @@ Generators fill this in; a graph that was read from trace files does not know it
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+
+from perfmodel.vocabulary import DTYPES
 
 PARTS = ("weights", "gradients", "optimizer", "activations", "kv_cache", "buffers")
 """What memory is held for."""
@@ -39,6 +42,30 @@ class TrainingStep:
     change_kind: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     change_node: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
     change: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+
+    def check(self, ranks: int, nodes: Sequence[int]) -> None:
+        """Raise ValueError unless the arrays fit a graph.
+
+        Args:
+            ranks: of the graph; nodes: of each of its ranks.
+        """
+        kinds, changes = len(self.memory), len(self.change)
+        sizes = {len(self.change_kind), len(self.change_node), changes}
+        if len(self.kind) != ranks or len(sizes) > 1 or not kinds or self.tokens < 1:
+            raise ValueError("the step's arrays do not fit the graph")
+        for which in (self.kind, self.change_kind):
+            if len(which) and not (which.min() >= 0 and which.max() < kinds):
+                raise ValueError("the step names a kind of rank that it does not describe")
+        known = self.dtype in DTYPES and np.isfinite([self.model_flops, self.hardware_flops]).all()
+        if not (known and np.isfinite(self.memory).all() and np.isfinite(self.change).all()):
+            raise ValueError("the step holds what is no number, or an unknown dtype")
+        size = np.full(kinds, np.iinfo(np.int64).max)
+        np.minimum.at(size, self.kind, np.asarray(nodes, np.int64))
+        if (
+            changes
+            and not ((self.change_node >= 0) & (self.change_node < size[self.change_kind])).all()
+        ):
+            raise ValueError("the step names a node that the graph does not have")
 
     @property
     def peak(self) -> float:
