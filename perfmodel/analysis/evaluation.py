@@ -262,7 +262,7 @@ class Evaluator:
             f"{word}_s": np.einsum("sd,sd->d", counts[mine], costs[mine]) * c.unit
             for word, mine in ((w, c.category == k) for k, w in enumerate(CATEGORIES))
         }
-        spent = sum(parts[f"{word}_s"] for word in CATEGORIES[:3])
+        spent = sum(parts[f"{word}_s"] for word in CATEGORIES if word != "waiting")
         rest = seconds - spent - parts["waiting_s"]
         parts["waiting_s"] += np.where(np.abs(rest) > 1e-9 * spent, rest, 0.0)
         return parts

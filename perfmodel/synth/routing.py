@@ -8,16 +8,13 @@ out a part of their common tokens, and gather the results.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from perfmodel.synth.kernels import Kernel, Part
 from perfmodel.synth.layout import EXPERT, EXPERT_TENSOR, TENSOR
-
-if TYPE_CHECKING:
-    from perfmodel.synth.blocks import After, Blocks
+from perfmodel.synth.passes import After, Passes
 
 
-def mixture(b: Blocks, after: After) -> After:
+def mixture(b: Passes, after: After) -> After:
     """The block forward, from the layer's middle to its output."""
     where, k, x = "moe", b.kernels, b.experts
     b.run(where, k.norm().forward, after)
@@ -39,7 +36,7 @@ def mixture(b: Blocks, after: After) -> After:
     return [b.run(where, k.residual().forward, out)]
 
 
-def mixture_backward(b: Blocks, after: After) -> After:
+def mixture_backward(b: Passes, after: After) -> After:
     """The way back; returns what yields the gradient of the block's input."""
     where, k, x = "moe", b.kernels, b.experts
     if b.inputs:
@@ -69,7 +66,7 @@ def mixture_backward(b: Blocks, after: After) -> After:
     return [b.run(where, k.norm().input_gradient, [*found, *shared])]
 
 
-def _experts_backward(b: Blocks, where: str, up: Part) -> None:
+def _experts_backward(b: Passes, where: str, up: Part) -> None:
     """Back through the first product; tokens travel home beside the weights' gradient."""
     x = b.experts
     home: After = ()
@@ -88,7 +85,7 @@ def _experts_backward(b: Blocks, where: str, up: Part) -> None:
         b.run(where, x.permute().input_gradient, home)
 
 
-def shared_inner(b: Blocks) -> int:
+def shared_inner(b: Passes) -> int:
     """Inner size of the shared experts together, on a rank."""
     m = b.settings.model
     return m.shared_experts * m.expert_inner // b.settings.tensor
@@ -99,7 +96,7 @@ def renamed(kernels: tuple[Kernel, ...], name: str) -> list[Kernel]:
     return [replace(kernel, name=name) for kernel in kernels]
 
 
-def _exchange(b: Blocks, name: str, after: After | None = None) -> list[int | None]:
+def _exchange(b: Passes, name: str, after: After | None = None) -> list[int | None]:
     if b.settings.expert == 1:
         return list(after or [])
     waits = [b.last] if after is None else after
@@ -115,12 +112,12 @@ def _exchange(b: Blocks, name: str, after: After | None = None) -> list[int | No
     ]
 
 
-def _rows(b: Blocks) -> int:
+def _rows(b: Passes) -> int:
     """Bytes of the rows that this rank received [B]."""
     return b.settings.number * b.settings.model.hidden * b.experts.received
 
 
-def _gather_rows(b: Blocks, name: str) -> list[int | None]:
+def _gather_rows(b: Passes, name: str) -> list[int | None]:
     if b.settings.expert_tensor == 1:
         return []
     waits = [b.last, *b.pending]
@@ -137,7 +134,7 @@ def _gather_rows(b: Blocks, name: str) -> list[int | None]:
     ]
 
 
-def _reduce_rows(b: Blocks, name: str) -> list[int | None]:
+def _reduce_rows(b: Passes, name: str) -> list[int | None]:
     if b.settings.expert_tensor == 1:
         return []
     size = _rows(b) * b.settings.expert_tensor
@@ -147,7 +144,7 @@ def _reduce_rows(b: Blocks, name: str) -> list[int | None]:
     ]
 
 
-def _whole_tokens(b: Blocks, where: str) -> list[int | None]:
+def _whole_tokens(b: Passes, where: str) -> list[int | None]:
     """Tensor-parallel ranks that hold all tokens collect the parts that each sent out."""
     s = b.settings
     if s.tensor == 1 or s.sequence_parallel:

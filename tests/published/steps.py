@@ -29,7 +29,8 @@ class Job:
 
     Attributes:
         table, row: where it stands.
-        system: of `pm.hardware`; changes: parameters of it that the source states otherwise.
+        system: of `pm.hardware`; changes: parameters of it that the source states otherwise; sizes: of inner
+            dimensions, where the job does not use all of one.
         measured: step time [s].
         model, settings: of `synth.training`.
     """
@@ -41,6 +42,7 @@ class Job:
     model: Any
     settings: dict[str, Any]
     changes: dict[str, float] = field(default_factory=dict)
+    sizes: tuple[int, ...] = ()
 
     def workload(self) -> pm.synth.Workload:
         """What was run."""
@@ -49,7 +51,8 @@ class Job:
     def predicted(self, models: Any = None) -> float:
         """Step time [s]."""
         work = self.workload()
-        system = pm.hardware(self.system, ranks=max(work.ranks, 8))
+        more: dict[str, Any] = {"sizes": self.sizes} if self.sizes else {}
+        system = pm.hardware(self.system, ranks=max(work.ranks, 8), **more)
         if self.changes:
             system, _ = pm.with_parameters(system, pm.Models(), self.changes)
         return pm.predict(work.graph(), system, models).makespan
@@ -181,6 +184,7 @@ def mlperf_405b(where: Path, version: str = "v5.0") -> list[Job]:
                 float(r.step_time_median_s),
                 "llama-3.1-405b",
                 settings,
+                sizes=(64,) if system == "gb200-nvl72" else (),
             )
         )
     return jobs

@@ -24,6 +24,7 @@ COLOURS = {
     "memory": "#E69F00",
     "communication": "#009E73",
     "waiting": "#BBBBBB",
+    "host": "#CC79A7",
     "idle": "#BBBBBB",
 }
 CRITICAL = "#D55E00"

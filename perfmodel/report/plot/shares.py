@@ -26,6 +26,7 @@ PARTS = {
     "exposed_communication_s": "communication",
     "communication_s": "communication",
     "waiting_s": "waiting",
+    "host_s": "host",
     "idle_s": "idle",
 }
 """Columns that stack to a bar, in that order."""

@@ -1,0 +1,168 @@
+"""Kernels and the collectives of a tensor-parallel group as steps: products whose rows are gathered or results summed.
+
+With tensor parallelism the ranks of a group hold partial results, which are summed (Shoeybi et al. 2019,
+arXiv:1909.08053); with sequence parallelism each holds a part of the tokens between blocks, so that the sum is a
+reduce-scatter and the way back an all-gather (Korthikanti et al. 2022, arXiv:2205.05198, section 4.2.2: the input is
+gathered again for the weights' gradient, beside the input's gradient). Where tensor-parallel collectives overlap,
+a product runs in t parts as its rows arrive or leave: t - 1 of them beside the collective, one before or after it.
+
+Streams: one for computation and one for every communicator, named like its group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from perfmodel.synth.experts import Experts
+from perfmodel.synth.kernels import Kernel, Kernels, Part
+from perfmodel.synth.layout import TENSOR
+from perfmodel.synth.steps import Step, Steps
+
+After = Sequence[int | None]
+
+
+class Passes(Steps):
+    """Steps that know the kernels of a model on a rank.
+
+    Args:
+        kernels: of the model on this rank.
+        experts: of its layers that have them.
+        mode: of a backward pass, "B" for both halves, "I" for inputs' gradients, "W" for weights' gradients.
+    """
+
+    def __init__(self, kernels: Kernels, experts: Experts, mode: str = "B") -> None:
+        super().__init__()
+        self.kernels, self.experts, self.settings = kernels, experts, kernels.settings
+        self.inputs, self.weights = mode in "BI", mode in "BW"
+        self.prefix = 0
+        self.prefixes: list[int] = []
+        self.label = ""
+        self.pending: list[int | None] = []
+        """What the next kernel waits for, too."""
+
+    def _add(self, step: Step) -> int:
+        self.prefixes.append(self.prefix)
+        return super()._add(step._replace(name=self.label + step.name) if self.label else step)
+
+    def run(self, where: str, kernels: Iterable[Kernel], after: After = ()) -> int | None:
+        """Kernels one after the other; returns the last."""
+        for kernel in kernels:
+            self.compute(f"{where}.{kernel.name}", kernel, [*after, *self.pending])
+            self.pending, after = [], ()
+        return self.last
+
+    # tensor parallelism
+
+    @property
+    def activation(self) -> int:
+        """Bytes of a block's whole output, e T h [B]."""
+        s = self.settings
+        return s.number * s.tokens * s.model.hidden
+
+    @property
+    def ring(self) -> bool:
+        """Collectives of the tensor group run beside parts of their products."""
+        return self.settings.split > 1 and "tensor" in self.settings.overlap
+
+    def gather(self, where: str, after: After) -> After:
+        """Collect all tokens where each rank holds a part of them; else there is nothing to do."""
+        if self.settings.split == 1:
+            return after
+        size = self.activation // self.settings.tensor
+        name = f"{where}.all_gather"
+        return [self.collective(name, "all_gather", size, TENSOR, after, resource=TENSOR)]
+
+    def reduce(self, where: str, after: After) -> After:
+        """Sum the group's partial results; nothing to do for a group of one."""
+        if self.settings.tensor == 1:
+            return after
+        kind = "reduce_scatter" if self.settings.sequence_parallel else "all_reduce"
+        name = f"{where}.{kind}"
+        return [self.collective(name, kind, self.activation, TENSOR, after, resource=TENSOR)]
+
+    def column(
+        self, where: str, kernels: Sequence[Kernel], after: After, gathered: str = ""
+    ) -> None:
+        """A product of gathered rows, with what comes before it and after it; `gathered`: what they are called."""
+        before, product, behind = around(kernels)
+        if before:
+            after = [self.run(where, before, after)]
+        arrived = self.gather(gathered or where, after)
+        if self.ring:
+            beside, product = product.cut(self.settings.tensor - 1, self.settings.tensor)
+            self.run(f"{where}.ring", [beside], after)
+        self.run(where, [product, *behind], arrived)
+
+    def row(self, where: str, kernels: Sequence[Kernel]) -> After:
+        """A product whose results are summed; returns what to wait for."""
+        if not self.ring:
+            return self.reduce(where, [self.run(where, kernels)])
+        before, product, _ = around(kernels)
+        first, beside = product.cut(1, self.settings.tensor)
+        arrived = self.reduce(where, [self.run(where, [*before, first])])
+        return [*arrived, self.run(f"{where}.ring", [beside])]
+
+    def row_backward(self, where: str, part: Part, after: After = ()) -> None:
+        """Backward through a product whose results were summed: gather the gradient, then the product."""
+        if self.inputs:
+            gathered = f"{where}.gradient"
+            self.column(where, part.input_gradient, after or [self.last], gathered)
+        if self.weights:
+            self.run(where, part.weight_gradient)
+
+    def column_backward(self, where: str, part: Part, after: After = ()) -> After:
+        """Backward through a product of gathered rows; the sum of its input's gradient runs beside the weights'."""
+        stored: After = ()
+        found: After = after
+        if self.weights and part.weight_gradient:
+            stored = self.gather(f"{where}.input", [self.last])
+        if self.inputs:
+            found = self.reduce(f"{where}.gradient", [self.run(where, part.input_gradient, after)])
+        if self.weights:
+            self.run(where, part.weight_gradient, stored)
+        return found
+
+    def plain_backward(self, where: str, part: Part, after: After = ()) -> None:
+        """Backward through kernels without communication."""
+        if self.inputs:
+            self.run(where, part.input_gradient, after)
+        if self.weights:
+            self.run(where, part.weight_gradient)
+
+    def again(self, where: str, kernels: Iterable[Kernel]) -> None:
+        """Kernels of the forward pass that run once more."""
+        kept, self.label = self.label, "recompute."
+        self.run(where, kernels)
+        self.label = kept
+
+    # feed-forward
+
+    def dense(self, where: str, inner: int, after: After) -> After:
+        """The two products of an mlp of so many inner numbers on the rank."""
+        k, rows = self.kernels, self.settings.tokens
+        self.column(where, k.up(inner, rows).forward, after)
+        self.run(where, k.activation(rows * inner).forward)
+        return self.row(where, k.down(inner, rows).forward)
+
+    def dense_backward(self, where: str, inner: int) -> Part:
+        """Back through down and activation; returns the first product, which is left to do."""
+        k, rows, again = self.kernels, self.settings.tokens, self.settings.recomputed
+        if self.inputs and "mlp" in again:
+            kept, self.label = self.label, "recompute."
+            self.column(where, k.up(inner, rows).forward, [self.last])
+            self.label = kept
+        if self.inputs and "alternate" in again:
+            product = around(k.up(inner, rows).forward)[1]
+            self.again(where, [product.cut(1, 2)[0]] if self.settings.model.gated else [])
+        if self.inputs and {"mlp", "activation", "alternate"} & set(again):
+            self.again(where, k.activation(rows * inner).forward)
+        self.row_backward(where, k.down(inner, rows))
+        if self.inputs:
+            self.run(where, k.activation(rows * inner).input_gradient)
+        return k.up(inner, rows)
+
+
+def around(kernels: Sequence[Kernel]) -> tuple[list[Kernel], Kernel, list[Kernel]]:
+    """Kernels before, the product, and kernels after it."""
+    at = next(k for k, kernel in enumerate(kernels) if kernel.kind == "gemm")
+    return list(kernels[:at]), kernels[at], list(kernels[at + 1 :])
