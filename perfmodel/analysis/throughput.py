@@ -93,12 +93,14 @@ def step_columns(
     makespan = np.asarray(makespan)
     rank_time = makespan * ranks
     margin = np.broadcast_to(np.asarray(capacity) - step.peak, makespan.shape)
+    with np.errstate(divide="ignore"):  # a step that takes no time
+        rate = 1 / rank_time
     return {
-        "mfu": step.model_flops / (rank_time * peak_flops),
-        "hfu": step.hardware_flops / (rank_time * peak_flops),
-        "TFLOP_per_s_per_gpu": step.model_flops / rank_time / 1e12,
-        "tokens_per_s": step.tokens / makespan,
-        "tokens_per_s_per_gpu": step.tokens / rank_time,
+        "mfu": step.model_flops * rate / peak_flops,
+        "hfu": step.hardware_flops * rate / peak_flops,
+        "TFLOP_per_s_per_gpu": step.model_flops * rate / 1e12,
+        "tokens_per_s": step.tokens * rate * ranks,
+        "tokens_per_s_per_gpu": step.tokens * rate,
         "peak_memory_B": np.full(makespan.shape, step.peak),
         "fits": margin >= 0,
         "memory_margin_B": margin,
