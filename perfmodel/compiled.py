@@ -63,6 +63,7 @@ class Compiled:
         merge_ranks: whether one rank stands for all equal ones.
         notice: what compiling noticed and went on with, for a warning; empty where there was nothing.
         functions: jitted functions of this graph by what they are, kept for the next call.
+        kinds: what there are costs of (`cost.CostBlock.key`).
     """
 
     graph: Graph
@@ -82,6 +83,7 @@ class Compiled:
     merge_ranks: bool = True
     notice: str = ""
     functions: dict[Any, Any] = field(default_factory=dict)
+    kinds: tuple[tuple[Hashable, ...], ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickled as what it was compiled from: machine code and jitted functions belong to one process."""
@@ -199,6 +201,7 @@ def compile(
         partner=_feeding(tasks),
         merge_ranks=merge_ranks,
         notice=notice,
+        kinds=tuple(block.key for block in tasks.work.blocks),
     )
 
 

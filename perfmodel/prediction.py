@@ -14,7 +14,8 @@ from perfmodel.display import as_html, as_text, seconds
 from perfmodel.engine import longest_path
 from perfmodel.forking import check_process
 from perfmodel.machine.system import System
-from perfmodel.models.cost import check_costs
+from perfmodel.models.cost import check_costs, models_of
+from perfmodel.models.fitted import Answer, answers
 from perfmodel.parameter_paths import check_values
 from perfmodel.vocabulary import CATEGORIES
 from perfmodel.workload.graph import Graph
@@ -33,6 +34,7 @@ class Prediction:
         task_start, task_finish: [n] f64, of every task [s].
         vertex_start, vertex_finish: [V] f64, of every vertex of the frozen graph [s].
         makespan: [s].
+        at: the system and the models that answered.
     """
 
     compiled: Compiled
@@ -40,6 +42,12 @@ class Prediction:
     vertex_start: NDArray[np.float64]
     vertex_finish: NDArray[np.float64]
     makespan: float
+    at: tuple[System, Any]
+
+    @property
+    def models(self) -> tuple[Answer, ...]:
+        """Which coefficients answered for what, with their published errors: `pandas.DataFrame(p.models)`."""
+        return answers(*self.at, self.compiled.kinds)
 
     def _rows(self) -> dict[str, str]:
         shares = {k: v / (self.makespan or 1.0) for k, v in self.seconds_by_category.items() if v}
@@ -194,13 +202,14 @@ def evaluate(compiled: Compiled, system: System | None = None, models: Any = Non
     """A compiled graph at its own rates, or at others with the order it was compiled with."""
     check_process()
     system = compiled.system if system is None else system
-    models = compiled.models if models is None else models
+    models = compiled.models if models is None else models_of(system, models)
     check_values(system, models)
     cost = np.asarray(compiled.evaluate(system, models), np.float64)
     check_costs(cost)
     start, finish = longest_path.times(compiled.levels, cost)
     unit = compiled.unit
-    return Prediction(compiled, cost * unit, start * unit, finish * unit, float(finish[-1]) * unit)
+    makespan, at = float(finish[-1]) * unit, (system, models)
+    return Prediction(compiled, cost * unit, start * unit, finish * unit, makespan, at)
 
 
 def prediction_of(given: Prediction | Compiled) -> Prediction:

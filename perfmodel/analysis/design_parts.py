@@ -17,9 +17,10 @@ import pandas as pd
 from perfmodel.analysis.evaluation import SCHEDULES, EvaluationOptions, Evaluator
 from perfmodel.compiled import recall
 from perfmodel.errors import InputError
-from perfmodel.machine.system import System, hardware
+from perfmodel.machine.system import System
 from perfmodel.models.cost import models_of
 from perfmodel.models.cost_power_area import models_for
+from perfmodel.models.fitted import hardware
 from perfmodel.parameter_paths import check_path, in_si, parameter_units, parameters
 from perfmodel.pytree import children
 from perfmodel.workload.graph import Graph

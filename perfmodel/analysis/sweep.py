@@ -30,7 +30,7 @@ from perfmodel.analysis.sweep_store import Damaged, Store, claim, identity, iden
 from perfmodel.compiled import Compiled, check_kinds, unpack
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
-from perfmodel.models.cost import models_of
+from perfmodel.models.cost import models_meant, models_of
 from perfmodel.models.cost_power_area import basis
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.load import load
@@ -118,6 +118,7 @@ def sweep(
     )
     table = table_of(points)
     graphs = _graphs(graph, table)
+    models = models_meant(system, models, table)
     table = in_si_units(graphs, system, models, table)
     check(graphs, system, models, table, options)
     parts = list(split(table, models_of(system, models), part))

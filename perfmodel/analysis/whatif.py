@@ -24,7 +24,7 @@ from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine.reduction import reduce
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
-from perfmodel.models.cost import models_of
+from perfmodel.models.cost import models_meant, models_of
 from perfmodel.parameter_paths import with_parameters
 from perfmodel.prediction import Prediction, predict
 from perfmodel.report.tables import path_breakdown
@@ -265,6 +265,8 @@ def table(
         InputError: a scenario of another type, an unknown parameter.
     """
     graph, system, models = unpack(graph, system, models, "whatif.table")
+    named = [path for s in (scenarios or {}).values() if isinstance(s, Mapping) for path in s]
+    models = models_meant(system, models, named)
     rows = [("baseline", predict(graph, system, models))]
     for name, scenario in (scenarios or {}).items():
         rows.append((name, _predict(graph, system, models, name, scenario)))

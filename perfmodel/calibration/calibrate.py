@@ -188,7 +188,7 @@ def calibrate(
         >>> round(fit.models.compute.efficiency, 6)
         0.5
     """
-    models = models_of(system, models)
+    models = _models(system, models, parameters)
     tables, steps, data = _sorted(measurements, system)
     nodes = [observed.read(table, system) for table in tables]
     duration = np.concatenate([*(n.duration for n in nodes), [float(s[2]) for s in steps]])
@@ -300,6 +300,16 @@ def _depended_on(
             "parameters: the measurements depend on no coefficient of the models; say what to fit"
         )
     return found
+
+
+def _models(system: System, models: Any, chosen: Any) -> Any:
+    """Those given; else the bare ones, or the system's own where a coefficient of these is to be fitted."""
+    if models is not None or system.models is None:
+        return models_of(system, models)
+    paths = [chosen] if isinstance(chosen, str) else list(chosen or ())
+    known, bare = parameters_of(system, system.models), Models()
+    own = any(path in known and path not in parameters_of(system, bare) for path in paths)
+    return system.models if own else bare
 
 
 def _starts(chosen, system, models, duration) -> tuple[tuple[str, ...], NDArray[np.float64]]:

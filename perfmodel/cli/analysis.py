@@ -16,6 +16,7 @@ from perfmodel.cli.options import (
     TRACE_KEYS,
     assignments,
     check_kept,
+    each_its_own,
     listed,
     number,
     say_basis,
@@ -167,7 +168,7 @@ def optimize(
     from perfmodel.parameter_paths import parameters
 
     graph = the_graph(trace, options)
-    system, models = the_system(graph, options)
+    system, models = the_system(graph, options, (*bounds, *choices))
     if "system" in choices:
         check_kept("--choose", options, system)
     limits: dict[str, tuple[float, float]] = {}
@@ -193,7 +194,7 @@ def optimize(
         bounds=limits,
         objective=objective,
         constraints=conditions or None,
-        models=models,
+        models=each_its_own(system, models, options),
         choices=tried or None,
         integers=integers,
         starts=starts,

@@ -116,7 +116,7 @@ def calibrate(
             f"--collective {collective}: expected send or one of {', '.join(COLLECTIVES)}"
         )
     machine = hardware(system, dtype=dtype)
-    fitted = the_models(machine, models)
+    fitted = the_models(models)
     if saturating:
         from perfmodel.models.saturation import SaturatingAlphaBeta
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
@@ -263,16 +261,21 @@ def the_graph(trace: str, options: dict) -> Any:
     return graph
 
 
-def the_system(graph: Any, options: dict) -> tuple[Any, Any]:
-    """The system (of the graph's size) and models that the system options mean."""
-    from perfmodel.machine.system import hardware
+def the_system(graph: Any, options: dict, named: Iterable[str] = ()) -> tuple[Any, Any]:
+    """The system (of the graph's size) and models that the system options mean; `named`: other parameters named."""
+    from perfmodel.models.cost import models_meant, models_of
+    from perfmodel.models.fitted import hardware
     from perfmodel.parameter_paths import with_parameters
 
-    system = hardware(options["system"], dtype=options["dtype"])
+    system = hardware(options["system"], dtype=options["dtype"], models=options["models"])
     if not system.network and graph.ranks > 1:
         raise SystemFileError(_no_network(system.name))
     system = system.resized(graph.ranks)
-    models = the_models(system, options["models"]).replace(prefer=options["prefer"])
+    named = (*named, *options["assignments"])
+    if options["algorithm"]:
+        named = (*named, "network.algorithm")
+    given = None if options["models"] is None else models_of(system, None)
+    models = models_of(system, models_meant(system, given, named)).replace(prefer=options["prefer"])
     if options["algorithm"]:
         words = options["algorithm"].split(",")
         algorithm = words[0] if len(words) == 1 else tuple(words)
@@ -308,28 +311,23 @@ def say_basis(system: Any, figures: Iterable[str]) -> None:
         click.echo(f"perfmodel: {' and '.join(names)}: {text}", err=True)
 
 
-def the_models(system: Any, chosen: str | None) -> Any:
-    """The models that --models means: those of a file, of a set in hwdb, or the bare ones.
+def each_its_own(system: Any, models: Any, options: dict) -> Any:
+    """None, which stands for every system's own models, where no option says anything else; else the models."""
+    from perfmodel.parameter_paths import parameters
 
-    Raises:
-        InputError: no such file or set.
-    """
-    from perfmodel.machine.system_file import find_hwdb
+    known = parameters(system)
+    said = options["models"] or options["algorithm"] or options["prefer"] != "work"
+    if said or (models is not system.models and models != system.models):
+        return models
+    return models if any(path not in known for path in options["assignments"]) else None
+
+
+def the_models(chosen: str | None) -> Any:
+    """The models that --models of calibrate means: those of a file, of a set in hwdb, or the bare ones."""
     from perfmodel.models.cost import Models
-    from perfmodel.models.model_file import read_models
+    from perfmodel.models.fitted import chosen_models
 
-    if chosen in (None, "roofline"):
-        return Models()
-    if Path(chosen).exists():
-        return read_models(chosen).over(Models())
-    sets = sorted(path.stem for path in (find_hwdb() / "models").glob("*.toml"))
-    if chosen in sets:
-        return read_models(find_hwdb() / "models" / f"{chosen}.toml").models
-    near = difflib.get_close_matches(chosen, sets, n=2, cutoff=0.5)
-    offer = f"did you mean {' or '.join(near)}?" if near else f"sets: {', '.join(sets) or 'none'}."
-    raise InputError(
-        f"--models {chosen}: there is no such file, and no such set of coefficients in hwdb; {offer}"
-    )
+    return Models() if chosen in (None, "roofline") else chosen_models(chosen).models
 
 
 def _with_algorithm(network: Any, algorithm: str | tuple[str, ...]) -> Any:

@@ -88,6 +88,7 @@ def run(trace, timeline_file, node_count, tokens, economics, as_json, output, **
             "system": system.name,
             "ranks": graph.ranks,
             "nodes": len(graph),
+            "models": [answer._asdict() for answer in prediction.models],
             "breakdown": per_rank.to_dict(orient="records"),
             "critical_path_breakdown": on_path.to_dict(orient="records")[0],
             "critical_path": path.to_dict(orient="records"),
@@ -107,6 +108,7 @@ def run(trace, timeline_file, node_count, tokens, economics, as_json, output, **
 def _print_prediction(prediction: Any, per_rank: Any, on_path: Any) -> None:
     """The step time and its breakdowns for people; of ranks that are alike the first."""
     from perfmodel import units
+    from perfmodel.models.fitted import described
 
     graph, system = prediction.graph, prediction.compiled.system
     size = f"{counted(graph.ranks, 'rank')}, {counted(len(graph), 'node')}"
@@ -114,6 +116,7 @@ def _print_prediction(prediction: Any, per_rank: Any, on_path: Any) -> None:
     click.echo(
         f"step time  {units.format(prediction.makespan, 's')}  ({prediction.makespan:.9g} s)\n"
     )
+    click.echo(described(prediction.models) + "\n")
     click.echo("critical path [s]")
     click.echo(text_of(on_path) + "\n")
     click.echo("per rank [s]")

@@ -9,6 +9,7 @@ import click
 from perfmodel.cli.options import (
     assignments,
     check_kept,
+    each_its_own,
     listed,
     number,
     say_basis,
@@ -93,7 +94,7 @@ def sweep(
     if method and count is None:
         raise click.UsageError("--sampling: says how --sample draws; give --sample N, too")
     graph = the_graph(trace, options)
-    system, models = the_system(graph, options)
+    system, models = the_system(graph, options, vary)
     if "system" in vary:
         check_kept("--vary", options, system)
     if count is not None:
@@ -110,7 +111,7 @@ def sweep(
             graph,
             system,
             points,
-            models=models,
+            models=each_its_own(system, models, options),
             schedule=schedule,
             batch_size=batch_size,
             economics=economics or None,

@@ -16,7 +16,7 @@ made with `pm.record` so that its coefficients are parameters, with these method
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -69,6 +69,31 @@ def models_of(system: System, models: Any) -> Any:
             "a set of coefficients or a file of models is an option of pm.hardware(..., models=...)"
         )
     return Models()
+
+
+def models_meant(system: System, models: Any, paths: Iterable[Any]) -> Any:
+    """`models`; where none are given and a path names what only the bare models have, those.
+
+    So a sweep of compute.efficiency or of network.algorithm is one of the roofline and of alpha and beta, whose
+    coefficients these are, also on a system with fitted models.
+    """
+    own, bare = system.models, Models()
+    named = any(_has(bare, str(p)) and not _has(own, str(p)) for p in paths)
+    return bare if models is None and named else models
+
+
+def _has(node: Any, path: str) -> bool:
+    """Whether a path leads to something in a tree of records and tuples."""
+    for word in path.split("."):
+        if isinstance(node, tuple):
+            if not (word.isdigit() and int(word) < len(node)):
+                return False
+            node = node[int(word)]
+        elif word in getattr(type(node), "__dataclass_fields__", {}):
+            node = getattr(node, word)
+        else:
+            return False
+    return True
 
 
 @dataclass(frozen=True)

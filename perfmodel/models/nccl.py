@@ -14,7 +14,8 @@ fitted, and so is where it changes over, on the logarithms:
 
 alpha and B are the dimension's latency and one-way bandwidth. Where the switch reduces (NVLS, from 5 members on), an
 all-reduce's large = pnorm2( start, W / (e B) + fill W / (W + half) ) with coefficients of its own and
-W = (n + 1) / n S: every GPU sends its input into the switch and its part of the result to all.
+W = (n + 1) / n S: every GPU sends its input into the switch and its part of the result to all. Among more
+GPUs than were measured, 8, that may be the faster way for small sizes, too: small is then the soft minimum of both.
 
 **Over nodes** chunks flow through all phases at once: latencies add up, the slowest phase's bandwidth decides. Two
 nodes exchange halves of trees; more take a flat ring over all NICs, or trees while latency counts. See `across`.
@@ -36,12 +37,15 @@ from jax import Array
 from perfmodel.errors import InputError
 from perfmodel.models.across import Across
 from perfmodel.models.network import AlphaBeta
-from perfmodel.models.smooth import overlap
+from perfmodel.models.smooth import overlap, soft_minimum
 from perfmodel.pytree import number, record, static
 from perfmodel.vocabulary import COLLECTIVES
 
 NVLS_MEMBERS = 5
 """Fewest members whose all-reduce goes through a reducing switch (measured on H200; 6 on B200)."""
+
+MEASURED_MEMBERS = 8
+"""Most members of a node that were measured."""
 
 MEASURED = {
     "all_reduce": "all_reduce",
@@ -114,6 +118,8 @@ class Protocols:
                 _transfer(sent, bandwidth, self.efficiency, self.ramp),
                 1,
             )
+        elif n > MEASURED_MEMBERS:
+            small = soft_minimum([small, large])
         some = jnp.where(counted > 0, counted, 1.0)
         place = jnp.log(some / (self.change * math.sqrt(n / 2))) / self.width
         weight = jnp.where(counted > 0, jax.nn.sigmoid(place), 0.0)

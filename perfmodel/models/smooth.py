@@ -51,6 +51,7 @@ def soft_minimum(options: Sequence[Any], doublings: int = SHARPNESS) -> Array:
     if len(options) == 1:
         return jnp.asarray(options[0])
     # any scale near the minimum will do; it cancels in the formula, and so in the derivative
-    scale = lax.stop_gradient(1.0 / sum(1.0 / option for option in options))
-    total = sum(_power(scale / option, doublings) for option in options)
+    rates = [1.0 / option for option in options]
+    scale = lax.stop_gradient(1.0 / sum(rates))
+    total = sum(_power(scale * rate, doublings) for rate in rates)
     return scale / _root(total, doublings)

@@ -18,7 +18,7 @@ from perfmodel.analysis.evaluation import SCHEDULES
 from perfmodel.compiled import recall
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
-from perfmodel.models.cost import models_of
+from perfmodel.models.cost import models_meant, models_of
 from perfmodel.models.cost_power_area import models_for
 from perfmodel.optimization.epigraph import Effort, EpigraphProblem, Scale
 from perfmodel.optimization.objective import Constraints, Goal, Objective, VariedDesign, goal
@@ -77,6 +77,7 @@ def problems(
     Everything that can be wrong is found before the first. Choices of labels are compiled once each; numbers to choose
     from are variables that are held.
     """
+    models = models_meant(system, models, (*bounds, *(choices or {})))
     labels, numbers = _split(choices, models_of(system, models))
     _check(options)
     ready = [

@@ -121,7 +121,7 @@ def optimize(
         >>> import perfmodel as pm
         >>> from perfmodel import synth
         >>> graph = synth.collective("all_reduce", 16, 1 << 30).graph()
-        >>> system = pm.hardware("dgx-h100", ranks=16)
+        >>> system = pm.hardware("dgx-h100", ranks=16, models="roofline")
         >>> best = pm.optimize(
         ...     graph,
         ...     system,

@@ -21,9 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
-from perfmodel.machine.system import Dimension, System, hardware
+from perfmodel.machine.system import Dimension, System
 from perfmodel.machine.system_file import accelerators, holders
 from perfmodel.models.cost import durations
+from perfmodel.models.fitted import hardware
 from perfmodel.schedule.tasks import build
 from perfmodel.vocabulary import NodeType
 from perfmodel.workload.graph import Graph

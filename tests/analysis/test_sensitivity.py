@@ -331,7 +331,7 @@ def test_nothing_changes_within_the_breakpoints_and_something_behind_them(tmp_pa
 
 def test_sensitivities_of_reference_traces_are_finite_and_add_up(shared):
     graph = pm.load(shared / "reference/astra-sim/traces/llm_dp2tp2pp2")
-    table = by_name(graph, pm.hardware("dgx-h100", ranks=8), tornado=True)
+    table = by_name(graph, pm.hardware("dgx-h100", ranks=8, models="roofline"), tornado=True)
     assert np.isfinite(table.derivative).all()
     times = [name for name in table.index if table.unit[name] == "s"]
     rates = [name for name in table.index if table.unit[name].endswith("/s")]

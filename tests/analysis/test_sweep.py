@@ -31,7 +31,7 @@ def graph():
 
 @pytest.fixture(scope="module")
 def system(graph):
-    return pm.hardware("dgx-h100", ranks=graph.ranks)
+    return pm.hardware("dgx-h100", ranks=graph.ranks, models="roofline")
 
 
 def one_by_one(graph, system, table, models=None):
@@ -67,7 +67,7 @@ def test_a_frozen_sweep_is_one_evaluation_per_point_of_the_reference_order(graph
 
 def test_the_schedule_column_says_whose_order_it_was():
     graph = _reordering()
-    system = pm.hardware("dgx-h100", ranks=2)
+    system = pm.hardware("dgx-h100", ranks=2, models="roofline")
     points = {"network.0.bandwidth": [450e9, 1e9, 1e8]}
     own = pm.sweep(graph, system, points, schedule="own")
     frozen = pm.sweep(graph, system, points, schedule="frozen")
@@ -137,7 +137,7 @@ def test_another_trace_is_a_choice_like_another_system(graph, system):
         "system": ["dgx-h100", "dgx-a100"],
         "network.0.bandwidth": [1e11, 4e11],
     }
-    table = pm.sweep(graph, system, points)
+    table = pm.sweep(graph, system, points, models=Models())
     assert len(table) == 8
     for row in table.to_dict("records"):
         trace = pm.load(row["trace"])

@@ -265,7 +265,7 @@ def test_scenarios_stand_side_by_side(graph):
 
 def test_what_ifs_on_a_reference_trace_agree_with_the_parameter_that_means_the_same(shared):
     graph = pm.load(shared / "reference/astra-sim/traces/llm_dp2tp2pp2")
-    system = pm.hardware("dgx-h100", ranks=8)
+    system = pm.hardware("dgx-h100", ranks=8, models="roofline")
     slower = pm.whatif.scale(graph, 2.0, where={"type": "COMP"})
     moved, _ = pm.with_parameters(
         system,

@@ -305,7 +305,8 @@ def test_the_number_of_printed_nodes_is_zero_or_more(capsys):
     assert status == 0
     assert "longest" not in out
     assert "Empty" not in out
-    assert "2 of 250 nodes" in call(capsys, "run", GPT, "--nodes", "2")[1]
+    bare = ["--models", "roofline"]
+    assert "2 of 250 nodes" in call(capsys, "run", GPT, "--nodes", "2", *bare)[1]
     status, _, err = call(capsys, "run", GPT, "--nodes", "-1")
     assert status == 2
     assert "--nodes" in err
@@ -579,7 +580,7 @@ def test_options_of_a_sweep_that_do_not_go_together_are_wrong_usage(capsys, argu
 
 def test_models_may_be_set_where_systems_vary(capsys):
     words = ["sweep", GPT, "--vary", "system=dgx-h100,dgx-b200"]
-    plain = rows_of(capsys, *words)["makespan_s"]
+    plain = rows_of(capsys, *words, "--models", "roofline")["makespan_s"]
     slower = rows_of(capsys, *words, "--set", "compute.efficiency=0.5")["makespan_s"]
     assert (slower > plain).all()
 

@@ -86,6 +86,14 @@ def test_a_switch_that_adds_sends_the_input_once_and_the_result_once():
     assert time("all_gather", 1e9, (8,), adding) == time("all_gather", 1e9, (8,), (Link(),))
 
 
+def test_in_a_rack_small_all_reduces_do_not_hop_from_gpu_to_gpu():
+    """A ring's 142 hops of 72 GPUs take 116 us, the switch 19."""
+    rack = (Link(reduction="nvls", size=72),)
+    t = [time("all_reduce", s, (72,), rack).item() for s in (8.0, 2.0**20, 2.0**26)]
+    assert t[0] == pytest.approx(1.9e-5, rel=0.01)
+    assert t == sorted(t)
+
+
 def test_over_two_nodes_the_slower_phase_counts_not_the_sum():
     """16 GiB on 2 x 8: NVLink 2 x 7/8 S / 450 GB/s = 66.8 ms, network S / 8 / 46.5 GB/s = 46.2 ms."""
     size = 2.0**34

@@ -27,7 +27,7 @@ def compiled():
     graph = synth.training(
         {"layers": 3, "hidden": 512, "heads": 8}, data=2, tensor=2, micro_batches=2
     ).graph()
-    return pm.compile(graph, pm.hardware("dgx-h100", ranks=4))
+    return pm.compile(graph, pm.hardware("dgx-h100", ranks=4, models="roofline"))
 
 
 def problem_of(compiled, objective="time", constraints=(BUDGET,), log=True, models=None):

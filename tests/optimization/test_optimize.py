@@ -455,7 +455,7 @@ def test_a_wrong_derivative_is_found_where_asked_for():
 @pytest.fixture(scope="module")
 def recorded(shared: Path):
     prefix = shared / "reference" / "astra-sim" / "traces" / "stg_gpt_dp2tp2pp2"
-    return pm.load(prefix), pm.hardware("dgx-h100")
+    return pm.load(prefix), pm.hardware("dgx-h100", models="roofline")
 
 
 @pytest.mark.parametrize("schedule", ["frozen", "own"])

@@ -33,7 +33,7 @@ def closed_figures():
 
 @pytest.fixture(scope="module")
 def system() -> pm.System:
-    return pm.hardware("dgx-h100")
+    return pm.hardware("dgx-h100", models="roofline")
 
 
 @pytest.fixture(scope="module")
