@@ -33,6 +33,25 @@ TABLE = {
     "reference/chakra/resnet_dp": (4, 860, "no-size", ""),
     "reference/chakra/v0_0_1/transformer_2stack": (4, 568, "", ""),
     "reference/chakra/v0_0_1/twoCompNodesDependent": (1, 2, "", "run-time-unit"),
+    "reference/pytorch/megatron_tp8": (8, 47093, "", ""),
+    "reference/pytorch/dlrm_8gpu": (8, 14149, "", "launch-missing"),
+    "reference/pytorch/resnet_host_et/resnet_1.1.0.json.gz": (1, 2718, "", "no-times"),
+    "reference/pytorch/resnet_host_et/resnet_1gpu_1.0.3.json.gz": (1, 2718, "", "no-times"),
+    "reference/pytorch/resnet_host_et/resnet_1gpu_1.1.1.json.gz": (1, 2718, "", "no-times"),
+    "reference/pytorch/resnet_host_et/resnet_2gpu_1.1.0.json.gz": (
+        *(2, 5436, ""),
+        "no-times one-for-all",
+    ),
+    "reference/pytorch/host_et_small/chakra_1.0.2.json.gz": (2, 80, "", "no-times one-for-all"),
+    "reference/pytorch/host_et_small/linear_et.json.gz": (1, 217, "", "no-times"),
+    "reference/pytorch/host_et_small/pt2_et.json.gz": (1, 2, "", "no-times"),
+    "reference/pytorch/kineto_only/amd_mi250_minitoy.json.gz": (1, 81, "", "unknown-device"),
+    "reference/pytorch/kineto_only/critical_path_alexnet.json.gz": (1, 524, "", ""),
+    "reference/pytorch/kineto_only/critical_path_simple_add.json.gz": (1, 554, "", ""),
+    "reference/pytorch/kineto_only/cuda_event_sync.json.gz": (1, 31, "", ""),
+    "reference/pytorch/kineto_only/cuda_event_sync_multi_stream.json.gz": (1, 21, "", ""),
+    "reference/pytorch/kineto_only/nccl_data.json.gz": (1, 4977, "", "absent-ranks"),
+    "cases/recorded_cpu_ddp": (2, 280, "", "unknown-device"),
     "cases/alltoallv/p2p": (4, 24, "", ""),
     "cases/alltoallv/uneven": (4, 4, "size-mismatch", ""),
     "cases/fresh_chakra_cpu_ddp": (
@@ -89,8 +108,9 @@ def test_what_is_refused_can_be_used_with_what_its_files_do_not_say(shared, name
     assert graph.ranks == TABLE[name][0]
 
 
-def test_no_chakra_sample_is_left_out(shared):
-    found = {
+def test_no_sample_is_left_out(shared):
+    found = {f for f in (shared / "reference/pytorch").rglob("*.json.gz")}
+    found |= {
         f for pattern in ("*.et", "*.eg") for f in (shared / "reference/chakra").rglob(pattern)
     }
     found |= {f for pattern in ("*.et", "*.txt") for f in (shared / "cases").rglob(pattern)}
