@@ -80,6 +80,7 @@ def anonymise(graph: Graph, *, digits: int | None = None) -> Anonymised:
         source="anonymised",
         warnings=(),
         origin=None,
+        recorded=replace(graph.recorded, name="", step="") if graph.recorded else None,
     )
     key = {
         "source": graph.source,
@@ -165,8 +166,10 @@ def _report(graph: Graph, digits: int | None) -> list[str]:
         )
     recorded = sum(int(np.isfinite(p.duration).sum()) for p in graph.programs)
     if recorded:
+        device = graph.recorded.device if graph.recorded else ""
         lines.append(
             f"recorded durations ({recorded:,} nodes of the different programs) tell the device they ran on"
+            + (f"; it is named, as other hardware is judged by it: {device}" if device else "")
         )
     messages = any((p.type == NodeType.COMM_SEND).any() for p in graph.programs)
     if messages:

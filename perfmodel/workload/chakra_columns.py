@@ -94,7 +94,7 @@ def chakra_columns(
         dimensions=own.dimensions,
         dtype=own.dtype,
         duration=duration,
-        start=np.where(t.start_us.any(), t.start_us * 1e-6, np.nan),
+        start=_starts(t, own.start),
         comm_type=t.comm_type,
         size=t.comm_size,
         group=t.group,
@@ -143,6 +143,12 @@ def _durations(
             f"taken as {zero_duration * 1e6:g} us each",
         )
     return duration
+
+
+def _starts(t, exact: NDArray[np.float64] | None) -> NDArray[np.float64]:
+    """[n] recorded starts [s], nan where there is none; `exact` where a file says more than whole microseconds."""
+    start = np.where(t.start_us.any() | (t.start_us > 0), t.start_us * 1e-6, np.nan)
+    return start if exact is None else np.where(np.isnan(exact), start, exact)
 
 
 def _masked(t) -> NDArray[np.bool_]:

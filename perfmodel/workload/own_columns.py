@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from perfmodel.errors import TraceError
 from perfmodel.trace.chakra import own_attributes as own
 from perfmodel.trace.chakra.locate import doubles_of, lists_of, locate, texts_of
+from perfmodel.trace.chakra.schema import GlobalMetadata
 from perfmodel.trace.chakra.trace import RankTrace
 from perfmodel.vocabulary import DTYPES, MOST_DIMENSIONS, OPERATIONS
 from perfmodel.workload.program import resources_of
+from perfmodel.workload.recorded import Recorded
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class OwnColumns:
 
     Attributes:
         kind, dimensions, dtype: as in `RankColumns`.
-        duration: [n] f64, nan where whole microseconds count [s].
+        duration, start: [n] f64, nan where whole microseconds count [s].
         latency: pointers of data_deps [n+1] -> time behind each of them [s].
         label: [n] index into `labels`, -1 for the usual resource.
     """
@@ -31,6 +33,7 @@ class OwnColumns:
     dimensions: NDArray[np.int64] | None = None
     dtype: NDArray[np.int8] | None = None
     duration: NDArray[np.float64] | None = None
+    start: NDArray[np.float64] | None = None
     latency: Callable[[NDArray[np.int64]], NDArray[np.float64]] | None = None
     label: NDArray[np.int64] | None = None
     labels: tuple[str, ...] = ()
@@ -97,6 +100,13 @@ def own_columns(t: RankTrace) -> OwnColumns:
         raise TraceError(
             f"{t.source}: node {t.id[i]}, attribute {own.DURATION}: {duration[i]} is no duration. The file is damaged"
         )
+    k = row[own.START]
+    begin = doubles_of(t, number[k], start[k])
+    if np.isinf(begin).any():
+        i = int(np.flatnonzero(np.isinf(begin))[0])
+        raise TraceError(
+            f"{t.source}: node {t.id[i]}, attribute {own.START}: {begin[i]} is no time. The file is damaged"
+        )
     k = row[own.RESOURCE]
     label, labels = texts_of(t, number[k], start[k], end[k])
     late = lists_of(t, *(a[row[own.LATENCY]] for a in (number, start, end)))
@@ -114,10 +124,30 @@ def own_columns(t: RankTrace) -> OwnColumns:
         dimensions=dimensions,
         dtype=words(own.DTYPE, DTYPES, -1),
         duration=duration if np.isfinite(duration).any() else None,
+        start=begin if np.isfinite(begin).any() else None,
         latency=latency if late else None,
         label=label if labels else None,
         labels=tuple(labels),
     )
+
+
+def recording(t: RankTrace) -> Recorded | None:
+    """What a file's metadata say of the recording, None where they say nothing.
+
+    Raises:
+        TraceError: what they say is not what this package writes.
+    """
+    if not t.metadata or own.RECORDED.encode() not in t.metadata:
+        return None
+    for attribute in GlobalMetadata.FromString(t.metadata).attr:
+        if attribute.name == own.RECORDED:
+            try:
+                return Recorded.of_text(attribute.string_val)
+            except (ValueError, TypeError, KeyError, RecursionError) as error:
+                raise TraceError(
+                    f"{t.source}: metadata attribute {own.RECORDED}: {error}. The file is damaged"
+                ) from error
+    return None
 
 
 def _wrong_length(t: RankTrace, i: int, name: str, got: int, expected: str) -> TraceError:

@@ -25,6 +25,7 @@ from perfmodel.trace.chakra.inflate import inflate
 from perfmodel.vocabulary import COLLECTIVES, NodeType
 from perfmodel.workload.chakra_columns import DEPENDENCIES, chakra_columns, groups_by_users
 from perfmodel.workload.columns import RankColumns
+from perfmodel.workload.own_columns import recording
 from perfmodel.workload.recorded import Recorded
 from perfmodel.workload.repairs import repaired, with_peers
 
@@ -239,7 +240,8 @@ def read_chakra(trace: Trace, options: LoadOptions, findings: Findings) -> Loade
         notes = [RankFindings(rank, c.id, findings) for rank, c in enumerate(columns)]
         named |= groups_by_users(traces, columns, named, findings)
         columns = with_peers(columns, notes, named, options.messages)
-    return Loaded(columns, named, origins, group_file)
+    recording_ = recording(traces[0]) if traces and not options.simulator else None
+    return Loaded(columns, named, origins, group_file, recorded=recording_)
 
 
 def _decoded(

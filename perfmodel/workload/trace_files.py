@@ -120,6 +120,7 @@ def encode_rank(graph: Graph, rank: int, numbers: dict[int, str]) -> bytes:
         kinds.astype(np.int64),
         id=ids,
         data_deps=(program.pred_ptr, ids[program.pred]),
+        start_us=_whole_starts(labels.start, n),
         duration_us=whole.astype(np.int64),
         is_cpu=(program.cpu & ~communicates).astype(np.int64),
         num_ops=program.flops,
@@ -139,12 +140,21 @@ def encode_rank(graph: Graph, rank: int, numbers: dict[int, str]) -> bytes:
         version=VERSION,
         source=f"{graph.source}, rank {rank}",
     )
-    extra = _own(program, whole, stream, thread)
-    if extra is None:
+    extra = _own(program, whole, stream, thread, labels.start)
+    if extra is None and graph.recorded is None:
         return chakra.encode(trace)
     head = chakra.GlobalMetadata.FromString(trace.metadata or b"")
     head.attr.add(name=own_attributes.MARK, string_val=own_attributes.VERSION)
+    if graph.recorded is not None:
+        head.attr.add(name=own_attributes.RECORDED, string_val=graph.recorded.text())
     return chakra.encode(replace(trace, metadata=head.SerializeToString()), extra=extra)
+
+
+def _whole_starts(start: NDArray[np.float64], n: int) -> NDArray[np.uint64]:
+    """[n] starts in whole microseconds, 0 where there is none."""
+    if not len(start):
+        return np.zeros(n, np.uint64)
+    return np.rint(np.nan_to_num(start, nan=0.0).clip(0, 2.0**53 * 1e-6) * 1e6).astype(np.uint64)
 
 
 def _bits(mask: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -168,6 +178,7 @@ def _own(
     whole: NDArray[np.float64],
     stream: NDArray[np.int64],
     thread: NDArray[np.int64],
+    start: NDArray[np.float64],
 ) -> tuple[bytes, NDArray[np.int64]] | None:
     """Attributes of our own for the nodes that need some: their bytes one after the other, [n+1] where each begins."""
     n = len(program)
@@ -180,6 +191,9 @@ def _own(
             known[key] = own_attributes.attribute(name, value)
         pieces[i].append(known[key])
 
+    written = _whole_starts(start, len(start)) * 1e-6
+    for i in np.flatnonzero(np.isfinite(start) & (written != start)).tolist():
+        put(i, own_attributes.START, float(start[i]))
     exact = np.isnan(program.duration) | ((whole > 0) & (whole * 1e-6 == program.duration))
     for i in np.flatnonzero(~exact).tolist():
         put(i, own_attributes.DURATION, float(program.duration[i]))

@@ -97,6 +97,26 @@ def test_what_was_repaired_needs_no_repair_again(shared, tmp_path, case):
 
 
 @pytest.mark.parametrize(
+    "trace",
+    ["cases/recorded_cpu_ddp", "reference/pytorch/kineto_only/critical_path_alexnet.json.gz"],
+)
+def test_pytorch_recordings_become_et_files_that_answer_the_same_on_any_hardware(
+    shared, tmp_path, trace
+):
+    graph = pm.load(shared / trace)
+    again = back(graph, tmp_path)
+    assert again.recorded == graph.recorded
+    for name in ("dgx-a100", "dgx-h100"):
+        for prefer in ("work", "recorded"):
+            a, b = (
+                pm.predict(g, pm.hardware(name), pm.Models(prefer=prefer)) for g in (graph, again)
+            )
+            np.testing.assert_array_equal(a.finish, b.finish)
+    for one, other in zip(graph.labels, again.labels):
+        np.testing.assert_array_equal(one.start, other.start)
+
+
+@pytest.mark.parametrize(
     "sample", ["custom_collective", "pytorch_2rank", "no_metadata", "v0_0_1/transformer_2stack"]
 )
 def test_samples_are_accepted_by_astra_sim_s_rules(shared, tmp_path, sample):

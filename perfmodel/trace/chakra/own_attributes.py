@@ -7,8 +7,10 @@ They are looked for in files whose metadata have the attribute `perfmodel`.
 | perfmodel_kind, perfmodel_dtype | text | what the work is and in which numbers (vocabulary.OPERATIONS, DTYPES) |
 | perfmodel_dimensions | int64 list | the kind's dimensions, -1 for an unknown one (vocabulary.DIMENSIONS) |
 | perfmodel_resource | text | what the node occupies ("stream 7"); empty for nothing |
-| perfmodel_duration | double | recorded duration [s], where whole microseconds do not say it |
+| perfmodel_duration, perfmodel_start | double | recorded duration and start [s], where whole us do not say it |
 | perfmodel_latency | double list | time between the end of each of data_deps and the start [s] |
+
+The metadata attribute `perfmodel_recorded` holds what is known of a recording (workload.recorded), as JSON.
 """
 
 from __future__ import annotations
@@ -21,11 +23,12 @@ from perfmodel.trace.chakra.wire import length_prefix
 MARK = "perfmodel"
 """Metadata attribute of files that have attributes of our own; its value is their version."""
 VERSION = "1"
-KIND, DIMENSIONS, DTYPE, RESOURCE, DURATION, LATENCY = (
+RECORDED = "perfmodel_recorded"
+KIND, DIMENSIONS, DTYPE, RESOURCE, DURATION, START, LATENCY = (
     f"perfmodel_{word}"
-    for word in ("kind", "dimensions", "dtype", "resource", "duration", "latency")
+    for word in ("kind", "dimensions", "dtype", "resource", "duration", "start", "latency")
 )
-NAMES = (KIND, DIMENSIONS, DTYPE, RESOURCE, DURATION, LATENCY)
+NAMES = (KIND, DIMENSIONS, DTYPE, RESOURCE, DURATION, START, LATENCY)
 
 
 def attribute(name: str, value: str | float | Sequence[float]) -> bytes:
