@@ -9,6 +9,7 @@ import inspect
 import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -28,6 +29,7 @@ from perfmodel.synth.settings import (
 )
 from perfmodel.synth.workload import Workload
 from perfmodel.vocabulary import COLLECTIVES
+from perfmodel.workload.archive import SUFFIX, save
 
 HELP = {
     "layers": "Transformer layers.",
@@ -148,6 +150,21 @@ class Bytes(click.ParamType):
 SIZES = ("size", "bytes", "bucket_bytes", "reserved")
 
 
+class FolderOrArchive(Folder):
+    """A folder to write into, or a graph's archive."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> str:
+        return value if value.endswith(SUFFIX) else super().convert(value, param, ctx)
+
+
+def _save(workload: Workload, path: Path, overwrite: bool) -> Path:
+    """Write a workload's graph as an archive that `load` opens."""
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: is there already. Choose another name, or say --overwrite.")
+    save(workload.graph(), path)
+    return path
+
+
 class Option(click.Option):
     """An option of a generator; a barrier has no size, so that nobody has to say it."""
 
@@ -160,11 +177,11 @@ class Option(click.Option):
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def synth() -> None:
-    """Write a synthetic workload: one Chakra trace file per rank, and the communicator groups.
+    """Write a synthetic workload: one Chakra trace file per rank and the communicator groups, or one archive.
 
     Every compute node carries its operations (num_ops) and bytes (tensor_size), every collective and message its
-    size; formulas and sources are in the documentation of perfmodel.synth. Then `perfmodel run FOLDER`.
-    Large jobs need no files: perfmodel.synth.training(...).graph() makes the graph directly, in Python.
+    size; formulas and sources are in the documentation of perfmodel.synth. Then `perfmodel run FOLDER`, or
+    `perfmodel run FILE.npz`, which also says utilization, throughput and memory. Large jobs need no files: perfmodel.synth.training(...).graph() makes the graph directly, in Python.
     """
 
 
@@ -239,11 +256,20 @@ def _add(
             if deprecated:  # the command says so itself
                 warnings.simplefilter("ignore", DeprecationWarning)
             workload = generator(**given)
-        path = workload.write(output, prefix=prefix, overwrite=overwrite)
+        if output.endswith(SUFFIX):
+            path = _save(workload, Path(output), overwrite)
+        else:
+            path = workload.write(output, prefix=prefix, overwrite=overwrite)
         click.echo(f"{path}: {workload.name}; {counted(workload.nodes, 'node')}", err=True)
 
     files: list[click.Parameter] = [
-        click.Option(["-o", "--output"], required=True, type=Folder(), help="Folder to write."),
+        click.Option(
+            ["-o", "--output"],
+            required=True,
+            type=FolderOrArchive(),
+            help="Folder to write Chakra files into; or FILE.npz, which keeps what those have no words for"
+            " (shapes and types of kernels, the model, memory).",
+        ),
         click.Option(
             ["--prefix"], default="t", show_default=True, help="Files are PREFIX.<rank>.et."
         ),

@@ -15,6 +15,8 @@ from typing import Any
 import pandas as pd
 
 import perfmodel as pm
+from perfmodel.machine.system_file import find_hwdb
+from perfmodel.models.model_file import read_models
 
 NEMO = {
     **{"sharding": 1, "gradient_dtype": "bf16", "gather_dtype": "fp8", "bucket": 128 * 2**20},
@@ -58,9 +60,22 @@ class Job:
         return pm.predict(work.graph(), system, models).makespan
 
 
+COEFFICIENTS = {"dgx-a100": "a100-sxm-80", "dgx-a100-40": "a100-sxm-80"}
+"""Whose fitted kernels and collectives a system takes; the others take those of H100, with their own datasheet."""
+
+
+def fitted(system: str) -> pm.Models:
+    """The models in hwdb that were fitted to kernels and collectives, of the system's accelerator or its relative."""
+    name = COEFFICIENTS.get(system, "h100-sxm")
+    return read_models(find_hwdb() / "models" / f"{name}.toml").models
+
+
 def errors(jobs: Iterable[Job], models: Any = None) -> pd.DataFrame:
-    """One row a job: table, row, measured_s, predicted_s, error (predicted / measured - 1)."""
-    rows = [(job.table, job.row, job.measured, job.predicted(models)) for job in jobs]
+    """One row a job: table, row, measured_s, predicted_s, error (predicted / measured - 1), by `fitted` models."""
+    rows = [
+        (job.table, job.row, job.measured, job.predicted(models or fitted(job.system)))
+        for job in jobs
+    ]
     table = pd.DataFrame(rows, columns=["table", "row", "measured_s", "predicted_s"])
     return table.assign(error=table.predicted_s / table.measured_s - 1)
 

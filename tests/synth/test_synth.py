@@ -339,3 +339,21 @@ def test_the_command_line_reports_wrong_numbers_in_one_line(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error == ("perfmodel: heads: got 4, which tensor = 3 does not divide. 3 and 6 fit.\n")
     assert not (tmp_path / "new").exists()
+
+
+def test_an_archive_keeps_what_files_have_no_words_for(tmp_path):
+    file = tmp_path / "step.npz"
+    words = "training layers=4,hidden=64,heads=4 --data 2 -o"
+    arguments = [*words.split(), str(file)]
+    assert CliRunner().invoke(commands_synth.synth, arguments).exit_code == 0
+    graph = pm.load(file)
+    assert (graph.programs[0].kind > 0).any()
+    assert graph.step is not None
+    assert graph.step.tokens == 2 * 2048
+    again = CliRunner().invoke(commands_synth.synth, arguments)
+    assert "--overwrite" in str(again.exception)
+    from perfmodel.cli.run import run
+
+    page = CliRunner().invoke(run, [str(file), "--system", "dgx-h100"]).output
+    assert "MFU" in page
+    assert "fits with" in page
