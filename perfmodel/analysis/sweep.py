@@ -26,13 +26,14 @@ from perfmodel.analysis.dask_cluster import results
 from perfmodel.analysis.design_parts import SweepWork, check, evaluate_part, in_si_units, split
 from perfmodel.analysis.design_space import Points, table_of
 from perfmodel.analysis.evaluation import EvaluationOptions, Evaluator
-from perfmodel.analysis.sweep_store import Damaged, Store, claim, identity, identity_of_table
+from perfmodel.analysis.sweep_store import Damaged, Store, claim, identity_of_table
 from perfmodel.compiled import Compiled, check_kinds, unpack
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
 from perfmodel.models.cost import models_meant, models_of
 from perfmodel.models.cost_power_area import basis
 from perfmodel.workload.graph import Graph
+from perfmodel.workload.identity import identity
 from perfmodel.workload.load import load
 
 PART = 16_384

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import jax
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -41,19 +40,6 @@ _LARGEST_ROW = 1 << 16
 
 class Damaged(Exception):
     """A file is no whole part of this sweep; the text says why."""
-
-
-def identity(value: Any) -> str:
-    """A hash of a tree of numbers and labels: of its classes, labels and the bits of its numbers."""
-    leaves, structure = jax.tree.flatten(value)
-    hasher = hashlib.sha256(f"{structure!r}".encode())
-    for leaf in leaves:
-        if isinstance(leaf, np.ndarray | np.generic | jax.Array | int | float | complex):
-            array = np.asarray(leaf)
-            hasher.update(f"{array.dtype.str}{array.shape}".encode() + array.tobytes())
-        else:
-            hasher.update(repr(leaf).encode())
-    return hasher.hexdigest()
 
 
 def identity_of_table(table: pd.DataFrame) -> str:

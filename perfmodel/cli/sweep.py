@@ -62,7 +62,7 @@ from perfmodel.errors import InputError
     "--scheduler",
     default=None,
     metavar="ADDRESS",
-    help="A Dask scheduler to spread the work over, for example tcp://10.0.0.1:8786.",
+    help="A Dask scheduler to spread the work over, for example tcp://10.0.0.1:8786. It has to be trusted.",
 )
 @output_options
 def sweep(
