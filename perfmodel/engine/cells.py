@@ -19,7 +19,7 @@ from perfmodel.engine.reduction import Reduced, reduce_observed
 from perfmodel.schedule.certificate import TIE, Checks, Decisions, comparisons, open_decisions
 from perfmodel.schedule.frozen_graph import Events
 
-SAMPLE = 64
+SAMPLE_SIZE = 64
 """Designs that are simulated to learn which orders there are."""
 
 BUILD_S = (0.05, 5e-6)
@@ -179,9 +179,33 @@ class Cells:
         return batch.makespan, batch.who, batch.counts
 
     def _next(self, batch: _Batch) -> tuple[int, Cell | None] | None:
-        """The most frequent order of a sample of what is left, as a cell; None where it would not pay."""
+        """The most frequent order of a sample of what is left, as a cell; None where it would not pay.
+
+        What cells have not answered of a sample is one of what they have left.
+        """
+        batch.sample = {d: digest for d, digest in batch.sample.items() if batch.who[d] >= SAMPLE}
+        if len(batch.sample) < min(SAMPLE_SIZE // 4, len(batch.left) // 4):
+            self._draw(batch)
+        digest, often = max(
+            ((x, k) for x, k in Counter(batch.sample.values()).items() if x not in self.known),
+            key=lambda item: item[1],
+            default=(0, 0),
+        )
+        share = (often - 1) / max(len(batch.sample), 1)
+        if often < 2 or share * len(batch.left) * self.simulation_s < self.build_s:
+            return None
+        begin = time.perf_counter()
+        design = next(d for d, x in batch.sample.items() if x == digest)
+        checked = checks_of(*self.orders.frozen_at(batch.costs[:, design]))
+        cell = None if checked is None else cell_of(*checked, len(batch.costs))
+        self.build_s = time.perf_counter() - begin
+        return digest, cell
+
+    def _draw(self, batch: _Batch) -> None:
+        """Simulate some of the designs that are left, to learn their order."""
         left = batch.left
-        sample = left[np.linspace(0, len(left) - 1, min(SAMPLE, len(left) // 4)).astype(int)]
+        size = min(SAMPLE_SIZE, len(left) // 4)
+        sample = left[np.linspace(0, len(left) - 1, size).astype(int)]
         begin = time.perf_counter()
         found, digests = self.orders.digests(batch.of(sample), threads=batch.threads)
         self.simulation_s = (time.perf_counter() - begin) / len(sample)
@@ -189,25 +213,11 @@ class Cells:
         if not batch.paths:
             batch.makespan[sample[ended]] = found[ended]
             batch.who[sample[ended]] = SAMPLE
-        seen = Counter(int(d) for d in digests[ended])
-        digest, often = max(
-            ((d, k) for d, k in seen.items() if d not in self.known),
-            key=lambda item: item[1],
-            default=(0, 0),
-        )
-        saved = (often - 1) / len(sample) * len(left) * self.simulation_s
-        if often < 2 or saved < self.build_s:
-            return None
-        begin = time.perf_counter()
-        design = sample[ended][np.flatnonzero(digests[ended] == digest)[0]]
-        checked = checks_of(*self.orders.frozen_at(batch.costs[:, design]))
-        cell = None if checked is None else cell_of(*checked, len(batch.costs))
-        self.build_s = time.perf_counter() - begin
-        return digest, cell
+        batch.sample |= dict(zip(sample[ended].tolist(), map(int, digests[ended]), strict=True))
 
 
 class _Batch:
-    """Designs that are being answered."""
+    """Designs that are being answered; `sample` holds the digests of those that were simulated for it."""
 
     def __init__(self, costs: NDArray[np.float64], paths: bool, threads: int):
         designs = costs.shape[1]
@@ -215,6 +225,7 @@ class _Batch:
         self.makespan = np.full(designs, np.nan)
         self.who = np.full(designs, NOBODY, np.int8)
         self.counts = np.zeros((len(costs) if paths else 0, designs))
+        self.sample: dict[int, int] = {}
 
     @property
     def left(self) -> NDArray[np.intp]:

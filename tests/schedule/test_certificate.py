@@ -5,7 +5,7 @@ import pytest
 from hypothesis import event, given
 
 import perfmodel as pm
-from perfmodel.engine.cells import cell_of, checks_of
+from perfmodel.engine.cells import ANOTHER, NOBODY, REFERENCE, cell_of, checks_of
 from tests.agreement.test_oracle_designs import designs, seeds, table
 from tests.handmade import coll, comp, recv, send, write
 from tests.oracle_case import assert_close, cases, compile_eagerly, repeatable
@@ -180,3 +180,21 @@ def test_the_default_sweep_is_as_long_as_the_simulation_where_different_calls_me
     np.testing.assert_allclose(default.makespan_s, simulated.makespan_s, rtol=1e-12)
     parts = [c for c in default if c.endswith("_s") and c != "makespan_s"]
     np.testing.assert_allclose(default[parts].sum(axis=1), default.makespan_s, rtol=1e-9)
+
+
+def test_a_sample_of_the_designs_finds_the_orders_that_pay(tmp_path):
+    compiled = compiled_of(tmp_path, two_messages((13, 12)))
+    compiled.cells.build_s = 0.0
+    choice = np.random.default_rng(0)
+    costs = choice.random((len(compiled.category), 2000)) + 0.1
+    own = compiled.own(costs, threads=1)[0]
+    for paths in (False, True):
+        makespan, who, counts = compiled.cells.answer(costs, paths=paths, threads=1)
+        answered = who != NOBODY
+        np.testing.assert_allclose(makespan[answered], own[answered], rtol=1e-12)
+        assert (who == REFERENCE).sum() > 100
+        assert (who == ANOTHER).sum() > 100
+        assert answered.mean() > 0.9
+        if paths:
+            np.testing.assert_allclose((counts * costs).sum(axis=0)[answered], own[answered])
+    assert 2 <= len(compiled.cells.known) <= 4
