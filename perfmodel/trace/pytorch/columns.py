@@ -138,7 +138,7 @@ def _host_names(device: Device, time: host.HostTime, path: NDArray) -> NDArray[n
         time.event >= 0, path[np.maximum(time.event, 0)] if len(path) else "", ""
     ).astype(object)
     name[name == ""] = "host"
-    name[time.kind == host.BEGIN] = "begin"
+    name[time.kind == host.BEGIN] = "start"
     blocks = np.flatnonzero(time.kind == host.COLLECTIVE)
     for i in blocks.tolist():  # size tells apart those that two threads may take in either order
         shape = device.args[time.event[i]].get("Input Dims", "")
