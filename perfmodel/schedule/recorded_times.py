@@ -15,8 +15,10 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -105,7 +107,8 @@ def in_ratio(graph: Graph, device: System, models: Any) -> Graph:
     """
     asked = [_asked(p, device) for p in graph.programs]
     tasks = build(replace(graph, programs=tuple(asked)), device, merge_ranks=False)
-    cost = np.append(np.asarray(durations(tasks.work, device, models), np.float64), 0.0)
+    seconds = jax.jit(partial(durations, tasks.work))(device, models)
+    cost = np.append(np.asarray(seconds, np.float64), 0.0)
     programs = []
     for p, q in zip(graph.programs, asked):
         here = slice(*graph.offset[p.ranks[0] : p.ranks[0] + 2])

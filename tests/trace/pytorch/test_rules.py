@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from time import process_time
 
 import numpy as np
 import pytest
@@ -168,3 +169,12 @@ def test_no_edge_is_refuted_by_the_recorded_times(eight):
     """An edge's source was over before its target began, but for clocks of whole microseconds."""
     for c in eight.ranks:
         assert (c["start"][c["edge_to"]] - c["end"][c["edge_from"]]).min() >= -1.01e-6
+
+
+def test_reading_takes_at_most_a_second_per_twenty_thousand_events(shared):
+    """Kineto's events of 8 ranks, host traces beside them; processor time, so that other work does not count."""
+    folder = shared / "reference/pytorch/megatron_tp8"
+    events = 115_000
+    before = process_time()
+    assert len(read(folder).ranks) == 8
+    assert process_time() - before < events / 20_000
