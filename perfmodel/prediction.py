@@ -94,6 +94,19 @@ class Prediction:
         return self.vertex_finish[self.compiled.events.last]
 
     @cached_property
+    def task_waiting(self) -> NDArray[np.float64]:
+        """[n] how long a task waits in a collective, from its own start until the last member has joined [s].
+
+        0 for everything else, and in ASTRA-sim's mode, where a collective is messages.
+        """
+        e = self.compiled.events
+        last, number, members = np.unique(e.last, return_inverse=True, return_counts=True)
+        joined = np.full(len(last), -np.inf)
+        np.maximum.at(joined, number, self.task_start)
+        shared = (members > 1)[number]
+        return np.where(shared, joined[number] - self.task_start, 0.0)
+
+    @cached_property
     def task_slack(self) -> NDArray[np.float64]:
         """[n] how much later a task may start (a receive: its message arrive) without delaying the end [s].
 

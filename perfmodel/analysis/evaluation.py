@@ -19,7 +19,7 @@ from perfmodel.engine.cells import NOBODY, SAMPLE
 from perfmodel.forking import check_process
 from perfmodel.models.cost import check_costs
 from perfmodel.parameter_paths import parameters, with_parameters
-from perfmodel.vocabulary import CATEGORIES
+from perfmodel.vocabulary import CATEGORIES, HOST
 
 SCHEDULES = ("own", "frozen", "simulated")
 """Whose order of issue may be asked for; "simulated" is "own" by simulation of every design."""
@@ -185,7 +185,7 @@ class Evaluator:
         figures: dict[str, NDArray] = {"makespan_s": seconds}
         if options.breakdown:
             figures |= self._parts(seconds, costs, counts)
-            figures["limited_by"] = self._limits(paths, values, counts)
+            figures["limited_by"] = self._limits(paths, values, costs, counts)
         if options.economics is not None:
             figures |= columns_of(c, list(paths), values, seconds, economics=options.economics)
         figures["schedule"] = who
@@ -248,7 +248,10 @@ class Evaluator:
     @property
     def labels(self) -> dict[str, tuple[str, ...]]:
         """What the numbers of some figures stand for."""
-        return {"schedule": ANSWERS, "limited_by": (*parameters(self.compiled.system), "none")}
+        return {
+            "schedule": ANSWERS,
+            "limited_by": (*parameters(self.compiled.system), "recorded", "host", "none"),
+        }
 
     def _same(self, designs: int) -> NDArray[np.float64]:
         c = self.compiled
@@ -267,8 +270,10 @@ class Evaluator:
         parts["waiting_s"] += np.where(np.abs(rest) > 1e-9 * spent, rest, 0.0)
         return parts
 
-    def _limits(self, paths: tuple[str, ...], values: NDArray, counts: NDArray) -> NDArray[np.intp]:
-        """Number of the system's parameter with the largest elasticity."""
+    def _limits(
+        self, paths: tuple[str, ...], values: NDArray, costs: NDArray, counts: NDArray
+    ) -> NDArray[np.intp]:
+        """Number of what takes most of the time: a parameter, by p dT/dp [s]; what is recorded; the host."""
         known = parameters(self.compiled.system)
         wanted, designs = tuple(known), values.shape[1]
         slope = self.gradients(paths, values, counts, wanted)
@@ -279,8 +284,53 @@ class Evaluator:
             ]
         )
         # an infinite capacity costs nothing
-        weight = np.abs(slope * np.where(slope == 0, 0.0, point))
-        return np.where(weight.max(axis=0) > 0, np.argmax(weight, axis=0), len(wanted))
+        weight = [np.abs(slope * np.where(slope == 0, 0.0, point))]
+        host = self.compiled.category == HOST
+        for fixed in (~self.answering & ~host, ~self.answering & host):
+            seconds = np.einsum("sd,sd->d", counts[fixed], costs[fixed]) * self.compiled.unit
+            weight.append(seconds[None])
+        seconds = np.concatenate(weight)
+        return np.where(seconds.max(axis=0) > 0, np.argmax(seconds, axis=0), len(seconds))
+
+    @cached_property
+    def answering(self) -> NDArray[np.bool_]:
+        """[S] whether a distinct cost depends on any parameter of the system or the models at the reference design."""
+        c = self.compiled
+        known = {
+            name: float(v) for name, v in parameters(c.system, c.models).items() if not np.ndim(v)
+        }
+        known = {name: value for name, value in known.items() if np.isfinite(value)}
+        names = tuple(known)
+        point = np.array(list(known.values()))[:, None]
+        evaluate = c.smooth or c.evaluate
+
+        def costs(values: jax.Array) -> jax.Array:
+            return evaluate(*with_parameters(c.system, c.models, dict(zip(names, values))))
+
+        def along(values: jax.Array, direction: jax.Array) -> jax.Array:
+            return jax.jvp(costs, (values,), (direction,))[1]
+
+        # two directions that no cost is likely to be flat in, both
+        scale = np.where(point[:, 0] == 0, 1.0, point[:, 0])
+        rows = np.random.default_rng(0).uniform(0.5, 1.5, (2, len(names))) * scale
+        found = np.asarray(jax.jit(jax.vmap(along, in_axes=(None, 0)))(point[:, 0], rows))
+        return np.asarray((found != 0).any(axis=0))
+
+    def unanswered(self, paths: tuple[str, ...]) -> list[str]:
+        """Parameters that no cost of the workload depends on, whether a thousandth or a thousandfold."""
+        c = self.compiled
+        known = parameters(c.system, c.models)
+        named = tuple(path for path in paths if np.isfinite(float(known[path])))
+        if not named:
+            return []
+        here = np.array([float(known[path]) or 1.0 for path in named])
+        values = np.repeat(here[:, None], 2 * len(named) + 1, axis=1)
+        each = np.arange(len(named))
+        values[each, 1 + each] *= 1e-3
+        values[each, 1 + len(named) + each] *= 1e3
+        costs = self.costs(named, values)
+        same = np.asarray(np.isclose(costs, costs[:, :1], rtol=1e-12, atol=0).all(axis=0))
+        return [p for k, p in enumerate(named) if same[1 + k] and same[1 + len(named) + k]]
 
 
 def _padded(function, *arrays: NDArray) -> NDArray[np.float64]:

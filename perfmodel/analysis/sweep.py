@@ -23,11 +23,18 @@ from numpy.typing import DTypeLike
 from tqdm import tqdm
 
 from perfmodel.analysis.dask_cluster import results
-from perfmodel.analysis.design_parts import SweepWork, check, evaluate_part, in_si_units, split
+from perfmodel.analysis.design_parts import (
+    SweepWork,
+    check,
+    choices,
+    evaluate_part,
+    in_si_units,
+    split,
+)
 from perfmodel.analysis.design_space import Points, table_of
 from perfmodel.analysis.evaluation import EvaluationOptions, Evaluator
 from perfmodel.analysis.sweep_store import Damaged, Store, claim, identity_of_table
-from perfmodel.compiled import Compiled, check_kinds, unpack
+from perfmodel.compiled import Compiled, check_kinds, recall, unpack
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
 from perfmodel.models.cost import models_meant, models_of
@@ -82,7 +89,8 @@ def sweep(
 
     Returns:
         The points' columns, makespan_s, compute_s + memory_s + communication_s + waiting_s (of the critical path),
-        limited_by (the system's parameter with the largest elasticity), schedule ("own" or "frozen": whose order;
+        limited_by (the parameter with the largest elasticity, "recorded" or "host" where more of the time is
+        recorded durations that nothing changes, or the host's, else "none"), schedule ("own" or "frozen": whose order;
         "deadlock" where the design's own leaves ranks waiting for each other, its times are then not numbers;
         "infinite" or "invalid" where the models give some duration that is infinite, or negative or no number), and
         throughput_per_s, figures of the economics (what these rest on is in `.attrs["basis"]`, a sentence each); of a
@@ -126,6 +134,8 @@ def sweep(
     work = SweepWork(graphs, system, models, options)
     store = None if output is None else claim(Path(output), _described(work, table, part))
     done, todo = _there(store, parts, collect=collect)
+    if todo and client is None and economics is None:
+        _warn_of_unanswered(graph, system, models_of(system, models), table)
     show = tqdm(
         total=len(table),
         initial=len(table) - sum(len(parts[k]) for k in todo),
@@ -147,6 +157,21 @@ def sweep(
     if economics and "system" not in table:
         result.attrs["basis"] = basis(system, economics)
     return result
+
+
+def _warn_of_unanswered(graph: Graph, system: System, models: Any, table: pd.DataFrame) -> None:
+    """Say which varied parameters no node of the workload answers to."""
+    names = choices(table, models)
+    varied = [c for c in table if c not in names and table[c].nunique() > 1]
+    if not varied or names:
+        return
+    unanswered = Evaluator.of(recall(graph, system, models)).unanswered(tuple(varied))
+    if unanswered:
+        warnings.warn(
+            f"{graph.source}: no node answers to {', '.join(unanswered)}: the makespan is the same whatever the value; "
+            "its durations are recorded, or it has no such work",
+            stacklevel=3,
+        )
 
 
 def _described(work: SweepWork, table: pd.DataFrame, part: int) -> dict[str, Any]:

@@ -13,10 +13,19 @@ from perfmodel.compiled import Compiled
 from perfmodel.errors import InputError
 from perfmodel.machine.placement import coordinates, span
 from perfmodel.prediction import Prediction, prediction_of
-from perfmodel.vocabulary import CATEGORIES, COMMUNICATION, COMPUTE, MEMORY, NodeType, describe
+from perfmodel.vocabulary import (
+    CATEGORIES,
+    COMMUNICATION,
+    COMPUTE,
+    HOST,
+    MEMORY,
+    WAITING,
+    NodeType,
+    describe,
+)
 from perfmodel.workload.graph import check_ranks
 
-BREAKDOWNS = ("rank", "critical_path", "component", "type", "group")
+BREAKDOWNS = ("rank", "critical_path", "component", "type", "group", "collective")
 
 
 def timeline(prediction: Prediction | Compiled, ranks: Sequence[int] | None = None) -> pd.DataFrame:
@@ -28,7 +37,7 @@ def timeline(prediction: Prediction | Compiled, ranks: Sequence[int] | None = No
 
     Returns:
         One row per node, indexed by node number: rank, node_id, name, type, resource, start_s, finish_s,
-        duration_s, slack_s, critical.
+        duration_s, waiting_s (from its start, in a collective until its last member joins), slack_s, critical.
 
     Raises:
         InputError: no such rank, or too many rows for one table.
@@ -40,6 +49,7 @@ def timeline(prediction: Prediction | Compiled, ranks: Sequence[int] | None = No
     table["start_s"] = prediction.of_nodes(prediction.task_start, chosen)
     table["finish_s"] = prediction.of_nodes(prediction.task_finish, chosen)
     table["duration_s"] = table["finish_s"] - table["start_s"]
+    table["waiting_s"] = prediction.of_nodes(prediction.task_waiting, chosen)
     table["slack_s"] = prediction.of_nodes(prediction.task_slack, chosen)
     table["critical"] = np.isin(nodes.index.to_numpy(), prediction.critical)
     return table
@@ -106,16 +116,17 @@ def breakdown(
 
     Args:
         prediction: from `predict`; or a compiled graph, at its own design.
-        by: "rank": compute_s + exposed_memory_s + exposed_communication_s + idle_s = makespan_s for every rank,
-            beside the totals with overlap; "critical_path": compute_s + memory_s + communication_s + waiting_s =
-            makespan_s; "component": the hierarchy in node names, rolled up to `depth` parts; "type": node types;
+        by: "rank": compute_s + exposed_memory_s + exposed_communication_s + waiting_s + host_s + idle_s = makespan_s
+            for every rank, beside the totals with overlap (waiting: in a collective for its last member; host: only
+            the CPU's threads work); "critical_path": compute_s + memory_s + communication_s + waiting_s + host_s =
+            makespan_s; "collective": who joined last, and what that cost the others, waiting_s summed over them; "component": the hierarchy in node names, rolled up to `depth` parts; "type": node types;
             "group": collectives by the span of their group and messages, that is by parallel dimension.
         depth: how many parts of a dotted (or slashed) name make a component.
         numbers: False replaces numbers in names by "*", so that equal layers and micro-batches add up.
 
     Returns:
         One row per rank, path, component, type or group. Component, type and group tables hold busy seconds summed
-        over the ranks (compute_s, memory_s, communication_s), number of nodes, and critical_path_s.
+        over the ranks (compute_s, memory_s, communication_s, waiting_s, host_s), number of nodes, and critical_path_s.
 
     Raises:
         InputError: unknown `by`.
@@ -126,6 +137,8 @@ def breakdown(
     if by == "critical_path":
         seconds = {f"{k}_s": v for k, v in path_breakdown(prediction).items()}
         return pd.DataFrame([{**seconds, "makespan_s": prediction.makespan}])
+    if by == "collective":
+        return _by_collective(prediction)
     if by in ("component", "type", "group"):
         return _by_label(prediction, by, depth, numbers)
     raise InputError(f"by: got {by!r}, expected one of {', '.join(BREAKDOWNS)}")
@@ -135,22 +148,24 @@ def _by_rank(prediction: Prediction) -> pd.DataFrame:
     c = prediction.compiled
     rows = []
     for k, rank in enumerate(c.representative):
-        tasks = c.tasks_of(rank)
         start, finish, category = busy_intervals(prediction, k)
-        compute, memory, communication = exposed(start, finish, category)
-        lasts = [float((finish - start)[category == w].sum()) for w in range(3)]
-        used = compute + memory + communication
+        shown = exposed(start, finish, category)
+        lasts = [float((finish - start)[category == w].sum()) for w in range(len(CATEGORIES))]
         rows.append(
             {
-                "compute_s": compute,
-                "exposed_memory_s": memory,
-                "exposed_communication_s": communication,
-                "idle_s": max(prediction.makespan - used, 0.0),
+                "compute_s": shown[COMPUTE],
+                "exposed_memory_s": shown[MEMORY],
+                "exposed_communication_s": shown[COMMUNICATION],
+                "waiting_s": shown[WAITING],
+                "host_s": shown[HOST],
+                "idle_s": max(prediction.makespan - sum(shown), 0.0),
                 "makespan_s": prediction.makespan,
-                "finish_s": float(prediction.task_finish[tasks].max(initial=0.0)),
+                "finish_s": float(prediction.task_finish[c.tasks_of(rank)].max(initial=0.0)),
                 "total_compute_s": lasts[COMPUTE],
                 "total_memory_s": lasts[MEMORY],
                 "total_communication_s": lasts[COMMUNICATION],
+                "total_waiting_s": lasts[WAITING],
+                "total_host_s": lasts[HOST],
             }
         )
     table = pd.DataFrame(rows).iloc[c.rank_class].reset_index(drop=True)
@@ -161,53 +176,103 @@ def _by_rank(prediction: Prediction) -> pd.DataFrame:
 def busy_intervals(prediction: Prediction, k: int) -> tuple[NDArray, NDArray, NDArray]:
     """Start, finish and category of everything that takes time on the ranks of class k.
 
-    A receive counts from the start of the send that feeds it (or from its own, if later).
+    A collective is two intervals: waiting until its last member has joined, communication from then on. A receive
+    counts from the start of the send that feeds it (or from its own, if later).
     """
     c = prediction.compiled
-    rank = c.representative[k]
-    program = prediction.graph.programs[prediction.graph.program[rank]]
-    tasks = c.tasks_of(rank)
-    start, finish = prediction.task_start[tasks].copy(), prediction.task_finish[tasks]
-    category = category_of(program.type)
+    program = prediction.graph.programs[prediction.graph.program[c.representative[k]]]
+    tasks = c.tasks_of(c.representative[k])
+    begin, finish = prediction.task_start[tasks], prediction.task_finish[tasks]
+    category = category_of(program.type, program.cpu)
     feeding = c.partner[tasks]
     receives = feeding >= 0
+    start = begin + prediction.task_waiting[tasks]
     start[receives] = np.maximum(start[receives], prediction.task_start[feeding[receives]])
     start = np.minimum(start, finish)
     timed = category >= 0
-    return start[timed], finish[timed], category[timed]
+    waits = timed & ~receives & (start > begin)
+    return (
+        np.concatenate([start[timed], begin[waits]]),
+        np.concatenate([finish[timed], start[waits]]),
+        np.concatenate([category[timed], np.full(int(waits.sum()), WAITING, np.int8)]),
+    )
 
 
-def category_of(node_type: NDArray) -> NDArray[np.int8]:
-    """[n] category of each node type, -1 for nodes that take no time."""
+def category_of(node_type: NDArray, host: NDArray | None = None) -> NDArray[np.int8]:
+    """[n] category of each node by its type, -1 for nodes that take no time; what runs on the host is HOST."""
     category = np.full(len(node_type), -1, np.int8)
     category[node_type == NodeType.COMP] = COMPUTE
+    if host is not None:
+        category[(node_type == NodeType.COMP) & host] = HOST
     category[np.isin(node_type, (NodeType.MEM_LOAD, NodeType.MEM_STORE))] = MEMORY
     communicates = (NodeType.COMM_SEND, NodeType.COMM_RECV, NodeType.COMM_COLL)
     category[np.isin(node_type, communicates)] = COMMUNICATION
     return category
 
 
-def exposed(start: NDArray, finish: NDArray, category: NDArray) -> tuple[float, float, float]:
-    """Seconds with compute; with memory but no compute; with communication but neither.
+def exposed(start: NDArray, finish: NDArray, category: NDArray) -> tuple[float, ...]:
+    """Seconds by the first category, in the order of `vocabulary.CATEGORIES`, of all that runs at a moment.
+
+    So compute counts in full, memory where nothing computes, communication where neither runs, waiting for other
+    members of a collective where nothing else does, and the host where even that does not.
 
     >>> exposed(np.array([0.0, 1.0]), np.array([2.0, 5.0]), np.array([COMPUTE, COMMUNICATION]))
-    (2.0, 0.0, 3.0)
+    (2.0, 0.0, 3.0, 0.0, 0.0)
     """
+    count = len(CATEGORIES)
     if not len(start):
-        return 0.0, 0.0, 0.0
+        return (0.0,) * count
     moment = np.concatenate([start, finish])
-    change = np.zeros((len(moment), 3), np.int64)
+    change = np.zeros((len(moment), count), np.int64)
     index = np.concatenate([category, category])
     change[np.arange(len(moment)), index] = np.repeat([1, -1], len(start))
     order = np.argsort(moment, kind="stable")
     active = np.cumsum(change[order], axis=0)[:-1] > 0
     length = np.diff(moment[order])
-    compute, memory, communication = active.T
-    return (
-        float(length[compute].sum()),
-        float(length[memory & ~compute].sum()),
-        float(length[communication & ~memory & ~compute].sum()),
-    )
+    first = np.where(active.any(axis=1), active.argmax(axis=1), -1)
+    return tuple(float(length[first == k].sum()) for k in range(count))
+
+
+def _by_collective(prediction: Prediction) -> pd.DataFrame:
+    """A row per collective whose members do not all join together; the costliest wait first."""
+    c, graph = prediction.compiled, prediction.graph
+    count = np.bincount(c.rank_class, minlength=len(c.representative))
+    members: dict[int, list[tuple[int, int]]] = {}
+    for k, rank in enumerate(c.representative):
+        program = graph.programs[graph.program[rank]]
+        base = int(c.offset[k])
+        for position in np.flatnonzero(program.type == NodeType.COMM_COLL).tolist():
+            vertex = int(c.events.last[base + position])
+            members.setdefault(vertex, []).append((k, position))
+    rows = []
+    for joined in members.values():
+        tasks = [int(c.offset[k]) + position for k, position in joined]
+        wait = prediction.task_waiting[tasks]
+        if len(joined) < 2 or not wait.max() > 0:
+            continue
+        last = int(np.argmin(wait))
+        k, position = joined[last]
+        rank = int(c.representative[k])
+        program, labels = graph.programs[graph.program[rank]], graph.labels[graph.label[rank]]
+        group = graph.groups[program.groups[graph.row[rank], program.slot[position]]]
+        ranks = np.array([count[k] for k, _ in joined])
+        finish = float(prediction.task_finish[tasks[last]])
+        arrival = float(prediction.task_start[tasks[last]])
+        rows.append(
+            {
+                "name": labels.names[position],
+                "type": describe(program.type[position], program.comm_type[position]),
+                "group": span_text(group, c.system),
+                "collectives": round(float(ranks.sum()) / len(group)),
+                "last_rank": rank,
+                "last_arrival_s": arrival,
+                "wire_s": finish - arrival,
+                "waiting_s": float(ranks @ wait),
+            }
+        )
+    columns = ["name", "type", "group", "collectives", "last_rank", "last_arrival_s", "wire_s"]
+    table = pd.DataFrame(rows, columns=[*columns, "waiting_s"])
+    return table.sort_values("waiting_s", ascending=False, kind="stable", ignore_index=True)
 
 
 def _by_label(prediction: Prediction, by: str, depth: int, numbers: bool) -> pd.DataFrame:
@@ -221,14 +286,16 @@ def _by_label(prediction: Prediction, by: str, depth: int, numbers: bool) -> pd.
     for k, rank in enumerate(c.representative):
         table = graph.table([rank])
         tasks = c.tasks_of(rank)
-        category = category_of(graph.programs[graph.program[rank]].type)
-        start, finish = prediction.task_start[tasks], prediction.task_finish[tasks]
-        last = (finish - start) * count[k]
+        program = graph.programs[graph.program[rank]]
+        category = category_of(program.type, program.cpu)
+        waits = prediction.task_waiting[tasks] * count[k]
+        last = (prediction.task_finish[tasks] - prediction.task_start[tasks]) * count[k] - waits
         part = pd.DataFrame({by: _labels(prediction, int(rank), table, by, depth, numbers)})
         part["nodes"] = count[k]
         receives = c.partner[tasks] >= 0
-        for w, word in enumerate(CATEGORIES[:3]):
+        for w, word in enumerate(CATEGORIES):
             part[f"{word}_s"] = np.where((category == w) & ~receives, last, 0.0)
+        part["waiting_s"] = np.where(receives, 0.0, waits)
         part["critical_path_s"] = [path_seconds.get((rank, i), 0.0) for i in table["node_id"]]
         parts.append(part)
     result = pd.concat(parts).groupby(by, sort=False).sum().reset_index()
@@ -249,7 +316,7 @@ def _labels(prediction, rank, table, by, depth, numbers) -> list[str]:
         span_text(graph.groups[g], prediction.compiled.system)
         for g in program.groups[graph.row[rank]]
     ]
-    kind = category_of(program.type)
+    kind = category_of(program.type, program.cpu)
     return [
         slots[s] if s >= 0 else ("messages" if k == COMMUNICATION else CATEGORIES[max(k, 0)])
         for s, k in zip(program.slot, kind)

@@ -26,7 +26,7 @@ from perfmodel.files import check_target, whole_file
 from perfmodel.prediction import Prediction
 from perfmodel.report.components import component_spans
 from perfmodel.report.tables import category_of, critical_path, timeline
-from perfmodel.vocabulary import CATEGORIES, COLLECTIVES, NodeType
+from perfmodel.vocabulary import CATEGORIES, COLLECTIVES, WAITING, NodeType
 from perfmodel.workload.graph import check_ranks
 
 ENDINGS = (".json", ".json.gz")
@@ -42,8 +42,15 @@ COMPONENTS = 1_000_000
 """Number of the thread of components, beyond those of resources."""
 
 CRITICAL_COLOUR = "terrible"
-COLOURS = ("thread_state_running", "thread_state_iowait", "rail_response", "grey")
-"""Reserved colour names of the format, for compute, memory, communication and what takes no time."""
+COLOURS = (
+    "thread_state_running",
+    "thread_state_iowait",
+    "rail_response",
+    "grey",
+    "rail_animation",
+    "grey",
+)
+"""Reserved colour names of the format, by category, and (-1) for what takes no time."""
 
 _COLLECTIVES = frozenset(word.upper() for word in COLLECTIVES)
 
@@ -158,7 +165,7 @@ def _rank_events(prediction: Prediction, rank: int, shown: NDArray[np.bool_]) ->
     thread, names = lanes(label, start, finish)
     events = _process(rank, f"rank {rank}", rank)
     events += [_thread(rank, k, name) for k, name in enumerate(names)]
-    category = category_of(program.type)
+    category = category_of(program.type, program.cpu)
     rows = zip(
         thread.tolist(),
         _microseconds(start),
@@ -183,7 +190,28 @@ def _rank_events(prediction: Prediction, rank: int, shown: NDArray[np.bool_]) ->
                 "args": args,
             }
         )
+    events += _waits(table, thread, start)
     return events + _arrows(prediction, rank, shown, thread, start, finish)
+
+
+def _waits(table: pd.DataFrame, thread: NDArray[np.int64], start: NDArray[np.int64]) -> list[Event]:
+    """The first part of a collective, until its last member has joined, as a slice of its own on top of it."""
+    waiting = _nanoseconds(table["waiting_s"])
+    here = np.flatnonzero(waiting > 0)
+    rows = zip(thread[here].tolist(), _microseconds(start[here]), _microseconds(waiting[here]))
+    return [
+        {
+            "ph": "X",
+            "pid": int(table["rank"].iloc[0]),
+            "tid": tid,
+            "ts": ts,
+            "dur": dur,
+            "name": "waiting",
+            "cat": "waiting",
+            "cname": COLOURS[WAITING],
+        }
+        for tid, ts, dur in rows
+    ]
 
 
 def _component_events(prediction: Prediction, rank: int, depth: int) -> list[Event]:

@@ -41,31 +41,50 @@ def predict(case: Case):
 
 
 def exposed(case: Case, rank: int) -> dict[str, float]:
-    """Seconds of a rank by the first of compute, memory, communication that runs, else idle."""
+    """Seconds of a rank by the first of compute, memory, communication, waiting host that there is, else idle.
+
+    A collective waits until its last member has joined, and communicates from then on.
+    """
     assert case.times is not None
+    times = case.times
     busy = []
     for v in range(len(case.nodes)):
         if case.nodes.rank[v] == rank and case.nodes.type[v] in CATEGORY:
-            start = case.times.start[v]
+            start = times.start[v]
             if case.nodes.type[v] == oracle.RECV:  # from when the message is on its way
-                start = max(start, case.times.start[case.nodes.partner[v]])
-            busy.append((start, case.times.finish[v], CATEGORY[case.nodes.type[v]]))
-    seconds = dict.fromkeys(("compute", "memory", "communication", "idle"), 0.0)
-    moments = sorted({0.0, case.times.makespan, *(t for b in busy for t in b[:2])})
+                start = max(start, times.start[case.nodes.partner[v]])
+            if case.nodes.type[v] == oracle.COLLECTIVE and times.call[v] is not None:
+                joined = max(times.start[u] for u in times.calls[times.call[v]])
+                busy.append((start, joined, "waiting"))
+                start = joined
+            program = case.graph.programs[case.graph.program[rank]]
+            host = case.nodes.type[v] == oracle.COMP and program.cpu[case.nodes.position[v]]
+            kind = "host" if host else CATEGORY[case.nodes.type[v]]
+            busy.append((start, times.finish[v], kind))
+    kinds = ("compute", "memory", "communication", "waiting", "host")
+    seconds = dict.fromkeys((*kinds, "idle"), 0.0)
+    moments = sorted({0.0, times.makespan, *(t for b in busy for t in b[:2])})
     for begin, end in pairwise(moments):
         running = {kind for start, finish, kind in busy if start <= begin and end <= finish}
-        first = next((k for k in ("compute", "memory", "communication") if k in running), "idle")
+        first = next((k for k in kinds if k in running), "idle")
         seconds[first] += end - begin
     return seconds
 
 
 @given(cases(chained=True))
 @repeatable(40)
-def test_each_ranks_time_is_compute_exposed_memory_exposed_communication_and_idle(case):
+def test_each_ranks_time_is_compute_exposed_memory_and_communication_waiting_and_idle(case):
     table = pm.breakdown(predict(case)).set_index("rank")
     for rank in range(case.graph.ranks):
         row, expected = table.loc[rank], exposed(case, rank)
-        columns = ("compute_s", "exposed_memory_s", "exposed_communication_s", "idle_s")
+        columns = (
+            "compute_s",
+            "exposed_memory_s",
+            "exposed_communication_s",
+            "waiting_s",
+            "host_s",
+            "idle_s",
+        )
         for column, kind in zip(columns, expected):
             assert row[column] == pytest.approx(expected[kind], rel=1e-9, abs=1e-9 * case.scale)
         assert sum(row[list(columns)]) == pytest.approx(row["makespan_s"], rel=1e-9)

@@ -25,7 +25,7 @@ COLOURS = {
     "communication": "#009E73",
     "waiting": "#BBBBBB",
     "host": "#CC79A7",
-    "idle": "#BBBBBB",
+    "idle": "#E5E5E5",
 }
 CRITICAL = "#D55E00"
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")

@@ -71,7 +71,16 @@ def timeline(table: pd.DataFrame, *, ranks: Sequence[int] | None = None, ax: Any
     middle = place.loc[list(zip(table["rank"], table["lane"]))].to_numpy(float)
     thin = np.where(table["lane"] == RECEIVES, 0.4, 1.0) * HEIGHT
     start, finish = (table[c].to_numpy(float) / factor for c in ("start_s", "finish_s"))
-    _bars(ax, start, finish, middle, thin, table["category"].to_numpy(), last / factor)
+    kinds = table["category"].to_numpy()
+    if "waiting_s" in table and (table["waiting_s"] > 0).any():
+        waits = table["waiting_s"].to_numpy(float) / factor
+        some = waits > 0
+        from_there = start + waits
+        _bars(ax, from_there, finish, middle, thin, kinds, last / factor)
+        words = np.full(int(some.sum()), "waiting", object)
+        _bars(ax, start[some], from_there[some], middle[some], thin[some], words, last / factor)
+    else:
+        _bars(ax, start, finish, middle, thin, kinds, last / factor)
     critical = table["critical"].to_numpy(bool)
     if critical.any():
         _outline(ax, start[critical], finish[critical], middle[critical], last / factor)
