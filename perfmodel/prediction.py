@@ -189,7 +189,7 @@ def predict(
     """How long the graph takes on the system.
 
     Args:
-        graph: the workload, from `load`; or a compiled graph, alone or with another system and models to evaluate it at.
+        graph: the workload, from `load`; or a compiled graph, alone or with another system and models.
         system: from `hardware`; grows to the graph's ranks where its file lets it.
         models: `Models(compute=..., memory=..., network=...)`; by default the system's own.
 

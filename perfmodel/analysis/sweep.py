@@ -68,7 +68,8 @@ def sweep(
     """Evaluate a graph on every design point.
 
     Args:
-        graph: the workload, from `load`; or a compiled graph, which brings system and models: `sweep(compiled, points)`.
+        graph: the workload, from `load`; or a compiled graph, which brings system and models:
+            `sweep(compiled, points)`.
         system: the reference design; the points replace some of its parameters.
         points: a table, or lists whose Cartesian product is taken; see `sample` for sampled spaces.
         models: what turns work into time.

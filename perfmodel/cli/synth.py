@@ -181,7 +181,8 @@ def synth() -> None:
 
     Every compute node carries its operations (num_ops) and bytes (tensor_size), every collective and message its
     size; formulas and sources are in the documentation of perfmodel.synth. Then `perfmodel run FOLDER`, or
-    `perfmodel run FILE.npz`, which also says utilization, throughput and memory. Large jobs need no files: perfmodel.synth.training(...).graph() makes the graph directly, in Python.
+    `perfmodel run FILE.npz`, which also says utilization, throughput and memory. Large jobs need no files:
+    perfmodel.synth.training(...).graph() makes the graph directly, in Python.
     """
 
 

@@ -155,8 +155,8 @@ class System:
         npu = self.npu
         rows = {
             "ranks": f"{self.ranks:,}",
-            "npu": f"{npu.peak_flops} FLOP/s{f' {self.dtype}' if self.dtype else ''}, memory {npu.memory_bandwidth} B/s, "
-            f"{npu.memory_capacity} B",
+            "npu": f"{npu.peak_flops} FLOP/s {self.dtype}".rstrip(),
+            "memory": f"{npu.memory_bandwidth} B/s, {npu.memory_capacity} B",
         }
         for k, d in enumerate(self.network):
             rows[f"network {k}"] = f"{d.topology} of {d.size}, {d.bandwidth} B/s, {d.latency} s"
