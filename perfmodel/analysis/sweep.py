@@ -114,7 +114,9 @@ def sweep(
     graph, system, models = unpack(graph, system, models, "sweep")  # type: ignore[arg-type]
     check_kinds(graph, system)
     if points is None:
-        raise InputError("sweep: the points are missing; give a table, or {parameter: values}")
+        raise InputError(
+            "sweep: the points are missing; expected a DataFrame, or {parameter: values}"
+        )
     for name, count in (("part", part), ("threads", threads)):
         if count is not None and count < 1:
             raise InputError(f"{name}: got {count}, expected at least 1")

@@ -190,28 +190,41 @@ def _rank_events(prediction: Prediction, rank: int, shown: NDArray[np.bool_]) ->
                 "args": args,
             }
         )
-    events += _waits(table, thread, start)
+    events += _waits(table, start, len(names))
     return events + _arrows(prediction, rank, shown, thread, start, finish)
 
 
-def _waits(table: pd.DataFrame, thread: NDArray[np.int64], start: NDArray[np.int64]) -> list[Event]:
-    """The first part of a collective, until its last member has joined, as a slice of its own on top of it."""
+def _waits(table: pd.DataFrame, start: NDArray[np.int64], threads: int) -> list[Event]:
+    """In collectives for their last member: slices on threads of their own, numbered from `threads` on."""
     waiting = _nanoseconds(table["waiting_s"])
     here = np.flatnonzero(waiting > 0)
-    rows = zip(thread[here].tolist(), _microseconds(start[here]), _microseconds(waiting[here]))
-    return [
-        {
-            "ph": "X",
-            "pid": int(table["rank"].iloc[0]),
-            "tid": tid,
-            "ts": ts,
-            "dur": dur,
-            "name": "waiting",
-            "cat": "waiting",
-            "cname": COLOURS[WAITING],
-        }
-        for tid, ts, dur in rows
-    ]
+    if not len(here):
+        return []
+    begin, lasts = start[here], waiting[here]
+    thread, names = lanes(np.full(len(here), "waiting", object), begin, begin + lasts)
+    rank = int(table["rank"].iloc[0])
+    events = [_thread(rank, threads + k, name) for k, name in enumerate(names)]
+    rows = zip(
+        thread.tolist(),
+        _microseconds(begin),
+        _microseconds(lasts),
+        table[["name", "node_id"]].iloc[here].itertuples(index=False),
+    )
+    for tid, ts, dur, row in rows:
+        events.append(
+            {
+                "ph": "X",
+                "pid": rank,
+                "tid": threads + tid,
+                "ts": ts,
+                "dur": dur,
+                "name": f"waiting in {row.name}",
+                "cat": "waiting",
+                "cname": COLOURS[WAITING],
+                "args": {"node_id": int(row.node_id)},
+            }
+        )
+    return events
 
 
 def _component_events(prediction: Prediction, rank: int, depth: int) -> list[Event]:

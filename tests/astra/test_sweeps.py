@@ -90,7 +90,7 @@ def test_without_truncation_little_changes():
     error = []
     for trace in TRACES:
         if trace.startswith("stg_") and not reference.SHARED.is_dir():
-            continue
+            pytest.skip("the bounds are of all traces, some of which ../shared has")
         lowered = median(trace)
         whole, _ = event_run.run_many(lowered, lowered.costs(designs(trace)))
         smooth, _ = event_run.run_many(

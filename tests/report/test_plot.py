@@ -89,12 +89,13 @@ def test_the_timeline_has_a_bar_per_node_from_its_start_to_its_finish(prediction
     ax = plot.timeline(table)
     drawn = by_label(ax)
     kinds = canvas.category_of_types(table["type"])
-    assert set(drawn) == {"compute", "communication", "critical path"}
+    assert set(drawn) == {"compute", "communication", "waiting", "critical path"}
     assert ax.get_xlabel() in ("time [us]", "time [ms]")
     factor = 1e-3 if "ms" in ax.get_xlabel() else 1e-6
     for word in ("compute", "communication"):
         found = boxes(drawn[word])[:, :2]
         expected = table.loc[kinds == word, ["start_s", "finish_s"]].to_numpy() / factor
+        expected[:, 0] += table.loc[kinds == word, "waiting_s"].to_numpy() / factor
         np.testing.assert_allclose(np.sort(found, axis=0), np.sort(expected, axis=0), atol=1e-9)
     rendered(ax)
 
@@ -240,7 +241,7 @@ def test_labelled_bars_are_busy_times_longest_first_with_critical_time_marked(pr
     ax = plot.breakdown(table)
     factor = 1e-3 if "ms" in ax.get_xlabel() else 1e-6
     length = widths(ax).sum(axis=0) * factor
-    busy = table[["compute_s", "memory_s", "communication_s"]].sum(axis=1)
+    busy = table[["compute_s", "memory_s", "communication_s", "waiting_s", "host_s"]].sum(axis=1)
     np.testing.assert_allclose(length, np.sort(busy)[::-1])
     names = [t.get_text() for t in ax.get_yticklabels()]
     marks = ax.lines[0].get_xdata() * factor
@@ -253,7 +254,9 @@ def test_bars_beyond_the_top_are_added_up_not_dropped(prediction):
     assert len(table) > 5
     ax = plot.breakdown(table, top=5)
     factor = 1e-3 if "ms" in ax.get_xlabel() else 1e-6
-    busy = table[["compute_s", "memory_s", "communication_s"]].to_numpy().sum()
+    busy = (
+        table[["compute_s", "memory_s", "communication_s", "waiting_s", "host_s"]].to_numpy().sum()
+    )
     assert widths(ax).sum() * factor == pytest.approx(busy)
     assert ax.get_yticklabels()[-1].get_text() == f"{len(table) - 4} others"
 

@@ -46,7 +46,11 @@ def of_phase(document: dict, phase: str) -> list[dict]:
 
 def nodes_of(document: dict, prediction) -> dict[tuple[int, int], dict]:
     """Complete events of the ranks by rank and node id."""
-    chosen = [e for e in of_phase(document, "X") if e["pid"] < prediction.graph.ranks]
+    chosen = [
+        e
+        for e in of_phase(document, "X")
+        if e["pid"] < prediction.graph.ranks and e["cat"] != "waiting"
+    ]
     found = {(e["pid"], e["args"]["node_id"]): e for e in chosen}
     assert len(found) == len(chosen)
     return found

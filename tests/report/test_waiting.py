@@ -78,7 +78,7 @@ def test_timelines_show_waiting_as_waiting(prediction, tmp_path):
     assert waits == pytest.approx([0.2, 0.0, 0.2, 0.2], abs=1e-12)
     pm.write_timeline(prediction, tmp_path / "t.json")
     events = json.loads((tmp_path / "t.json").read_text())["traceEvents"]
-    drawn = [e for e in events if e.get("name") == "waiting"]
+    drawn = [e for e in events if e.get("cat") == "waiting"]
     assert [e["pid"] for e in drawn] == [0, 2, 3]
     assert [e["dur"] for e in drawn] == pytest.approx([0.2e6] * 3)
     axes = pm.plot.timeline(table)
