@@ -59,7 +59,8 @@ def replay(graph: Graph) -> pd.DataFrame:
 PyTorch's traces
     """
     recorded = graph.recorded
-    if recorded is None:
+    whole = all(len(x.start) == len(x.names) and not np.isnan(x.start).any() for x in graph.labels)
+    if recorded is None or not whole:
         raise InputError(
             f"{graph.source}: has no recorded start times to compare with; expected PyTorch's traces"
         )

@@ -145,6 +145,8 @@ def test_a_saved_recording_is_the_same(tmp_path):
 def test_only_recordings_can_be_replayed():
     with pytest.raises(pm.InputError, match="no recorded start times"):
         pm.replay(pm.load("traces/all_reduce_4"))
+    with pytest.raises(pm.InputError, match="no recorded start times"):
+        pm.replay(pm.load("traces/all_reduce_4", recorded_on="a100-sxm-80"))
 
 
 def test_commands_take_pytorch_s_traces(tmp_path):
