@@ -27,6 +27,7 @@ from perfmodel.machine.system import System
 from perfmodel.models.cost import durations, models_of
 from perfmodel.parameter_paths import check_values
 from perfmodel.pytree import content
+from perfmodel.schedule.beside_collectives import beside_collectives
 from perfmodel.schedule.certificate import Checks
 from perfmodel.schedule.frozen_graph import Events, reverse
 from perfmodel.schedule.list_orders import ListOrders
@@ -183,6 +184,10 @@ def compile(
     tasks = build(scheduled, system, merge_ranks=merge_ranks, **how)
     evaluate = jax.jit(partial(durations, tasks.work))
     schedule = list_schedule(graph, tasks, np.asarray(evaluate(system, models), np.float64))
+    if getattr(models, "channels", None) is not None:
+        tasks = beside_collectives(tasks, schedule)
+        evaluate = jax.jit(partial(durations, tasks.work))
+        schedule = list_schedule(graph, tasks, np.asarray(evaluate(system, models), np.float64))
     notice = different_calls(graph, tasks, schedule)
     if notice:
         warnings.warn(notice, stacklevel=2)

@@ -30,7 +30,7 @@ from perfmodel.machine.system import NPU, System
 from perfmodel.models.compute import Roofline
 from perfmodel.models.memory import Bandwidth
 from perfmodel.models.network import AlphaBeta
-from perfmodel.pytree import record, static
+from perfmodel.pytree import number, record, static
 from perfmodel.vocabulary import DIMENSIONS
 
 
@@ -41,12 +41,16 @@ class Models:
     Attributes:
         compute, memory, network: see the module's text.
         prefer: "work" or "recorded", which of the two counts where a node has both.
+        channels: cores that a collective holds while it runs: kernels beside it (`schedule.beside_collectives`) have
+            only the others, and take cores / (cores - channels) times as long. None, the default, leaves them alone:
+            the formula is not validated against steps. NCCL's channels are 16 to 32; 0 where collectives need no core.
     """
 
     compute: Any = field(default_factory=Roofline)
     memory: Any = field(default_factory=Bandwidth)
     network: Any = field(default_factory=AlphaBeta)
     prefer: str = static(default="work")
+    channels: Any = number("1", default=None)
 
     def replace(self, **changes: Any) -> Models:
         """A copy with some parts exchanged."""
@@ -96,13 +100,17 @@ def _has(node: Any, path: str) -> bool:
     return True
 
 
+BESIDE = "beside"
+"""Marks the costs of kernels that run while a collective of their rank does."""
+
+
 @dataclass(frozen=True)
 class CostBlock:
     """Distinct costs of one kind: a static key and one row of numbers per cost.
 
-    Keys and rows: ("compute", kind, dtype) FLOP, B, the kind's sizes (`vocabulary.DIMENSIONS`); ("recorded",) s;
-    ("memory", "local" | "remote") B; ("collective", kind, Span) B; ("point_to_point", hops) B. `scale` multiplies the
-    cost.
+    Keys and rows: ("compute", kind, dtype), with `BESIDE` after it for kernels beside a collective: FLOP, B, the
+    kind's sizes (`vocabulary.DIMENSIONS`); ("recorded",) s; ("memory", "local" | "remote") B;
+    ("collective", kind, Span) B; ("point_to_point", hops) B. `scale` multiplies the cost.
     """
 
     key: tuple[Hashable, ...]
@@ -170,15 +178,25 @@ def operation_time(model: Any, kind: str, operation: Operation, npu: NPU) -> Arr
     return model.time(operation.flops, operation.bytes, npu)
 
 
+def _stretch(npu: NPU, models: Models) -> Any:
+    """How much longer a kernel takes on the cores that a collective leaves."""
+    if npu.cores is None:
+        raise InputError(
+            "models.channels: the system says no number of cores, of which a collective could hold some; give npu.cores"
+        )
+    return npu.cores / (npu.cores - models.channels)
+
+
 def block_time(block: CostBlock, system: System, models: Models) -> Array:
     """[rows] duration of one block's costs [s], before scaling."""
     kind, *detail = block.key
     rows = jnp.asarray(block.rows)
     if kind == "compute":
-        word, dtype = map(str, detail)
+        word, dtype, *beside = map(str, detail)
         sizes = {name: rows[:, 2 + k] for k, name in enumerate(DIMENSIONS.get(word, ()))}
         operation = Operation(rows[:, 0], rows[:, 1], **sizes, dtype=dtype)
-        return operation_time(models.compute, word, operation, system.npu)
+        seconds = operation_time(models.compute, word, operation, system.npu)
+        return seconds * _stretch(system.npu, models) if beside else seconds
     if kind == "recorded":
         return rows[:, 0]
     if kind == "memory":
