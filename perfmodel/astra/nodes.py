@@ -191,8 +191,8 @@ def begin_transfer(t, m, f, now, n, server):
 def free_server(t, m, f, now, server):
     """A memory server turns to the node that waits longest.
 
-    ASTRA-sim reads a request here that it has given back. Mostly that is harmless; where the memory was used anew
-    meanwhile (the end of a rank writes much) it reads anything, and no rule says what happens then.
+    With PER_NODE_MEMORY_EXPANSION ASTRA-sim reads a request here that it has given back. Mostly that is harmless; where
+    the memory was used anew meanwhile (the end of a rank writes much) it reads anything: no rule says what comes then.
     """
     m[server + c.SERVER_BUSY] = 0
     n = m[server + c.SERVER_HEAD]
