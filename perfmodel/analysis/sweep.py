@@ -4,8 +4,9 @@ Columns of the points are parameter paths (`npu.peak_flops`, `network.0.latency`
 choices of a model (`network.algorithm`), "system" (a name in hwdb or a file), or "trace" (another workload, as `load`
 takes it). Points that differ in a choice are compiled once per choice; all others share one compiled graph.
 
-Two evaluators answer, and the column `schedule` says which: the frozen longest path, and, where a design would
-issue its operations in another order, that design's own schedule.
+The column `schedule` says who answered. "frozen": the longest path along the reference design's order, where that
+certainly is the design's own; "cell": the same along the order of another design of the sweep; "own": a schedule of
+this design alone.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def sweep(
         system: the reference design; the points replace some of its parameters.
         points: a table, or lists whose Cartesian product is taken; see `sample` for sampled spaces.
         models: what turns work into time.
-        schedule: "own" gives every design its own order of issue; "frozen" keeps the reference design's.
+        schedule: "own" gives every design its own order of issue; "frozen" keeps the reference design's; "simulated"
+            is "own" by simulation of every design, which is slow, to check against.
         breakdown: also the critical path by category, and the parameter that limits the design.
         batch_size: samples per step; adds the column throughput_per_s.
         dtype: of the longest path; float32 resolves 1 us at 10 s.
@@ -91,8 +93,8 @@ def sweep(
     Returns:
         The points' columns, makespan_s, compute_s + memory_s + communication_s + waiting_s (of the critical path),
         limited_by (the parameter with the largest elasticity, "recorded" or "host" where more of the time is
-        recorded durations that nothing changes, or the host's, else "none"), schedule ("own" or "frozen": whose order;
-        "deadlock" where the design's own leaves ranks waiting for each other, its times are then not numbers;
+        recorded durations that nothing changes, or the host's, else "none"), schedule ("frozen", "cell" or "own": who
+        answered; "deadlock" where the design's own leaves ranks waiting for each other, its times are then not numbers;
         "infinite" or "invalid" where the models give some duration that is infinite, or negative or no number), and
         throughput_per_s, figures of the economics (what these rest on is in `.attrs["basis"]`, a sentence each); of a
         graph that knows its model (`synth.training`) also mfu, hfu, TFLOP_per_s_per_gpu, tokens_per_s,
