@@ -68,7 +68,7 @@ HELD = 1.9e9
 HELD_PER_BYTE = 32
 """What a larger file may take, in terms of its size; real ones take 5 to 15."""
 
-_PER_NODE, _PER_EDGE, _PER_NAME = 700, 80, 12
+_PER_NODE, _PER_EDGE, _PER_NAME = 700, 80, 24
 """Bytes in memory for a node, for a dependency, and for a byte of a name, until ranks are joined."""
 
 
