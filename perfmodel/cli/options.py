@@ -198,6 +198,13 @@ schedule_option = click.option(
 )
 
 
+def _used(ctx, parameter, value) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in value.split(",")) if value else ()
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not N,N,...") from None
+
+
 def models_option(text: str) -> Callable:
     """--models with the help that fits the command."""
     return click.option("--models", type=Source(), default=None, metavar="FILE", help=text)
@@ -214,6 +221,12 @@ system_options = stacked(
         "--dtype",
         default=None,
         help="Which peak rate of the accelerator counts; by default bf16, where the device has it.",
+    ),
+    click.option(
+        "--used",
+        callback=_used,
+        metavar="N,...",
+        help="NPUs that jobs use of each inner network dimension, innermost first: 64 for 64 of 72.",
     ),
     models_option(
         "What turns work into time: FILE.toml as calibrate writes it, the name of a set of coefficients in hwdb, or "
@@ -240,7 +253,7 @@ system_options = stacked(
         help="Which counts where a node has both work and a recorded duration.",
     ),
 )
-SYSTEM_KEYS = ("system", "dtype", "models", "assignments", "algorithm", "prefer")
+SYSTEM_KEYS = ("system", "dtype", "used", "models", "assignments", "algorithm", "prefer")
 
 
 def load_options(options: dict) -> dict[str, Any]:
@@ -267,7 +280,12 @@ def the_system(graph: Any, options: dict, named: Iterable[str] = ()) -> tuple[An
     from perfmodel.models.fitted import hardware
     from perfmodel.parameter_paths import with_parameters
 
-    system = hardware(options["system"], dtype=options["dtype"], models=options["models"])
+    system = hardware(
+        options["system"],
+        dtype=options["dtype"],
+        models=options["models"],
+        sizes=options["used"],
+    )
     if not system.network and graph.ranks > 1:
         raise SystemFileError(_no_network(system.name))
     system = system.resized(graph.ranks)

@@ -26,7 +26,9 @@ def systems(name, kind, as_json, output) -> None:
     """
     people = not (as_json or output)
     if name is not None and kind is not None:
-        raise click.UsageError(f"--kind lists all of a kind, and {name} is one; leave one of the two out")
+        raise click.UsageError(
+            f"--kind lists all of a kind, and {name} is one; leave one of the two out"
+        )
     if name is not None:
         print_figures(name) if people else show(figures(name), as_json, output)
     elif kind in (None, "system"):

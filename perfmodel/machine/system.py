@@ -213,7 +213,7 @@ class System:
                 raise SystemFileError(
                     f"system {self.name}: {ranks} ranks do not fill whole groups of {full} in "
                     f"network dimension {k}; use a multiple of {ranks // left * full}, or say how many "
-                    f"jobs use of each: hardware(..., sizes=({'..., ' * k}N,))"
+                    f"jobs use of each: hardware(..., sizes=({'..., ' * k}N,)), --used"
                 )
             sizes.append(min(full, left))
             left //= sizes[-1]
@@ -282,7 +282,7 @@ def hardware(
         grows=bool(network) and description.network[-1]["size"] is None,
         dtype=description.dtype,
         facts=description.facts,
-        model_set=description.models,
+        model_set=_beside(description.models, description.folder),
         title=description.title,
         accelerator=description.accelerator,
     )
@@ -294,6 +294,11 @@ def hardware(
 def _same(value: Any, figure: float) -> bool:
     """Whether a parameter is still the number of its file."""
     return isinstance(value, int | float) and math.isclose(value, figure, rel_tol=1e-12)
+
+
+def _beside(models: str, folder: Path) -> str:
+    """The name of a set of coefficients; the path of a file of them is relative to the system's file."""
+    return str(folder / models) if models.endswith(".toml") else models
 
 
 def _shaped(system: System, sizes: tuple[int, ...]) -> System:

@@ -59,6 +59,7 @@ class Fitted:
     Attributes:
         name: of the set. models: with the coefficients. fits: what the file says of each fit.
         relation: "own" or "relative". source: the file.
+        parts: which of the models are of this set. rest: whose the others are (None: bare).
     """
 
     name: str
@@ -66,6 +67,12 @@ class Fitted:
     fits: tuple[Mapping[str, Any], ...]
     relation: str
     source: str = ""
+    parts: tuple[str, ...] = model_file.PARTS
+    rest: Fitted | None = None
+
+    def of(self, part: str) -> Fitted | None:
+        """The set that a part of the models is of."""
+        return self if part in self.parts else self.rest
 
     def __repr__(self) -> str:
         return f"Fitted({self.name!r}, {self.relation})"
@@ -78,7 +85,7 @@ def sets() -> list[str]:
 
 def _read(path: str, name: str, relation: str) -> Fitted:
     found = model_file.read_models(path)
-    return Fitted(name, found.models, found.fits, relation, path)
+    return Fitted(name, found.models, found.fits, relation, path, found.parts)
 
 
 @lru_cache(maxsize=64)
@@ -114,7 +121,7 @@ def hardware(
         ranks: how many NPUs; without it the file's size, one of an outermost dimension "any".
         dtype: whose peak rate counts for work that names no number format, bf16 by default.
         models: a file of models, a set of coefficients in hwdb by name, or "roofline" for none; by default the set
-            that the system's file names, else none.
+            (or the file) that the system's file names, else none. Parts that a file has not are the system's.
         more: `sizes`, see `machine.system.hardware`.
 
     Raises:
@@ -129,11 +136,23 @@ def hardware(
     system = machine.hardware(name_or_path, **{k: v for k, v in options.items() if v is not None})
     if models == "roofline":
         return replace(system, fitted=None)
+    own = None
+    if system.model_set.endswith(".toml"):
+        own = chosen_models(system.model_set)
+    elif system.model_set:
+        own = fitted(system.model_set, system.name)
     if models is not None:
-        return replace(system, fitted=chosen_models(models))
-    if not system.model_set:
-        return system
-    return replace(system, fitted=fitted(system.model_set, system.name))
+        own = _over(chosen_models(models), own)
+    return system if own is None else replace(system, fitted=own)
+
+
+def _over(chosen: Fitted, own: Fitted | None) -> Fitted:
+    """A set whose parts stand in the place of a system's own."""
+    if set(chosen.parts) == set(model_file.PARTS):
+        return chosen
+    base = Models() if own is None else own.models
+    parts = {part: getattr(chosen.models, part) for part in chosen.parts}
+    return replace(chosen, models=base.replace(**parts), rest=own)
 
 
 def chosen_models(chosen: str | Path) -> Fitted:
@@ -171,19 +190,24 @@ def _answer(system: System, models: Any, key: tuple[Hashable, ...]) -> Answer:
     part = {"compute": "compute", "memory": "memory"}.get(str(kind), "network")
     model = getattr(models, part)
     place, work = _place(model, str(kind), detail, system)
-    own = system.fitted
+    own = None if system.fitted is None else system.fitted.of(part)
     ours = None if own is None else getattr(own.models, part)
     if own is None or type(ours) is not type(model) or (part == "memory"):
         return _unfitted(model, part, work)
     if not _equal(model, ours):
         return Answer(work, own.name, "changed", note="coefficients changed since the fit")
-    path = f"{part}.{place}"
-    entry = next((f for f in own.fits if path in f.get("coefficients", ())), None)
-    if not place or entry is None:
+    entry = next((f for f in own.fits if _fitted_in(f, part, place)), None)
+    if entry is None:
         return Answer(work, own.name, own.relation)
     figures = [entry.get(f"{word}_error") for word in ("median", "mean", "p95")]
     texts = [str(entry.get(word, "")) for word in ("error_of", "data", "note")]
     return Answer(work, own.name, own.relation, *figures, *texts)
+
+
+def _fitted_in(fit: Mapping[str, Any], part: str, place: str) -> bool:
+    """Whether a fit is of the coefficients in a place of a part; of the part, where it is not divided."""
+    names = fit.get("coefficients", ())
+    return f"{part}.{place}" in names if place else any(n.startswith(f"{part}.") for n in names)
 
 
 def _unfitted(model: Any, part: str, work: str) -> Answer:

@@ -687,3 +687,13 @@ def test_prices_and_powers_say_what_they_rest_on(capsys):
     _, _, err = call(capsys, *bound, "--budget", "power=5 kW")
     assert err.startswith("perfmodel: power: scaled to npu.power")
     assert "cost" not in err
+
+
+def test_jobs_may_use_a_part_of_a_rack(capsys):
+    words = ["run", GPT, "--system", "gb200-nvl72", "--json"]
+    half = json.loads(call(capsys, *words, "--used", "4")[1])["makespan_s"]
+    assert half > json.loads(call(capsys, *words)[1])["makespan_s"]
+    status, _, err = call(capsys, *words, "--used", "73")
+    assert status == 1
+    assert "joins 72" in err
+    assert call(capsys, *words, "--used", "many")[0] == 2

@@ -6,11 +6,13 @@ import pytest
 
 import perfmodel as pm
 from perfmodel.errors import InputError
+from perfmodel.machine.placement import Span
 from perfmodel.models.cost import Models, models_meant, models_of
-from perfmodel.models.fitted import BARE, described, fitted, sets
+from perfmodel.models.fitted import BARE, answers, described, fitted, sets
 from perfmodel.models.kernels import Kernels
 from perfmodel.models.model_file import read_models, write_models
 from perfmodel.models.nccl import Nccl
+from perfmodel.models.network import AlphaBeta
 from perfmodel.parameter_paths import parameters
 
 OWN_FILE = """
@@ -138,3 +140,28 @@ def test_a_copy_of_a_system_keeps_its_models():
     copy = dataclasses.replace(system, name="mine")
     assert copy.models is system.models
     assert system.resized(16).models is system.models
+
+
+def test_parts_that_a_file_has_not_are_the_systems_own(tmp_path):
+    path = tmp_path / "ours.toml"
+    path.write_text(
+        '[network]\nmodel = "AlphaBeta"\nefficiency = 0.7\n'
+        '[[fit]]\ncoefficients = ["network.efficiency"]\nmean_error = 0.04\n'
+    )
+    system = pm.hardware("dgx-h100", models=str(path))
+    assert system.models.network == AlphaBeta(efficiency=0.7)
+    assert system.models.compute == pm.hardware("dgx-h100").models.compute
+    keys = [("compute", "gemm", "bf16"), ("collective", "all_reduce", Span((4, 1), (1, 1)))]
+    whose = {a.work.split()[0]: a for a in answers(system, None, keys)}
+    assert whose["gemm"].coefficients == "h100-sxm"
+    assert (whose["all_reduce"].coefficients, whose["all_reduce"].mean_error) == ("ours", 0.04)
+    bare = pm.hardware("mi300x-8", models=path).models
+    assert (bare.network, bare.compute) == (AlphaBeta(efficiency=0.7), pm.Models().compute)
+
+
+def test_a_system_file_may_name_a_file_of_models_beside_it(tmp_path):
+    (tmp_path / "ours.toml").write_text('[network]\nmodel = "AlphaBeta"\nefficiency = 0.7\n')
+    (tmp_path / "mine.toml").write_text('models = "ours.toml"\nnpu = "h100-sxm"\n')
+    system = pm.hardware(tmp_path / "mine.toml")
+    assert system.models.network == AlphaBeta(efficiency=0.7)
+    assert system.fitted.name == "ours"
