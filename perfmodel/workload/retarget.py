@@ -35,6 +35,10 @@ from perfmodel.workload.rescale import rescale
 _GRADIENTS = re.compile(
     r"grad(ient)?s?[._]?(all_?reduce|reduce_?scatter)|weight_grad|ddp|fsdp|zero", re.IGNORECASE
 )
+_FORWARD = re.compile(r"(^|[._/])(fwd|forward)([._/]|$)", re.IGNORECASE)
+_DATA = re.compile(
+    r"(^|[\W_\d])(data|parameters|gradients?|ddp|fsdp|zero|dp)([\W_\d]|$)", re.IGNORECASE
+)
 _OPTIMIZER = re.compile(
     r"optim|adam|sgd_?step|grad(ient)?s?[._]?(norm|clip)|clip_grad", re.IGNORECASE
 )
@@ -135,9 +139,13 @@ def data_groups(graph: Graph, data: str | Sequence[str] | None = None) -> tuple[
             )
         return found, "as told"
     alike = {g for g in used if _one_program(graph, g)}
-    named = {g for g in alike if _about_gradients(graph, g)}
-    if named:
-        return named, "by the names of their collectives"
+    every = {g for g in used if len(graph.groups[g]) == graph.ranks}  # they span all replicas
+    for found, how in (
+        ({g for g in alike if _of_data(graph, g)}, "by their names or streams"),
+        ({g for g in alike if _about_gradients(graph, g)}, "by the names of their collectives"),
+    ):
+        if found:
+            return found | every, how
     kinds = {_shape(graph, g) for g in used}
     if not used or (len(kinds) == 1 and alike == used):
         return used, "as the only kind there is"
@@ -162,12 +170,29 @@ def _shape(graph: Graph, group: int) -> tuple[int, ...]:
     return (len(members), *np.diff(members).tolist())
 
 
-def _about_gradients(graph: Graph, group: int) -> bool:
+def _calls(graph: Graph, group: int) -> tuple[Program, tuple[str, ...], NDArray[np.intp]]:
+    """The program of the group's first member, its names, and the positions of its collectives in the group."""
     rank = graph.groups[group][0]
     program, row = graph.programs[graph.program[rank]], graph.row[rank]
-    names = graph.labels[graph.label[rank]].names
     slots = np.flatnonzero(program.groups[row] == group)
-    return any(_GRADIENTS.search(names[k]) for k in np.flatnonzero(np.isin(program.slot, slots)))
+    names = graph.labels[graph.label[rank]].names
+    return program, names, np.flatnonzero(np.isin(program.slot, slots))
+
+
+def _of_data(graph: Graph, group: int) -> bool:
+    """Whether the group's name, or the stream of its collectives, says data parallel."""
+    program, _, calls = _calls(graph, group)
+    streams = {program.resources[k] for k in program.resource[calls].tolist() if k >= 0}
+    return any(_DATA.search(text) for text in (graph.group_names[group], *streams))
+
+
+def _about_gradients(graph: Graph, group: int) -> bool:
+    """Whether its collectives are named after gradients, and none sums activations in the forward pass."""
+    program, names, calls = _calls(graph, group)
+    sums = ~np.isin(program.comm_type[calls], _SHARDS)
+    if any(_FORWARD.search(names[k]) for k in calls[sums].tolist()):
+        return False
+    return any(_GRADIENTS.search(names[k]) for k in calls.tolist())
 
 
 def _sharded(graph: Graph, growing: set[int]) -> bool:

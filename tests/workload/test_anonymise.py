@@ -37,11 +37,13 @@ def graphs(tmp_path_factory):
         coll(id=2, name="m", group="tp"),
         recv(0, id=9, tag=77),
     ]
-    model = {"layers": 2, "hidden": 256, "heads": 4, "sequence": 128, "vocabulary": 1024}
+    model = {"layers": 2, "hidden": 256, "heads": 4, "vocabulary": 1024}
     return [
         pm.load(write(folder, [first, other], {"tp": [0, 1]})),
-        pm.synth.gpt(data=2, tensor=2, pipeline=2, micro_batches=2, **model).graph(),
-        pm.synth.fsdp(ranks=4, **model).graph(),
+        pm.synth.training(
+            model, data=2, tensor=2, pipeline=2, micro_batches=2, sequence=128
+        ).graph(),
+        pm.synth.training(model, data=4, sharding=3, sequence=128).graph(),
     ]
 
 
