@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.models.cost_power_area import (
-    FIGURES,
     Area,
     Cost,
     Economics,
@@ -30,6 +29,7 @@ from perfmodel.models.cost_power_area import (
     figures,
     models_for,
 )
+from perfmodel.models.figures import FIGURES, Figure, figures_of
 from perfmodel.parameter_paths import with_parameters
 from perfmodel.schedule.total_work import totals
 
@@ -38,6 +38,7 @@ __all__ = [
     "Area",
     "Cost",
     "Economics",
+    "Figure",
     "Link",
     "Links",
     "Power",
@@ -67,7 +68,7 @@ def columns(
         economics: the models; by default the public ones, anchored to the system.
 
     Returns:
-        cost_usd, power_W, energy_J, area_mm2, each [D].
+        cost_usd, power_W, energy_J, area_mm2, and the models' own figures, each [D].
     """
     work = totals(compiled.graph, compiled.system)
     economics = models_for(compiled.system, economics)
@@ -81,7 +82,7 @@ def columns(
     table = jax.vmap(one, in_axes=(1, 0))(jnp.asarray(values, float), jnp.asarray(makespan))
     designs = len(makespan)
     return {
-        name: np.broadcast_to(np.asarray(table[name], np.float64), (designs,))
-        for name, _ in FIGURES.values()
-        if name != "makespan_s"
+        f.column: np.broadcast_to(np.asarray(table[f.column], np.float64), (designs,))
+        for f in figures_of(economics).values()
+        if f.name != "time"
     }

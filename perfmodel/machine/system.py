@@ -130,7 +130,8 @@ class System:
     of each inner dimension jobs use (none: all that are built). `facts` are all figures of the
     system's files with their sources, those that no parameter holds (power, price, die area)
     included. `model_set` names the fitted coefficients that the machine takes, `fitted` holds them (`models.fitted`);
-    `accelerator` names the file of its NPU's figures.
+    `accelerator` names the file of its NPU's figures. `as_read` are the parameters as the file gives
+    them, whatever has been changed since.
     """
 
     npu: NPU
@@ -145,6 +146,7 @@ class System:
     title: str = static(default="")
     accelerator: str = static(default="")
     fitted: Any = static(default=None)
+    as_read: tuple[tuple[str, float], ...] = static(default=())
 
     @property
     def models(self) -> Any:
@@ -286,6 +288,7 @@ def hardware(
         title=description.title,
         accelerator=description.accelerator,
     )
+    system = dataclasses.replace(system, as_read=tuple(parameters(system).items()))
     if len(sizes):
         system = _shaped(system, tuple(sizes))
     return system if ranks is None else system.resized(ranks)

@@ -20,16 +20,9 @@ import jax
 
 from perfmodel.errors import InputError
 from perfmodel.machine.system import Dimension, System
+from perfmodel.models.figures import FIGURES, figures_of
+from perfmodel.parameter_paths import parameters, with_parameters
 from perfmodel.pytree import number, record
-
-FIGURES = {
-    "time": ("makespan_s", 1.0),
-    "cost": ("cost_usd", 1.0),
-    "power": ("power_W", 1.0),
-    "energy": ("energy_J", 1.0),
-    "area": ("area_mm2", 1e6),
-}
-"""Figure -> column of tables, and how many of the column's units are one of the figure's (SI, $)."""
 
 
 @record
@@ -260,7 +253,7 @@ class Economics:
 
 
 def anchored(system: System, economics: Economics | None = None) -> Economics:
-    """The models scaled to what hwdb knows of the system: its NPU's price, power and die area.
+    """The models scaled to what hwdb knows of the system: its NPU's price, power and die area, at its file's rates.
 
     A figure that the system's files do not give leaves its model as it is. What they say of a whole node
     (`system.price`, `system.power`: host, NICs, fans) is not used: the models are of NPUs and the network between them.
@@ -274,6 +267,7 @@ def anchored(system: System, economics: Economics | None = None) -> Economics:
     """
     economics = Economics() if economics is None else economics
     cost, power, area = economics.cost, economics.power, economics.area
+    system = _as_read(system)
     npu = system.npu
     alone = replace(system, network=(), remote_memory=None)
     price, drawn, die = (system.fact(f"npu.{k}") for k in ("price", "power", "die_area"))
@@ -291,6 +285,16 @@ def anchored(system: System, economics: Economics | None = None) -> Economics:
         rest += float(area.per_memory_bandwidth * npu.memory_bandwidth)
         area = replace(area, density=rest / die.value)
     return replace(economics, cost=cost, power=power, area=area)
+
+
+def _as_read(system: System) -> System:
+    """The system with the rates that its file gives, of which price, power and die area are.
+
+    So a design costs the same from whichever design one started.
+    """
+    known = parameters(system)
+    values = {path: value for path, value in system.as_read if path in known}
+    return with_parameters(system, None, values)[0] if values else system
 
 
 def basis(system: System, economics: Any = None) -> dict[str, str]:
@@ -351,14 +355,14 @@ def models_for(system: System, economics: Any = None) -> Any:
 def figures(
     system: System, makespan: Any, totals: TotalWork, *, economics: Any = None
 ) -> dict[str, Any]:
-    """Every figure of one design by its column: makespan_s, cost_usd, power_W, energy_J, area_mm2.
+    """Every figure of one design by its column: makespan_s, cost_usd, power_W, energy_J, area_mm2, and the models' own.
 
     By default of the models as they are; `anchored` ones are to be made at the reference design and given.
     """
     economics = Economics() if economics is None else economics
     return {
-        column: economics.figure(name, system, makespan, totals) * factor
-        for name, (column, factor) in FIGURES.items()
+        f.column: economics.figure(name, system, makespan, totals) * f.factor
+        for name, f in figures_of(economics).items()
     }
 
 

@@ -18,15 +18,13 @@ import jax.numpy as jnp
 from jax import Array
 
 from perfmodel.errors import InputError
-from perfmodel.models.cost_power_area import FIGURES, Economics, TotalWork
+from perfmodel.models.cost_power_area import Economics, TotalWork
+from perfmodel.models.figures import ALSO_TIME, figures_of
 from perfmodel.optimization.expression import Expression, parse, parse_relation
 from perfmodel.parameter_paths import check_path, parameters, with_parameters
 
 Objective = str | Mapping[str, float] | Callable[..., Any]
 Constraints = Mapping[str, Any] | Sequence[Any] | str | Callable[..., Any]
-
-FIGURE = {**{name: name for name in FIGURES}, "makespan": "time", "makespan_s": "time"}
-"""Word in an expression -> figure; the makespan has the names of predictions and tables, too."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +55,16 @@ class VariedDesign:
         """System and models at parameter values x [P]."""
         return with_parameters(self.system, self.models, dict(zip(self.paths, x, strict=True)))
 
+    @property
+    def figures(self) -> dict[str, str]:
+        """Word in an expression -> figure; the makespan has the names of predictions and tables, too."""
+        return {name: name for name in figures_of(self.economics)} | dict.fromkeys(
+            ALSO_TIME, "time"
+        )
+
     def names(self) -> dict[str, Any]:
         """What expressions may use."""
-        return {**parameters(self.system, self.models), **dict.fromkeys(FIGURE)}
+        return {**parameters(self.system, self.models), **dict.fromkeys(self.figures)}
 
     def value(self, expression: Expression, x: Array, t: Any) -> Any:
         """An expression of parameters [SI] and figures [s, $, W, J, m^2].
@@ -70,11 +75,11 @@ class VariedDesign:
         6.0
         """
         system, models = self.at(x)
-        known = parameters(system, models)
+        known, words = parameters(system, models), self.figures
         figures = {
-            name: self.economics.figure(FIGURE[name], system, t, self.totals)
+            name: self.economics.figure(words[name], system, t, self.totals)
             for name in expression.names
-            if name in FIGURE
+            if name in words
         }
         return expression.value({**known, **figures})
 
@@ -234,8 +239,8 @@ def _limit(design: VariedDesign, said: Any, centre: Array) -> Limit:
     ends = float(left(centre, 1.0)), float(right(centre, 1.0))
     if not all(map(math.isfinite, ends)):
         raise InputError(f"constraint {said!r}: its sides are {ends[0]:g} and {ends[1]:g}")
-    names = {FIGURE.get(name) for name in (*first.names, *second.names)}
-    timed = bool(names & {"time", "energy"})
+    longer = float(left(centre, 2.0)), float(right(centre, 2.0))
+    timed = longer != ends
     if first.positive and second.positive and min(ends) > 0:
         residual = _logarithmic(left, right, down)
         per_unit = _per_right(right, down)

@@ -17,7 +17,8 @@ from perfmodel.analysis.design_space import bounds_of
 from perfmodel.compiled import Compiled, unpack
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
-from perfmodel.models.cost_power_area import FIGURES, Economics
+from perfmodel.models.cost_power_area import Economics
+from perfmodel.models.figures import figures_of
 from perfmodel.optimization.checked_request import Bounds, SearchOptions, problems
 from perfmodel.optimization.epigraph import EpigraphProblem, NothingFeasible
 from perfmodel.optimization.expression import parse
@@ -105,7 +106,7 @@ def pareto(
         raise InputError("constraints: no design within the bounds was found that meets them")
     kept = undominated(np.array(values))
     table = pd.DataFrame(rows)[kept]
-    return table.sort_values(_column(objectives[1]), ignore_index=True)
+    return table.sort_values(_column(objectives[1], economics), ignore_index=True)
 
 
 def undominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -170,15 +171,18 @@ def _value(found: Found, text: str) -> float:
     return float(design.value(parse(text), x, found.point.makespan))
 
 
-def _column(text: str) -> str:
-    return FIGURES[text][0] if text in FIGURES else text
+def _column(text: str, economics: Any = None) -> str:
+    known = figures_of(economics)
+    return known[text].column if text in known else text
 
 
 def _row(found: Found, objectives: Sequence[str]) -> tuple[dict[str, Any], list[float]]:
     """A table's row, and the objectives' values."""
     x = np.asarray(found.problem.scale.x(found.point.z), float).tolist()
     values = [_value(found, text) for text in objectives]
-    factors = [FIGURES[text][1] if text in FIGURES else 1.0 for text in objectives]
-    columns = {_column(t): v * f for t, v, f in zip(objectives, values, factors)}
+    economics = found.problem.design.economics
+    known = figures_of(economics)
+    factors = [known[text].factor if text in known else 1.0 for text in objectives]
+    columns = {_column(t, economics): v * f for t, v, f in zip(objectives, values, factors)}
     parameters = dict(zip(found.problem.design.paths, x))
     return {**parameters, **columns, "own_makespan_s": found.own}, values

@@ -120,8 +120,8 @@ def breakdown(
             for every rank, beside the totals with overlap (waiting: in a collective for its last member; host: only
             the CPU's threads work); "critical_path": compute_s + memory_s + communication_s + waiting_s + host_s =
             makespan_s; "collective": who joined last, and what that cost the others, waiting_s summed over them;
-            "component": the hierarchy in node names, rolled up to `depth` parts; "type": node types; "group": collectives
-            by the span of their group and messages, that is by parallel dimension.
+            "component": the hierarchy in node names, rolled up to `depth` parts; "type": node types; "group":
+            collectives by the span of their group and messages, that is by parallel dimension.
         depth: how many parts of a dotted (or slashed) name make a component.
         numbers: False replaces numbers in names by "*", so that equal layers and micro-batches add up.
 
