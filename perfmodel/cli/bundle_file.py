@@ -4,7 +4,7 @@ A zip archive of
 - `manifest.json`: format, versions, the options of the system, every parameter's value, the result, a hash of each of
   the other members;
 - `graph.npz`: the graph as `save` writes it;
-- `system.toml`: the system's file, where it is one of the user's own.
+- `system.toml`, `models.toml`: the files of the system and of the models, where they are the user's own.
 
 Nothing in it is run or unpickled. `reproduce` takes the system's structure from the installed hwdb or from the packed
 file, and every value from the manifest, so that figures which hwdb has changed since do not count.
@@ -37,7 +37,9 @@ FORMAT = "perfmodel-bundle-1"
 PACKAGES = ("perfmodel", "numpy", "scipy", "jax", "jaxlib", "numba", "pandas")
 LARGEST = 8 * 2**30
 """Most bytes that a member may unpack to [B]."""
-_MEMBERS = ("manifest.json", "graph.npz", "system.toml")
+_OWN = {"system": "system.toml", "models": "models.toml"}
+"""Options that may name a file of the user's own, and what it is called in the archive."""
+_MEMBERS = ("manifest.json", "graph.npz", *_OWN.values())
 _TIME = (1980, 1, 1, 0, 0, 0)
 """Of every member, so that equal content gives an equal file."""
 
@@ -100,17 +102,17 @@ def write_bundle(path: str, prediction: Prediction, options: dict[str, Any]) -> 
         archive = Path(folder) / "graph.npz"
         save(prediction.graph, archive)
         members["graph.npz"] = archive.read_bytes()
-    own = Path(options["system"])
-    if own.suffix == ".toml" and own.is_file():
-        members["system.toml"] = own.read_bytes()
+    kept = dict(options)
+    for option, name in _OWN.items():
+        file = Path(str(options.get(option) or ""))
+        if file.suffix == ".toml" and file.is_file():
+            members[name] = file.read_bytes()
+            kept[option] = name
     values = parameters(compiled.system, compiled.models)
     manifest = {
         "format": FORMAT,
         "versions": versions(),
-        "options": {
-            **options,
-            "system": "system.toml" if "system.toml" in members else options["system"],
-        },
+        "options": kept,
         "parameters": {name: float(value).hex() for name, value in values.items()},
         "result": {name: value.hex() for name, value in result(prediction).items()},
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in members.items()},
@@ -159,8 +161,14 @@ def reproduce_bundle(path: str) -> Report:
         for name, data in members.items():
             (Path(folder) / name).write_bytes(data)
         graph = load(Path(folder) / "graph.npz")
-        if options["system"] == "system.toml":
-            options = {**options, "system": str(Path(folder) / "system.toml")}
+        options = {
+            option: str(Path(folder) / value)
+            if option in _OWN and value == _OWN[option]
+            else tuple(value)
+            if isinstance(value, list)
+            else value
+            for option, value in options.items()
+        }
         system, models = the_system(graph, options)
     here = parameters(system, models)
     was = {name: float.fromhex(value) for name, value in manifest["parameters"].items()}
