@@ -139,7 +139,32 @@ def calibrate(
     else:
         click.echo(text_of(result.parameters, missing="") + "\n")
         click.echo(text_of(result.error.reset_index(names=""), missing=""))
+        if models is None and not saturating:
+            say_own(system, dtype, tables)
     if save:
         named = [f"{path}, {len(table)} rows" for path, table in zip(measurements, tables)]
         result.save(save, data="; ".join(named))
         click.echo(f"{save}: written; use it with --models {save}", err=True)
+
+
+def say_own(system: str, dtype: str | None, tables: list) -> None:
+    """A line about how far off the coefficients are that the system has anyway, on the same measurements."""
+    import numpy as np
+
+    from perfmodel.calibration.measurements import predicted, read
+    from perfmodel.models.fitted import hardware
+
+    machine = hardware(system, dtype=dtype)
+    if machine.fitted is None:
+        return
+    errors = []
+    for table in tables:
+        nodes = read(table, machine)
+        seconds = np.empty(len(table))
+        seconds[nodes.place] = predicted(nodes.keys, nodes.rows, machine, machine.models)
+        errors.append(np.abs(seconds / nodes.duration - 1))
+    mean = 100 * np.concatenate(errors).mean()
+    click.echo(
+        f"\nwithout this fit: the coefficients that {machine.name} has anyway ({machine.fitted.name}) are off by "
+        f"{mean:.3g} % in the mean on these measurements"
+    )

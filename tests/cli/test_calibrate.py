@@ -137,3 +137,13 @@ def test_an_algorithm_goes_with_models_that_know_it(capsys, ours):
     assert makespan(capsys, "run", GPT, "--models", ours, "--algorithm", "auto") == pytest.approx(
         makespan(capsys, "run", GPT, "--models", ours), rel=1e-12
     )
+
+
+def test_the_coefficients_that_the_system_has_anyway_are_told_beside_the_fit(capsys, tmp_path):
+    (tmp_path / "log.txt").write_text(run(lines=ALL_REDUCE))
+    _, out, _ = call(capsys, "calibrate", str(tmp_path / "log.txt"))
+    assert (
+        "without this fit: the coefficients that dgx-h100 has anyway (h100-sxm) are off by" in out
+    )
+    _, out, _ = call(capsys, "calibrate", str(tmp_path / "log.txt"), "--models", "roofline")
+    assert "without this fit" not in out
