@@ -80,9 +80,7 @@ def hops_table(src: ArrayLike, dst: ArrayLike, network: tuple[Dimension, ...]) -
     sizes = tuple(d.size for d in network)
     gap = np.abs(coordinates(src, sizes) - coordinates(dst, sizes))
     for k, d in enumerate(network):
-        away = gap[..., k]
-        ring = d.topology == "ring"
-        gap[..., k] = np.minimum(away, d.size - away) if ring else np.minimum(away, 1)
+        gap[..., k] = d.shape.hops(gap[..., k], d.size)
     return np.atleast_2d(gap)
 
 

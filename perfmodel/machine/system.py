@@ -22,6 +22,7 @@ from perfmodel.errors import InputError, SystemFileError
 from perfmodel.machine import system_file
 from perfmodel.machine.system_figures import DOUBTFUL, Fact
 from perfmodel.machine.system_file import REDUCTIONS, accelerators, find_hwdb, systems
+from perfmodel.machine.topology import TOPOLOGIES, Topology
 from perfmodel.parameter_paths import parameter_units, parameters, with_parameters
 from perfmodel.pytree import number, record, static
 
@@ -39,8 +40,6 @@ __all__ = [
     "systems",
     "with_parameters",
 ]
-
-TOPOLOGIES = ("ring", "switch", "fully-connected")
 
 
 @record
@@ -107,11 +106,14 @@ class Dimension:
             )
 
     @property
+    def shape(self) -> Topology:
+        """What follows from the topology."""
+        return TOPOLOGIES[self.topology]
+
+    @property
     def links(self) -> int:
         """Links of an NPU that share the bandwidth: 2 on a ring, 1 to a switch, one per peer."""
-        if self.topology == "ring":
-            return 2
-        return max(1, max(self.built, self.size) - 1) if self.topology != "switch" else 1
+        return self.shape.links(max(self.built, self.size))
 
 
 @record
@@ -319,7 +321,7 @@ def _shaped(system: System, sizes: tuple[int, ...]) -> System:
                 f"{where}: dimension {k}: got {size!r}, expected a whole number, 1 or more"
             )
         built = max(d.built, d.size)
-        free = d.topology == "ring" or (system.grows and k + 1 == len(network))
+        free = d.shape.extends or (system.grows and k + 1 == len(network))
         if size > built and not free:
             raise SystemFileError(
                 f"{where}: dimension {k}: {size} NPUs, but its {d.topology} joins {built}"

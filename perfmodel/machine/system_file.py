@@ -32,6 +32,7 @@ from perfmodel.machine.system_figures import (
     text,
     toml,
 )
+from perfmodel.machine.topology import TOPOLOGIES
 
 LARGEST_SIZE = 1 << 24
 DTYPES = ("bf16", "fp16", "tf32", "fp32", "fp64", "fp64_tensor", "fp8", "fp6", "fp4", "int8")
@@ -345,7 +346,7 @@ class _Reader:
         table = as_table(entry, where)
         figures = self.figures("network", table, label=f"network.{k}")
         topology = table.get("topology")
-        if topology not in ("ring", "switch", "fully-connected"):
+        if topology not in TOPOLOGIES:
             raise SystemFileError(
                 f"{where}.topology: got {topology!r}, expected ring, switch or fully-connected"
             )

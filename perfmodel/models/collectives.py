@@ -35,9 +35,9 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from perfmodel.errors import InputError
+from perfmodel.machine.topology import EVERYONE, TOPOLOGIES
 
 ALL_LINKS = 0
-EVERYONE = 0
 
 
 class Round(NamedTuple):
@@ -158,7 +158,7 @@ def _scaled(rounds: Rounds, factor: float) -> Rounds:
 
 
 def choose(kind: str, members: int, topology: str) -> str:
-    """The algorithm that "auto" stands for.
+    """The algorithm that "auto" stands for; each topology has its own answer (`machine.topology`).
 
     Neighbours in a ring, everyone at once where all are connected. Through a switch all-reduce,
     reduce-scatter and all-gather go by halving and doubling where the number of members is a power
@@ -167,13 +167,7 @@ def choose(kind: str, members: int, topology: str) -> str:
     >>> choose("all_reduce", 8, "switch"), choose("all_reduce", 6, "switch")
     ('halving-doubling', 'ring')
     """
-    if kind == "all_to_all" or topology == "fully-connected":
-        return "direct"
-    if topology == "ring":
-        return "ring"
-    if kind not in ("all_reduce", "reduce_scatter", "reduce_scatter_block", "all_gather"):
-        return "tree"
-    return "ring" if members & (members - 1) else "halving-doubling"
+    return TOPOLOGIES[topology].algorithm(kind, members)
 
 
 @lru_cache(maxsize=4096)
@@ -195,32 +189,18 @@ def coefficients(
     >>> coefficients("all_reduce", "ring", 8, topology="switch", links=1, stride=1, size=8)
     (14.0, 1.75)
     """
-    if algorithm == "tree" and topology == "ring":
+    shape = TOPOLOGIES[topology]
+    if algorithm in shape.refused:
         raise InputError(
-            f'{kind} by "tree" on a ring: its edges are no links there; use algorithm="auto" or '
+            f'{kind} by "{algorithm}" on a {topology}: its edges are no links there; use algorithm="auto" or '
             '"ring" for this dimension'
         )
     a = b = 0.0
     for r in ALGORITHMS[algorithm]("reduce_scatter" if kind == "reduce_scatter_block" else kind, n):
-        hops, load = 1.0, 1.0
-        if topology == "fully-connected":
-            load = links / min(r.links or n - 1, n - 1, links)
-        elif topology == "ring":
-            ways = 1 if n == 2 and 2 * stride < size else 2
-            hops, mean = _distance(r.distance, n, stride)
-            load = mean * 2 / min(r.links or ways, ways)
+        hops, load = shape.round(r.distance, n, r.links, links=links, stride=stride, size=size)
         a += r.repeat * hops
         b += r.repeat * r.volume * load
     return a, b
-
-
-def _distance(distance: int, n: int, stride: int) -> tuple[float, float]:
-    """Longest and mean hops of a round on a ring, the shorter way round."""
-    if distance != EVERYONE:
-        hops = float(stride * min(distance, n - distance))
-        return hops, hops
-    total = sum(min(d, n - d) for d in range(1, n))
-    return float(stride * (n // 2)), stride * total / (n - 1)
 
 
 class Phase(NamedTuple):

@@ -43,7 +43,7 @@ class Link:
         Raises:
             InputError: a switch in a class that has none.
         """
-        if dimension.topology != "switch":
+        if not dimension.shape.switched:
             return self.price
         if self.switch is None:
             raise InputError("economics: a switch among chiplets has no price; give Link(switch=)")

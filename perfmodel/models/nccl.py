@@ -211,7 +211,7 @@ class Nccl:
             raise InputError(f"collective {kind!r}: expected one of {', '.join(COLLECTIVES)}")
         if math.prod(group.members) == 1:
             return 0.0 * size
-        if any(d.topology != "switch" for d, n in zip(network, group.members) if n > 1):
+        if any(not d.shape.switched for d, n in zip(network, group.members) if n > 1):
             return self.base.collective(kind, size, group, network)
         if math.prod(group.members[1:]) == 1:
             return self.in_node(kind, size, group.members[0], network[0])
@@ -220,7 +220,7 @@ class Nccl:
 
     def answered_by(self, kind: str, group: Any, network: tuple[Any, ...]) -> str:
         """Path of the coefficients that answer for a kind of collective in a group."""
-        if any(d.topology != "switch" for d, n in zip(network, group.members) if n > 1):
+        if any(not d.shape.switched for d, n in zip(network, group.members) if n > 1):
             return "base"
         if math.prod(group.members[1:]) > 1:
             return "nodes"
@@ -248,7 +248,7 @@ class Nccl:
         crossed = [k for k, h in enumerate(hops) if h > 0]
         if not crossed:
             raise InputError("a message of a rank to itself crosses no network")
-        if any(network[k].topology != "switch" for k in crossed):
+        if any(not network[k].shape.switched for k in crossed):
             return self.base.point_to_point(size, hops, network)
         slowest = jnp.stack([jnp.asarray(1.0 / network[k].bandwidth) for k in crossed]).max()
         return self.messages.time(size, 1.0 / slowest, far=crossed[-1] > 0)
