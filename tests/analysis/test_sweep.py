@@ -291,7 +291,8 @@ def slowly(store, part, result):
 Store.write = slowly
 graph = pm.load("traces/gpt_dp2_tp2_pp2")
 points = pm.sample({"npu.peak_flops": (1e14, 1e16), "network.0.bandwidth": (1e10, 1e12)}, 256)
-pm.sweep(graph, pm.hardware("dgx-h100", ranks=8), points, output=sys.argv[1], part=8, collect=False)
+system = pm.hardware("dgx-h100", ranks=8, models="roofline")
+pm.sweep(graph, system, points, output=sys.argv[1], part=8, collect=False)
 """
 
 
