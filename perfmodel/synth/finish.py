@@ -85,16 +85,24 @@ def _owned(s: Settings, mine: Held) -> int:
 
 
 def _clip(b: Blocks, s: Settings, owned: int, waits: list[int | None]) -> list[int | None]:
-    """The norm of all gradients: a pass over the rank's own, and a sum of one number."""
+    """The norm of all gradients: a pass over the rank's own, a sum of one number, and a pass that scales them.
+
+    With fp16 a pass before it takes the loss's scale out and looks for overflow (Micikevicius et al. 2018,
+    arXiv:1710.03740, section 3.2).
+    """
     size = int(BYTES[s.gradient_dtype])
+    if s.wide == "fp16":
+        unscale = Kernel("unscale", "elementwise", owned, 2 * size * owned, (), s.wide)
+        b.run("gradient", [unscale], waits)
     norm = Kernel("norm", "reduction", 2 * owned, size * owned, (), s.wide)
     b.run("gradient", [norm], waits)
     label, ranks = (WORLD, s.ranks) if s.sharding else (MODEL, s.tensor * s.pipeline)
-    if ranks == 1:
-        return []
-    return [
-        b.collective("gradient.norm.all_reduce", "all_reduce", 4, label, [b.last], resource="norm")
-    ]
+    found: list[int | None] = []
+    if ranks > 1:
+        name = "gradient.norm.all_reduce"
+        found = [b.collective(name, "all_reduce", 4, label, [b.last], resource="norm")]
+    scale = Kernel("scale", "elementwise", owned, 2 * size * owned, (), s.wide)
+    return [b.run("gradient", [scale], found)]
 
 
 def _optimize(b: Blocks, s: Settings, mine: Held, owned: int, waits: list[int | None]) -> None:

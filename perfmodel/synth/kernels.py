@@ -15,7 +15,8 @@ products of a layer in their own type:
     loss, fused         reduction    4 T V / t        2 e T V / t          2 e T V / t
     loss, in fp32       reduction    4 T V / t        18 T V / t           14 T V / t
     cast, fp8 and fp4   elementwise  -                2 + ep T k / t       gradients 2 + 2 ep T n / t, inputs 2 ep T k
-    optimizer           optimizer    14 P             gradient and state in, state and weight out
+    optimizer           optimizer    14 P             gradient and state in, state and weight out; gradients are read
+                                                      for their norm, scaled (in and out), and set to zero
 
 x: tokens that a token attends to; ep: bytes of a product's narrow numbers. Norms and activations write what follows
 them in narrow numbers themselves; the input of the projection, and every gradient, take a kernel that casts, and

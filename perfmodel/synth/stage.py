@@ -25,7 +25,7 @@ from perfmodel.synth.blocks import Blocks
 from perfmodel.synth.experts import Experts
 from perfmodel.synth.finish import finish
 from perfmodel.synth.kernels import Kernels
-from perfmodel.synth.layout import DATA, REPLICA
+from perfmodel.synth.layout import DATA, REPLICA, TENSOR
 from perfmodel.synth.memory import chunk_activations, layer_activations
 from perfmodel.synth.schedules import Pass, order, stage_of
 from perfmodel.synth.settings import BYTES, Settings
@@ -95,14 +95,26 @@ class _Passage:
 
     @property
     def message(self) -> int:
-        """Bytes of the activations that a rank hands to the next stage [B]."""
-        return self.b.activation // self.settings.split
+        """Bytes of the activations that a rank hands to the next stage: its part of the tensor group's [B]."""
+        return self.b.activation // self.settings.tensor
+
+    def _receive(self, way: int, tag: int) -> list[int | None]:
+        """The neighbour's message; ranks that hold whole activations send a part each and gather the parts.
+
+        The scatter/gather optimization of Narayanan et al. 2021, section 4.1.
+        """
+        b, s = self.b, self.settings
+        x: list[int | None] = [b.receive("receive", self.message, way, tag=tag)]
+        if s.tensor > 1 and s.split == 1:
+            name = "receive.all_gather"
+            x = [b.collective(name, "all_gather", self.message, TENSOR, x, resource=TENSOR)]
+        return x
 
     def _forward(self) -> int | None:
         b, s, units = self.b, self.settings, self.chunk.units
         x: list[int | None] = []
         if self.chunk.receives:
-            x = [b.receive("receive", self.message, -1, tag=0)]
+            x = self._receive(-1, 0)
         gathers = s.sharded and (s.reshard or self.early)
         ready = self._gather(0, [AHEAD]) if gathers else []
         whole = s.whole_layers(len(self.chunk.layers))
@@ -131,7 +143,7 @@ class _Passage:
         b, s, units = self.b, self.settings, self.chunk.units
         x: list[int | None] = []
         if self.chunk.sends and b.inputs:
-            x = [b.receive("receive", self.message, 1, tag=1)]
+            x = self._receive(1, 1)
         gathers = s.sharded and s.reshard
         top = len(units) - 1
         start = top - 1 if self.chunk.last else top  # the head stays whole after its forward pass
