@@ -108,7 +108,7 @@ class Blocks(Passes):
             self.run(where, part.input_gradient)
             return []
         whole = s.context * self.keys_and_values
-        name = f"{where}.core.gradient"
+        name = f"{where}.core.backward"
         if s.context_method == "all_to_all":
             arrived = self._context(f"{name}.heads.all_to_all", "all_to_all", self.heads_message)
             self.run(where, part.input_gradient, [arrived])

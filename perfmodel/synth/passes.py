@@ -105,7 +105,7 @@ class Passes(Steps):
     def row_backward(self, where: str, part: Part, after: After = ()) -> None:
         """Backward through a product whose results were summed: gather the gradient, then the product."""
         if self.inputs:
-            gathered = f"{where}.gradient"
+            gathered = f"{where}.backward"
             self.column(where, part.input_gradient, after or [self.last], gathered)
         if self.weights:
             self.run(where, part.weight_gradient)
@@ -117,7 +117,7 @@ class Passes(Steps):
         if self.weights and part.weight_gradient:
             stored = self.gather(f"{where}.input", [self.last])
         if self.inputs:
-            found = self.reduce(f"{where}.gradient", [self.run(where, part.input_gradient, after)])
+            found = self.reduce(f"{where}.backward", [self.run(where, part.input_gradient, after)])
         if self.weights:
             self.run(where, part.weight_gradient, stored)
         return found

@@ -49,7 +49,7 @@ def mixture_backward(b: Passes, after: After) -> After:
         b.run(where, x.unpermute().input_gradient)
         b.pending += _exchange(b, f"{where}.combine.gradient")
         b.run(where, renamed(x.sort().input_gradient, "unsort.gradient"))
-        b.pending += _gather_rows(b, f"{where}.experts.gradient")
+        b.pending += _gather_rows(b, f"{where}.experts.backward")
         if {"activation", "mlp"} & set(b.settings.recomputed):
             if "mlp" in b.settings.recomputed:
                 b.again(where, x.up().forward)
@@ -72,7 +72,7 @@ def _experts_backward(b: Passes, where: str, up: Part) -> None:
     home: After = ()
     if b.inputs:
         b.run(where, up.input_gradient)
-        b.pending += _reduce_rows(b, f"{where}.experts.gradient")
+        b.pending += _reduce_rows(b, f"{where}.experts.backward")
         b.run(where, x.sort().input_gradient)
         if b.pending:  # nothing to sort: the message itself waits for the sum
             home = _exchange(b, f"{where}.dispatch.gradient", b.pending)

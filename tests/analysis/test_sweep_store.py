@@ -21,7 +21,7 @@ POINTS = {"npu.peak_flops": [2e14, 3e15], "network.0.bandwidth": [5e10, 1e11, 2e
 
 @pytest.fixture(scope="module")
 def graph():
-    return synth.gpt(layers=1, hidden=256, heads=4, sequence=64, data=2).graph()
+    return synth.training({"layers": 1, "hidden": 256, "heads": 4}, sequence=64, data=2).graph()
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_two_workloads_without_a_file_do_not_share_a_folder(system, tmp_path):
 
 
 def test_equal_workloads_have_equal_digests_however_they_were_made(tmp_path):
-    work = synth.gpt(layers=1, hidden=256, heads=4, sequence=64, data=2)
+    work = synth.training({"layers": 1, "hidden": 256, "heads": 4}, sequence=64, data=2)
     made, again = work.graph(), work.graph()
     assert made.digest == again.digest
     read = pm.load(work.write(tmp_path / "t"))

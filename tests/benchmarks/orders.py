@@ -126,8 +126,12 @@ def _program_order(settings: Settings) -> Iterator[Row]:
     if not REFERENCE.is_dir():
         return
     layers = settings.size(16, 4)
-    workload = synth.gpt(
-        layers=layers, hidden=4096, heads=32, data=4, tensor=4, pipeline=2, micro_batches=8
+    workload = synth.training(
+        {"layers": layers, "hidden": 4096, "heads": 32},
+        data=4,
+        tensor=4,
+        pipeline=2,
+        micro_batches=8,
     )
     folder = settings.folder / "program_order"
     workload.write(folder)

@@ -148,9 +148,9 @@ def _trace() -> dict[str, bytes]:
     from perfmodel import synth
 
     with tempfile.TemporaryDirectory() as name:
-        synth.gpt(layers=1, hidden=256, heads=4, sequence=64, tensor=2, pipeline=1, data=2).write(
-            name
-        )
+        synth.training(
+            {"layers": 1, "hidden": 256, "heads": 4}, sequence=64, tensor=2, pipeline=1, data=2
+        ).write(name)
         return {path.name: path.read_bytes() for path in Path(name).iterdir()}
 
 
@@ -162,7 +162,12 @@ def _saved() -> dict[str, bytes]:
 
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "graph.npz"
-        pm.save(synth.gpt(layers=1, hidden=256, heads=4, sequence=64, pipeline=1).graph(), path)
+        pm.save(
+            synth.training(
+                {"layers": 1, "hidden": 256, "heads": 4}, sequence=64, pipeline=1
+            ).graph(),
+            path,
+        )
         return {"graph.npz": path.read_bytes()}
 
 

@@ -11,7 +11,7 @@ import pytest
 import perfmodel as pm
 from perfmodel import synth
 
-GPT = synth.gpt(layers=2, hidden=256, heads=4, sequence=64, data=2, tensor=2)
+GPT = synth.training({"layers": 2, "hidden": 256, "heads": 4}, sequence=64, data=2, tensor=2)
 SMALL = synth.collective("all_reduce", 2, 1024)
 
 
@@ -46,7 +46,7 @@ def test_an_interrupted_write_never_leaves_fewer_ranks_that_load(tmp_path, monke
 def test_overwriting_leaves_another_traces_group_file(tmp_path):
     GPT.write(tmp_path, prefix="a")
     before, groups = pm.load(tmp_path / "a").digest, (tmp_path / "comm_groups.json").read_bytes()
-    other = synth.gpt(layers=2, hidden=256, heads=4, sequence=64, data=4, tensor=2)
+    other = synth.training({"layers": 2, "hidden": 256, "heads": 4}, sequence=64, data=4, tensor=2)
     other.write(tmp_path, prefix="b")
     assert (tmp_path / "comm_groups.json").read_bytes() == groups
     assert pm.load(tmp_path / "a").digest == before

@@ -19,8 +19,13 @@ from perfmodel import synth
 
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory) -> Path:
-    work = synth.gpt(
-        layers=2, hidden=256, heads=4, sequence=64, data=2, tensor=2, pipeline=2, micro_batches=2
+    work = synth.training(
+        {"layers": 2, "hidden": 256, "heads": 4},
+        sequence=64,
+        data=2,
+        tensor=2,
+        pipeline=2,
+        micro_batches=2,
     )
     return work.write(tmp_path_factory.mktemp("trace") / "t")
 

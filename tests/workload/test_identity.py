@@ -36,7 +36,7 @@ def test_a_hash_is_the_same_in_another_process():
     code = (
         "import perfmodel as pm; from perfmodel import synth; from perfmodel.workload.identity import identity;"
         "print(identity((pm.hardware('dgx-h100', ranks=8), pm.Models())),"
-        "synth.gpt(layers=1, hidden=256, heads=4, sequence=64).graph().digest)"
+        "synth.training({'layers': 1, 'hidden': 256, 'heads': 4}, sequence=64).graph().digest)"
     )
     here = {
         subprocess.run(
