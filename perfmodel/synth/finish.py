@@ -92,7 +92,7 @@ def _clip(b: Blocks, s: Settings, owned: int, waits: list[int | None]) -> list[i
     """
     size = int(BYTES[s.gradient_dtype])
     if s.wide == "fp16":
-        unscale = Kernel("unscale", "elementwise", owned, 2 * size * owned, (), s.wide)
+        unscale = Kernel("clip.unscale", "elementwise", owned, 2 * size * owned, (), s.wide)
         b.run("gradient", [unscale], waits)
     norm = Kernel("norm", "reduction", 2 * owned, size * owned, (), s.wide)
     b.run("gradient", [norm], waits)
@@ -101,7 +101,7 @@ def _clip(b: Blocks, s: Settings, owned: int, waits: list[int | None]) -> list[i
     if ranks > 1:
         name = "gradient.norm.all_reduce"
         found = [b.collective(name, "all_reduce", 4, label, [b.last], resource="norm")]
-    scale = Kernel("scale", "elementwise", owned, 2 * size * owned, (), s.wide)
+    scale = Kernel("clip", "elementwise", owned, 2 * size * owned, (), s.wide)
     return [b.run("gradient", [scale], found)]
 
 
