@@ -75,7 +75,6 @@ def test_points_and_bounds_may_carry_units(graph, system):
         (lambda g, s: pm.hardware("dgx-h100", dtype="bf61"), "bf16"),
         (lambda g, s: pm.hardware("dgx-h100", ranks=1.5), "1.5 ranks asked for"),
     ],
-    ids=str,
 )
 def test_what_is_of_the_wrong_kind_is_one_clear_error(graph, system, work, message):
     with pytest.raises(pm.InputError, match=message):
