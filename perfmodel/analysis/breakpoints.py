@@ -42,7 +42,7 @@ BATCH = 8_000_000
 
 
 @dataclass(frozen=True, eq=False)
-class Design:
+class FollowedDesign:
     """A compiled graph at the design whose critical path is followed.
 
     Attributes:
@@ -68,13 +68,13 @@ class Design:
         return self.schedule == "frozen" or self.compiled.forced
 
 
-def makespans(design: Design, values: NDArray) -> NDArray[np.float64]:
+def makespans(design: FollowedDesign, values: NDArray) -> NDArray[np.float64]:
     """[D] makespan, in the unit of the costs, from [P, D] parameter values."""
     return _evaluate(design, values)[0]
 
 
 def breakpoints(
-    design: Design, slope: NDArray[np.float64]
+    design: FollowedDesign, slope: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The values between which the critical path stays the longest, per parameter.
 
@@ -107,7 +107,7 @@ def breakpoints(
     return lower, upper
 
 
-def _first_change(design: Design, which: NDArray, ladder: NDArray) -> NDArray[np.float64]:
+def _first_change(design: FollowedDesign, which: NDArray, ladder: NDArray) -> NDArray[np.float64]:
     """[B] where the gap of each ladder [B, GRID + 1] of values of parameter `which` [B] opens; nan if nowhere."""
     result = np.full(len(which), np.nan)
     good, bad, opened = _bracket(design, which, ladder)
@@ -122,7 +122,7 @@ def _first_change(design: Design, which: NDArray, ladder: NDArray) -> NDArray[np
     return result
 
 
-def _bracket(design: Design, which: NDArray, ladder: NDArray):
+def _bracket(design: FollowedDesign, which: NDArray, ladder: NDArray):
     """The last value before the gap opens and the first behind it [B], and whether it does [B]."""
     rows, steps = ladder.shape
     values = np.repeat(design.point[:, None], rows * steps, axis=1)
@@ -138,7 +138,9 @@ def _bracket(design: Design, which: NDArray, ladder: NDArray):
     return ladder[each, np.maximum(first - 1, 0)], ladder[each, first], opened
 
 
-def _evaluate(design: Design, values: NDArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _evaluate(
+    design: FollowedDesign, values: NDArray
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """[D] makespan and [D] length of the design's critical path, in the unit of the costs, in batches."""
     size = max(1, BATCH // max(len(design.counts), 1))
     options = EvaluationOptions(schedule=design.schedule)
@@ -150,7 +152,7 @@ def _evaluate(design: Design, values: NDArray) -> tuple[NDArray[np.float64], NDA
     return np.concatenate(total).astype(float), np.concatenate(along)
 
 
-def _polish(design: Design, which: NDArray, bad: NDArray) -> NDArray[np.float64]:
+def _polish(design: FollowedDesign, which: NDArray, bad: NDArray) -> NDArray[np.float64]:
     """One Newton step from just behind each breakpoint [B], on the path that overtook there.
 
     The bracket ends where the gap exceeds SAME, a little behind the crossing (w_k - w) . c(p) = 0 itself.

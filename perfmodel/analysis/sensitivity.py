@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from perfmodel.analysis.breakpoints import Design, breakpoints, makespans
+from perfmodel.analysis.breakpoints import FollowedDesign, breakpoints, makespans
 from perfmodel.analysis.evaluation import SCHEDULES
 from perfmodel.compiled import Compiled, recall, unpack
 from perfmodel.compiled_code import machine_code
@@ -123,7 +123,7 @@ def sensitivity(
     if second:
         table["second_derivative"] = weight @ curve * compiled.unit
     if moves or fraction:
-        design = Design(compiled, names, point, cost, counts, schedule)
+        design = FollowedDesign(compiled, names, point, cost, counts, schedule)
         if moves:
             table["lower"], table["upper"] = breakpoints(design, slope)
         if fraction:
@@ -272,7 +272,7 @@ def _extreme_slopes(row, ptr, pred, cost, slope, tie):
     return least[vertices - 1], largest[vertices - 1]
 
 
-def _tornado(design: Design, fraction: float) -> tuple[NDArray, NDArray]:
+def _tornado(design: FollowedDesign, fraction: float) -> tuple[NDArray, NDArray]:
     """Makespan [P] with each parameter alone lower, and higher, by a fraction [s]."""
     point = design.point
     count = len(point)

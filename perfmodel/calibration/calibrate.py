@@ -51,7 +51,7 @@ from perfmodel.parameter_paths import parameters as parameters_of
 from perfmodel.trace.pytorch.files import is_pytorch
 from perfmodel.workload.graph import Graph
 
-Step = tuple[Graph, System, float]
+MeasuredStep = tuple[Graph, System, float]
 
 RESCHEDULES = 5
 """How often whole steps are scheduled anew at the fitted parameters before their order is taken as it is."""
@@ -144,7 +144,7 @@ class Calibration:
 
 
 def calibrate(
-    measurements: pd.DataFrame | str | Path | Sequence[pd.DataFrame | str | Path | Step],
+    measurements: pd.DataFrame | str | Path | Sequence[pd.DataFrame | str | Path | MeasuredStep],
     system: System,
     parameters: str | Sequence[str] | Mapping[str, float | None] | None = None,
     *,
@@ -238,12 +238,12 @@ def calibrate(
     )
 
 
-def _sorted(measurements, system: System) -> tuple[list[pd.DataFrame], list[Step], str]:
+def _sorted(measurements, system: System) -> tuple[list[pd.DataFrame], list[MeasuredStep], str]:
     """Tables and whole steps apart, and what they are in words."""
     one = isinstance(measurements, pd.DataFrame | str | Path)
     given = [measurements] if one else list(measurements)
     tables: list[pd.DataFrame] = []
-    steps: list[Step] = []
+    steps: list[MeasuredStep] = []
     words: list[str] = []
     for k, item in enumerate(given):
         if isinstance(item, pd.DataFrame):

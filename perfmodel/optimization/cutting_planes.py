@@ -49,7 +49,7 @@ SLACKEST = 1.5
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class Iterate:
     """A line of an optimisation's history: stage ("start", "direct" or "piece"), point, its parameters' values, its
     objective and the bound known then in the user's units, evaluations so far.
     """
@@ -62,10 +62,10 @@ class Step:
     evaluations: int
 
 
-def _step(stage: str, problem: EpigraphProblem, point: Point, bound: float = -np.inf) -> Step:
+def _step(stage: str, problem: EpigraphProblem, point: Point, bound: float = -np.inf) -> Iterate:
     values = np.asarray(problem.scale.x(point.z), float).tolist()
     objective, least = problem.unscaled(point.objective), problem.unscaled(bound)
-    return Step(stage, point, values, objective, least, problem.effort.evaluations)
+    return Iterate(stage, point, values, objective, least, problem.effort.evaluations)
 
 
 def project(problem: EpigraphProblem, starts: Vector) -> tuple[Vector, float]:
@@ -150,7 +150,7 @@ def descend(
     method: str,
     tolerance: float,
     rounds: int,
-    tell: Callable[[Step], None],
+    tell: Callable[[Iterate], None],
 ) -> tuple[Point, float]:
     """The best design, and a lower bound of the objective if all pieces are convex.
 
@@ -302,7 +302,7 @@ def _trust_constr(
     return np.clip(result.x, *ends)
 
 
-def _direct(problem: EpigraphProblem, best: Point, tell: Callable[[Step], None]) -> Point:
+def _direct(problem: EpigraphProblem, best: Point, tell: Callable[[Iterate], None]) -> Point:
     """L-BFGS-B on the makespan itself, by the derivative of the critical path; it stops at kinks."""
     kept = [best]
 

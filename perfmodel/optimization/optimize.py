@@ -16,7 +16,7 @@ from perfmodel.machine.system import System
 from perfmodel.models.cost_power_area import Economics
 from perfmodel.optimization.branch_and_bound import branch
 from perfmodel.optimization.checked_request import Bounds, SearchOptions, problems
-from perfmodel.optimization.cutting_planes import Step, descend, project
+from perfmodel.optimization.cutting_planes import Iterate, descend, project
 from perfmodel.optimization.epigraph import (
     FEASIBLE,
     EpigraphProblem,
@@ -66,7 +66,7 @@ def optimize(
     tolerance: float = 1e-9,
     rounds: int = 200,
     check_gradients: bool = False,
-    progress: bool | Callable[[Step], None] | None = None,
+    progress: bool | Callable[[Iterate], None] | None = None,
     threads: int = 1,
 ) -> Optimum:
     """The parameters within bounds and constraints that minimise an objective.
@@ -189,7 +189,9 @@ def _starts(problem: EpigraphProblem, options: SearchOptions) -> Vector:
     return found
 
 
-def settle(problem: EpigraphProblem, options: SearchOptions, tell: Callable[[Step], None]) -> Found:
+def settle(
+    problem: EpigraphProblem, options: SearchOptions, tell: Callable[[Iterate], None]
+) -> Found:
     """The optimum for one combination of choices, with the order of issue that is its own."""
     compiled, design = problem.compiled, problem.design
 

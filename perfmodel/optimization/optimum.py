@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from perfmodel.display import as_html, as_text, seconds
 from perfmodel.errors import InputError
-from perfmodel.optimization.cutting_planes import FAR, Step
+from perfmodel.optimization.cutting_planes import FAR, Iterate
 from perfmodel.optimization.epigraph import FEASIBLE, Effort, EpigraphProblem, Point, Vector
 from perfmodel.optimization.multipliers import weigh
 from perfmodel.parameter_paths import parameter_units
@@ -92,7 +92,7 @@ class Optimum:
 class History:
     """Every design evaluated on the way, and a line that shows the best of them."""
 
-    def __init__(self, paths: tuple[str, ...], progress: bool | Callable[[Step], None] | None):
+    def __init__(self, paths: tuple[str, ...], progress: bool | Callable[[Iterate], None] | None):
         self.paths = paths
         self.combination: dict[str, Any] = {}
         self.rows: list[tuple] = []
@@ -110,7 +110,7 @@ class History:
     def __exit__(self, *reason: object) -> None:
         self.line.close()
 
-    def note(self, step: Step) -> None:
+    def note(self, step: Iterate) -> None:
         """Keep a step."""
         point = step.point
         self.rows.append((step, dict(self.combination)))

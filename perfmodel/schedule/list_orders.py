@@ -16,7 +16,7 @@ from perfmodel.schedule.list_schedule import (
     digests,
     freeze,
     list_schedule,
-    makespans,
+    own_makespans,
 )
 from perfmodel.schedule.tasks import Tasks
 from perfmodel.workload.graph import Graph
@@ -33,8 +33,8 @@ class ListOrders:
     def __call__(
         self, costs: NDArray[np.float64], *, paths: bool = False, threads: int = 2
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int32]]:
-        """See `list_schedule.makespans`."""
-        return makespans(
+        """See `list_schedule.own_makespans`."""
+        return own_makespans(
             self.tasks, costs, expected=self.schedule.order, paths=paths, threads=threads
         )
 

@@ -6,7 +6,7 @@ Receives need no resource: they finish when posted and their message has arrived
 resource on every member from its own issue on, and finishes on all members one cost after the last has joined.
 
 Times closer than one part in 10^12 count as one moment, so that rounding never decides. The same kernel gives a
-design its own schedule (`makespans`) and, recording, the order that `freeze` turns into edges: the longest path
+design its own schedule (`own_makespans`) and, recording, the order that `freeze` turns into edges: the longest path
 over those edges equals the schedule's times at that design.
 """
 
@@ -244,7 +244,7 @@ def _running_number(sorted_values: NDArray[np.int64]) -> NDArray[np.int64]:
     return at - np.maximum.accumulate(np.where(start, at, 0)) if len(at) else at
 
 
-def makespans(
+def own_makespans(
     tasks: Tasks,
     costs: NDArray[np.float64],
     *,

@@ -16,7 +16,7 @@ from perfmodel.trace.pytorch.columns import RankNodes, rank_nodes
 from perfmodel.trace.pytorch.files import RankFiles, Trace, find, without_collection
 from perfmodel.trace.pytorch.link import link
 from perfmodel.trace.pytorch.ranks import Finding, Meetings, has_tail, meet, offsets
-from perfmodel.trace.pytorch.steps import Step, choose
+from perfmodel.trace.pytorch.steps import StepChoice, choose
 from perfmodel.trace.pytorch.timeline import timeline
 from perfmodel.vocabulary import NodeType
 
@@ -75,7 +75,7 @@ def read(
     trace: Trace,
     *,
     ranks: Iterable[int] | None = None,
-    step: Step = "last",
+    step: StepChoice = "last",
     offsets_from: str = "recorded",
 ) -> Recording:
     """Read the traces of one run: `find` them and `replayable`."""
@@ -84,7 +84,7 @@ def read(
 
 
 def replayable(
-    files: Sequence[RankFiles], *, step: Step = "last", offsets_from: str = "recorded"
+    files: Sequence[RankFiles], *, step: StepChoice = "last", offsets_from: str = "recorded"
 ) -> Recording:
     """Traces of one run as nodes and edges.
 

@@ -10,7 +10,7 @@ import numpy as np
 from perfmodel.errors import InputError, TraceError
 from perfmodel.trace.pytorch.kineto import ANNOTATION, OPERATOR, RUNTIME, STEP, Device
 
-Step = int | str
+StepChoice = int | str
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Window:
     label: str
 
 
-def choose(devices: Sequence[Device], step: Step = "last") -> list[Window]:
+def choose(devices: Sequence[Device], step: StepChoice = "last") -> list[Window]:
     """The window of each rank.
 
     Args:
