@@ -149,6 +149,7 @@ def calibrate(
 
 def say_own(system: str, dtype: str | None, tables: list) -> None:
     """A line about how far off the coefficients are that the system has anyway, on the same measurements."""
+    import jax.numpy as jnp
     import numpy as np
 
     from perfmodel.calibration.measurements import predicted, read
@@ -161,7 +162,9 @@ def say_own(system: str, dtype: str | None, tables: list) -> None:
     for table in tables:
         nodes = read(table, machine)
         seconds = np.empty(len(table))
-        seconds[nodes.place] = predicted(nodes.keys, nodes.rows, machine, machine.models)
+        seconds[nodes.place] = predicted(
+            nodes.keys, [jnp.asarray(rows) for rows in nodes.rows], machine, machine.models
+        )
         errors.append(np.abs(seconds / nodes.duration - 1))
     mean = 100 * np.concatenate(errors).mean()
     click.echo(
