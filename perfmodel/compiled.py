@@ -179,7 +179,8 @@ def compile(
     system = system.resized(graph.ranks)
     check_values(system, models)
     if hasattr(models, "lower"):
-        return models.lower(graph, system)
+        lowered: Compiled = models.lower(graph, system)
+        return lowered
     scheduled, how = on_hardware(graph, system, models)
     tasks = build(scheduled, system, merge_ranks=merge_ranks, **how)
     evaluate = jax.jit(partial(durations, tasks.work))
@@ -312,7 +313,7 @@ def _feeding(tasks: Tasks) -> NDArray[np.int32]:
     return np.where(receives, tasks.partner, -1)
 
 
-def _backwards(events: Events):
+def _backwards(events: Events) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
     """The same graph with every edge turned round, numbered from the end."""
     n = len(events)
     ptr, succ = reverse(events.pred_ptr, events.pred)

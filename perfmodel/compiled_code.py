@@ -44,22 +44,22 @@ def machine_code(function: F | None = None, **options: Any) -> Any:
     return result
 
 
-class _Covered(IndexDataCacheFile):
+class _Covered(IndexDataCacheFile):  # type: ignore[misc,unused-ignore]
     """numba's file of kept code, with a stamp that covers what is compiled into the function.
 
     The stamp is made when it is asked for: what a function calls may stand below it in its file.
     """
 
-    def __init__(self, function: Any, path: str, name: str, stamp: tuple):
+    def __init__(self, function: Any, path: str, name: str, stamp: tuple[Any, ...]):
         super().__init__(path, name, stamp)
         self._function = function
 
     @property
-    def _source_stamp(self) -> tuple:
+    def _source_stamp(self) -> tuple[Any, ...]:
         return (*self._own_stamp, source_key(self._function))
 
     @_source_stamp.setter
-    def _source_stamp(self, stamp: tuple) -> None:
+    def _source_stamp(self, stamp: tuple[Any, ...]) -> None:
         self._own_stamp = stamp
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class Finding:
 
 def texts(problems: Iterable[Finding]) -> list[str]:
     """A line for each finding; the same on several ranks once, under the first of them."""
-    alike: dict[tuple, list[Finding]] = {}
+    alike: dict[tuple[Any, ...], list[Finding]] = {}
     for p in problems:
         alike.setdefault((p.level, p.code, p.message, p.remedy), []).append(p)
     lines: list[str] = []

@@ -37,7 +37,7 @@ def loads(
     source: object,
     *,
     kind: type[InputError] = InputError,
-    pairs: Callable[[list], Any] | None = None,
+    pairs: Callable[[list[Any]], Any] | None = None,
 ) -> Any:
     """The value of a JSON text, a byte-order mark before it or not.
 

@@ -118,7 +118,7 @@ class Prediction:
         slack = np.where(slack > 1e-12 * self.makespan, slack, 0.0)
         return slack[np.where(c.partner >= 0, c.events.last, c.events.first)]
 
-    def of_nodes(self, values: NDArray, ranks: list[int] | None = None) -> NDArray:
+    def of_nodes(self, values: NDArray[Any], ranks: list[int] | None = None) -> NDArray[Any]:
         """Values per task [n] spread to the nodes of some or all ranks, in node order."""
         chosen = range(self.graph.ranks) if ranks is None else ranks
         return np.concatenate([values[self.compiled.tasks_of(r)] for r in chosen])

@@ -14,6 +14,7 @@ found at which T(p) departs from w . c(p) either way, to rounding.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,7 +69,7 @@ class FollowedDesign:
         return self.schedule == "frozen" or self.compiled.forced
 
 
-def makespans(design: FollowedDesign, values: NDArray) -> NDArray[np.float64]:
+def makespans(design: FollowedDesign, values: NDArray[Any]) -> NDArray[np.float64]:
     """[D] makespan, in the unit of the costs, from [P, D] parameter values."""
     return _evaluate(design, values)[0]
 
@@ -107,7 +108,9 @@ def breakpoints(
     return lower, upper
 
 
-def _first_change(design: FollowedDesign, which: NDArray, ladder: NDArray) -> NDArray[np.float64]:
+def _first_change(
+    design: FollowedDesign, which: NDArray[Any], ladder: NDArray[Any]
+) -> NDArray[np.float64]:
     """[B] where the gap of each ladder [B, GRID + 1] of values of parameter `which` [B] opens; nan if nowhere."""
     result = np.full(len(which), np.nan)
     good, bad, opened = _bracket(design, which, ladder)
@@ -122,7 +125,9 @@ def _first_change(design: FollowedDesign, which: NDArray, ladder: NDArray) -> ND
     return result
 
 
-def _bracket(design: FollowedDesign, which: NDArray, ladder: NDArray):
+def _bracket(
+    design: FollowedDesign, which: NDArray[Any], ladder: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], Any]:
     """The last value before the gap opens and the first behind it [B], and whether it does [B]."""
     rows, steps = ladder.shape
     values = np.repeat(design.point[:, None], rows * steps, axis=1)
@@ -139,7 +144,7 @@ def _bracket(design: FollowedDesign, which: NDArray, ladder: NDArray):
 
 
 def _evaluate(
-    design: FollowedDesign, values: NDArray
+    design: FollowedDesign, values: NDArray[Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """[D] makespan and [D] length of the design's critical path, in the unit of the costs, in batches."""
     size = max(1, BATCH // max(len(design.counts), 1))
@@ -152,7 +157,7 @@ def _evaluate(
     return np.concatenate(total).astype(float), np.concatenate(along)
 
 
-def _polish(design: FollowedDesign, which: NDArray, bad: NDArray) -> NDArray[np.float64]:
+def _polish(design: FollowedDesign, which: NDArray[Any], bad: NDArray[Any]) -> NDArray[np.float64]:
     """One Newton step from just behind each breakpoint [B], on the path that overtook there.
 
     The bracket ends where the gap exceeds SAME, a little behind the crossing (w_k - w) . c(p) = 0 itself.
@@ -168,4 +173,7 @@ def _polish(design: FollowedDesign, which: NDArray, bad: NDArray) -> NDArray[np.
     step = np.divide(gap, rate, where=rate != 0, out=np.zeros_like(gap))
     # no further back than the design itself
     start = design.point[which]
-    return np.clip(bad - step, np.minimum(start, bad), np.maximum(start, bad))
+    polished: NDArray[np.float64] = np.clip(
+        bad - step, np.minimum(start, bad), np.maximum(start, bad)
+    )
+    return polished

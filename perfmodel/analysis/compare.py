@@ -102,7 +102,7 @@ def _seconds(prediction: Prediction, section: str, depth: int) -> dict[str, floa
     return seconds
 
 
-def _ratio(a, b):
+def _ratio(a: Any, b: Any) -> Any:
     """a / b; nan where both are 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.divide(a, b)

@@ -14,7 +14,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 
@@ -34,7 +34,7 @@ PATIENCE = 60
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a scheduler."""
 
-_EVALUATORS: dict[str, dict] = {}
+_EVALUATORS: dict[str, dict[tuple[Any, ...], Any]] = {}
 """On a worker: the evaluators of the latest token."""
 
 
@@ -49,7 +49,7 @@ def connect(address: str) -> Any:
     except ImportError:
         raise InputError("Dask is not installed; install perfmodel[dask]") from None
     try:
-        return Client(address, timeout=CONNECT_TIMEOUT)
+        return cast(Any, Client)(address, timeout=CONNECT_TIMEOUT)
     except (OSError, ValueError, TimeoutError) as error:
         raise InputError(f"scheduler {address}: no answer ({error}); is it running?") from None
 
@@ -107,7 +107,7 @@ def _round(
 ) -> Iterator[tuple[int, pd.DataFrame | None]]:
     """One attempt: the work is sent to all workers, and the parts that are left are asked for."""
     from distributed import CancelledError, KilledWorker, as_completed
-    from distributed.comm import CommClosedError
+    from distributed.comm.core import CommClosedError
 
     gone = (CancelledError, KilledWorker, CommClosedError, TimeoutError, OSError)
     try:
@@ -125,7 +125,7 @@ def _round(
                 _parts, token, payload, mine, pure=False, retries=RETRIES, priority=-at
             )
             futures[future] = mine
-        waiting = as_completed(list(futures), with_results=False)
+        waiting = cast(Any, as_completed)(list(futures), with_results=False)
         for future in waiting:
             mine = futures.pop(future)
             answers = future.result()

@@ -141,7 +141,7 @@ def _replace_label(node: Any, words: list[str], value: Any) -> Any:
     )
 
 
-def _by_choice(table: pd.DataFrame, models: Any) -> Iterator[tuple[dict, pd.DataFrame]]:
+def _by_choice(table: pd.DataFrame, models: Any) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     names = choices(table, models)
     if not names:
         yield {}, table
@@ -158,7 +158,7 @@ def split(table: pd.DataFrame, models: Any, part: int) -> Iterator[pd.DataFrame]
 
 
 def evaluate_part(
-    compiled: dict[tuple, Evaluator], work: SweepWork, rows: pd.DataFrame
+    compiled: dict[tuple[Any, ...], Evaluator], work: SweepWork, rows: pd.DataFrame
 ) -> pd.DataFrame:
     """One part; `compiled` keeps the evaluators of earlier parts."""
     names = choices(rows, models_of(work.system, work.models))

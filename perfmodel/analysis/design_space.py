@@ -15,7 +15,7 @@ from perfmodel import units
 from perfmodel.errors import InputError
 from perfmodel.machine.system import NPU, Dimension, RemoteMemory
 
-Points: TypeAlias = pd.DataFrame | Mapping[str, Sequence]
+Points: TypeAlias = pd.DataFrame | Mapping[str, Sequence[Any]]
 
 
 def table_of(points: Points) -> pd.DataFrame:
@@ -64,7 +64,7 @@ def table_of(points: Points) -> pd.DataFrame:
     return table
 
 
-def _listed(name: str, values: Any) -> list:
+def _listed(name: str, values: Any) -> list[Any]:
     if isinstance(values, str) or not np.iterable(values):
         return [values]
     return list(values)

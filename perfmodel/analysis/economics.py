@@ -54,8 +54,8 @@ __all__ = [
 def columns(
     compiled: Any,
     paths: Sequence[str],
-    values: NDArray,
-    makespan: NDArray,
+    values: NDArray[Any],
+    makespan: NDArray[Any],
     *,
     economics: Economics | None = None,
 ) -> dict[str, NDArray[np.float64]]:

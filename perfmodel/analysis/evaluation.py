@@ -56,9 +56,10 @@ class Evaluator:
     @classmethod
     def of(cls, compiled: Compiled) -> Evaluator:
         """The one evaluator of a compiled graph; what it has jitted serves every later call."""
-        return compiled.functions.setdefault("evaluator", cls(compiled))
+        kept: Evaluator = compiled.functions.setdefault("evaluator", cls(compiled))
+        return kept
 
-    def costs(self, paths: tuple[str, ...], values: NDArray) -> NDArray[np.float64]:
+    def costs(self, paths: tuple[str, ...], values: NDArray[Any]) -> NDArray[np.float64]:
         """[S, D] cost table, from [P, D] parameter values."""
         check_process()
         if self.compiled.batched:
@@ -76,7 +77,11 @@ class Evaluator:
         return c.evaluate(*with_parameters(c.system, c.models, dict(zip(paths, values))))
 
     def gradients(
-        self, paths: tuple[str, ...], values: NDArray, counts: NDArray, wanted: tuple[str, ...]
+        self,
+        paths: tuple[str, ...],
+        values: NDArray[Any],
+        counts: NDArray[Any],
+        wanted: tuple[str, ...],
     ) -> NDArray[np.float64]:
         """[W, D] derivative of the makespan with respect to the wanted parameters.
 
@@ -89,12 +94,12 @@ class Evaluator:
         if key not in self._pull:
             c = self.compiled
 
-            def one(values, counts):
+            def one(values: jax.Array, counts: jax.Array) -> jax.Array:
                 here, models = with_parameters(c.system, c.models, dict(zip(paths, values)))
                 known = parameters(here, models)
                 point = [jax.numpy.asarray(known[w], float) for w in wanted]
 
-                def cost(point):
+                def cost(point: list[jax.Array]) -> Any:
                     evaluate = c.smooth or c.evaluate
                     return evaluate(*with_parameters(here, models, dict(zip(wanted, point))))
 
@@ -104,8 +109,8 @@ class Evaluator:
         return _padded(self._pull[key], values, counts.astype(float)) * self.compiled.unit
 
     def makespans(
-        self, costs: NDArray, options: EvaluationOptions, *, paths: bool
-    ) -> tuple[NDArray, NDArray, NDArray]:
+        self, costs: NDArray[Any], options: EvaluationOptions, *, paths: bool
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """[D] makespan in the unit of the costs, [D] who answered (of `ANSWERS`), [S, D] path counts (or empty).
 
         Where a design's own order certainly is one that was frozen, the longest path answers.
@@ -138,8 +143,8 @@ class Evaluator:
         return makespan.astype(options.dtype, copy=False), who, counts
 
     def _simulated(
-        self, costs: NDArray, options: EvaluationOptions, *, paths: bool
-    ) -> tuple[NDArray, NDArray, NDArray]:
+        self, costs: NDArray[Any], options: EvaluationOptions, *, paths: bool
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """As `makespans`, every design by simulation."""
         makespan, differs, counts = self.compiled.own(costs, paths=paths, threads=options.threads)
         who = np.where(np.isnan(makespan), DEADLOCK, np.where(differs, OWN, FROZEN)).astype(np.int8)
@@ -151,8 +156,8 @@ class Evaluator:
         return makespan.astype(options.dtype, copy=False), who, counts
 
     def _frozen(
-        self, costs: NDArray, options: EvaluationOptions, *, paths: bool
-    ) -> tuple[NDArray, NDArray]:
+        self, costs: NDArray[Any], options: EvaluationOptions, *, paths: bool
+    ) -> tuple[NDArray[Any], NDArray[Any]]:
         """[D] makespan and [S, D] path counts (or empty) along the frozen order."""
         plan, dtype, threads = self.compiled.plan, options.dtype, options.threads
         if paths:
@@ -168,8 +173,8 @@ class Evaluator:
         return window.window(self.compiled.reduced)
 
     def figures(
-        self, paths: tuple[str, ...], values: NDArray, options: EvaluationOptions
-    ) -> dict[str, NDArray]:
+        self, paths: tuple[str, ...], values: NDArray[Any], options: EvaluationOptions
+    ) -> dict[str, NDArray[Any]]:
         """All that a sweep says of some designs: [D] by column; `schedule` and `limited_by` as numbers of its `labels`.
 
         Args:
@@ -182,7 +187,7 @@ class Evaluator:
             return self._some(paths, values, options, costs, timed)
         makespan, who, counts = self.makespans(costs, options, paths=options.breakdown)
         seconds = makespan.astype(float) * c.unit
-        figures: dict[str, NDArray] = {"makespan_s": seconds}
+        figures: dict[str, NDArray[Any]] = {"makespan_s": seconds}
         if options.breakdown:
             figures |= self._parts(seconds, costs, counts)
             figures["limited_by"] = self._limits(paths, values, costs, counts)
@@ -195,8 +200,8 @@ class Evaluator:
         return figures | self._of_step(paths, values, figures)
 
     def _of_step(
-        self, paths: tuple[str, ...], values: NDArray, figures: dict[str, NDArray]
-    ) -> dict[str, NDArray]:
+        self, paths: tuple[str, ...], values: NDArray[Any], figures: dict[str, NDArray[Any]]
+    ) -> dict[str, NDArray[Any]]:
         """Utilization, throughput and memory, of a graph that knows its model; nothing of another."""
         c = self.compiled
         step, npu = c.graph.step, c.system.npu
@@ -220,18 +225,18 @@ class Evaluator:
     def _some(
         self,
         paths: tuple[str, ...],
-        values: NDArray,
+        values: NDArray[Any],
         options: EvaluationOptions,
-        costs: NDArray,
+        costs: NDArray[Any],
         timed: NDArray[np.bool_],
-    ) -> dict[str, NDArray]:
+    ) -> dict[str, NDArray[Any]]:
         """The figures of the designs whose durations are all times; the others say why they have none."""
         infinite = ~timed & ((costs >= 0).all(axis=0))
         known = self.figures(paths, values[:, timed], options) if timed.any() else {}
         if not timed.any():  # the names of the figures, from the reference design
             check_costs(self._same(1))
             known = {k: v[:0] for k, v in self.figures((), np.zeros((0, 1)), options).items()}
-        figures: dict[str, NDArray] = {}
+        figures: dict[str, NDArray[Any]] = {}
         for name, found in known.items():
             fill = np.nan if np.issubdtype(found.dtype, np.floating) else 0
             figures[name] = np.full(len(timed), fill, found.dtype)
@@ -258,7 +263,9 @@ class Evaluator:
         cost = np.asarray(c.evaluate(c.system, c.models), np.float64)
         return np.repeat(cost[:, None], designs, axis=1)
 
-    def _parts(self, seconds: NDArray, costs: NDArray, counts: NDArray) -> dict[str, NDArray]:
+    def _parts(
+        self, seconds: NDArray[Any], costs: NDArray[Any], counts: NDArray[Any]
+    ) -> dict[str, NDArray[Any]]:
         """The critical path by category [s]."""
         c = self.compiled
         parts = {
@@ -271,7 +278,11 @@ class Evaluator:
         return parts
 
     def _limits(
-        self, paths: tuple[str, ...], values: NDArray, costs: NDArray, counts: NDArray
+        self,
+        paths: tuple[str, ...],
+        values: NDArray[Any],
+        costs: NDArray[Any],
+        counts: NDArray[Any],
     ) -> NDArray[np.intp]:
         """Number of what takes most of the time: a parameter, by p dT/dp [s]; what is recorded; the host."""
         known = parameters(self.compiled.system)
@@ -308,7 +319,8 @@ class Evaluator:
             return evaluate(*with_parameters(c.system, c.models, dict(zip(names, values))))
 
         def along(values: jax.Array, direction: jax.Array) -> jax.Array:
-            return jax.jvp(costs, (values,), (direction,))[1]
+            tangent: jax.Array = jax.jvp(costs, (values,), (direction,))[1]
+            return tangent
 
         # two directions that no cost is likely to be flat in, both
         scale = np.where(point[:, 0] == 0, 1.0, point[:, 0])
@@ -333,7 +345,7 @@ class Evaluator:
         return [p for k, p in enumerate(named) if same[1 + k] and same[1 + len(named) + k]]
 
 
-def _padded(function, *arrays: NDArray) -> NDArray[np.float64]:
+def _padded(function: Any, *arrays: NDArray[Any]) -> NDArray[np.float64]:
     """Call a batched function with the designs padded to a power of two: few shapes, few compilations."""
     designs = arrays[0].shape[1]
     size = 1 << max(designs - 1, 0).bit_length()

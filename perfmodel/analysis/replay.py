@@ -6,6 +6,8 @@ rest comes out again, above all the waiting, shows that nothing that waits was m
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -117,7 +119,7 @@ def _rank(prediction: Prediction, rank: int, number: int) -> dict[str, float]:
     }
 
 
-def _first(cpu: NDArray[np.bool_], begun: NDArray, over: NDArray) -> float:
+def _first(cpu: NDArray[np.bool_], begun: NDArray[Any], over: NDArray[Any]) -> float:
     """When the rank starts: the end of its first node, which holds the time that it starts after the others."""
     earliest = np.flatnonzero(cpu)[np.argmin(begun[cpu])] if cpu.any() else int(np.argmin(begun))
     return float(over[earliest] if cpu.any() else begun[earliest])

@@ -155,7 +155,9 @@ def numbers(system: System, models: Any) -> tuple[tuple[str, ...], NDArray[np.fl
     return tuple(known), np.array([float(v) for v in known.values()])
 
 
-def _expand(compiled: Compiled, names: tuple[str, ...], point: NDArray, second: bool):
+def _expand(
+    compiled: Compiled, names: tuple[str, ...], point: NDArray[Any], second: bool
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Costs [S], their derivatives [S, P], and with `second` their second derivatives [S, P] (else empty)."""
     values, directions = jnp.asarray(point), jnp.eye(len(point))
     each, curves = _derivatives(compiled, names)
@@ -171,7 +173,8 @@ def _derivatives(compiled: Compiled, names: tuple[str, ...]) -> tuple[Any, Any]:
     """Jitted functions of (values [P], directions [P, P]): costs and derivatives; second derivatives. Kept."""
     key = ("derivatives", names)
     if key in compiled.functions:
-        return compiled.functions[key]
+        kept: tuple[Any, Any] = compiled.functions[key]
+        return kept
     evaluate = compiled.smooth or compiled.evaluate
 
     def costs(values: jax.Array) -> jax.Array:
@@ -183,15 +186,19 @@ def _derivatives(compiled: Compiled, names: tuple[str, ...]) -> tuple[Any, Any]:
         return jax.jvp(costs, (values,), (direction,))
 
     def twice(values: jax.Array, direction: jax.Array) -> jax.Array:
-        return jax.jvp(lambda v: along(v, direction)[1], (values,), (direction,))[1]
+        second: jax.Array = jax.jvp(lambda v: along(v, direction)[1], (values,), (direction,))[1]
+        return second
 
     each = jax.jit(jax.vmap(along, in_axes=(None, 0), out_axes=(None, 1)))
     curves = jax.jit(jax.vmap(twice, in_axes=(None, 0), out_axes=1))
-    return compiled.functions.setdefault(key, (each, curves))
+    kept = compiled.functions.setdefault(key, (each, curves))
+    return kept
 
 
 @machine_code
-def _critical_counts(row, ptr, pred, cost):
+def _critical_counts(
+    row: NDArray[Any], ptr: NDArray[Any], pred: NDArray[Any], cost: NDArray[Any]
+) -> tuple[float, NDArray[Any]]:
     """The makespan, and how often each cost stands on the critical path, as in `Prediction.path`."""
     finish = np.empty(row.size)
     before = np.full(row.size, -1, np.int64)
@@ -214,22 +221,27 @@ def _critical_counts(row, ptr, pred, cost):
     return makespan, counts
 
 
-def _elasticity(point: NDArray, derivative: NDArray, value: float) -> NDArray[np.float64]:
+def _elasticity(point: NDArray[Any], derivative: NDArray[Any], value: float) -> NDArray[np.float64]:
     """p / T dT/dp; 0 where nothing depends on p, an infinite p included."""
     matters = (derivative != 0) & (value != 0)
-    return np.divide(derivative * np.where(matters, point, 0), value or 1.0)
+    elasticity: NDArray[np.float64] = np.divide(
+        derivative * np.where(matters, point, 0), value or 1.0
+    )
+    return elasticity
 
 
-def _share(seconds: NDArray, slope: NDArray, total: float) -> NDArray[np.float64]:
+def _share(seconds: NDArray[Any], slope: NDArray[Any], total: float) -> NDArray[np.float64]:
     """[P] fraction of the makespan spent in critical operations [S] that a parameter has a part in."""
     return seconds @ (slope != 0) / total if total else np.zeros(slope.shape[1])
 
 
-def _one_sided(compiled: Compiled, cost: NDArray, slope: NDArray) -> tuple[NDArray, NDArray]:
+def _one_sided(
+    compiled: Compiled, cost: NDArray[Any], slope: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Least and largest derivative [P] among all paths that are longest but for TIE."""
     reduced = compiled.reduced
     combination = reduced.combination
-    return _extreme_slopes(
+    slopes: tuple[NDArray[Any], NDArray[Any]] = _extreme_slopes(
         reduced.cost,
         reduced.pred_ptr,
         reduced.pred,
@@ -237,10 +249,18 @@ def _one_sided(compiled: Compiled, cost: NDArray, slope: NDArray) -> tuple[NDArr
         np.ascontiguousarray(combination @ slope),
         TIE,
     )
+    return slopes
 
 
 @machine_code
-def _extreme_slopes(row, ptr, pred, cost, slope, tie):
+def _extreme_slopes(
+    row: NDArray[Any],
+    ptr: NDArray[Any],
+    pred: NDArray[Any],
+    cost: NDArray[Any],
+    slope: NDArray[Any],
+    tie: float,
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Longest path to the last vertex; least and largest sum of `slope` [K, P] over the paths that tie."""
     vertices, width = row.size, slope.shape[1]
     finish = np.empty(vertices)
@@ -272,7 +292,7 @@ def _extreme_slopes(row, ptr, pred, cost, slope, tie):
     return least[vertices - 1], largest[vertices - 1]
 
 
-def _tornado(design: FollowedDesign, fraction: float) -> tuple[NDArray, NDArray]:
+def _tornado(design: FollowedDesign, fraction: float) -> tuple[NDArray[Any], NDArray[Any]]:
     """Makespan [P] with each parameter alone lower, and higher, by a fraction [s]."""
     point = design.point
     count = len(point)

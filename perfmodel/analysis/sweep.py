@@ -112,7 +112,7 @@ def sweep(
         True
     """
     if isinstance(graph, Compiled) and points is None:
-        system, points = None, system  # type: ignore[assignment]
+        system, points = None, system
     graph, system, models = unpack(graph, system, models, "sweep")  # type: ignore[arg-type]
     check_kinds(graph, system)
     if points is None:
@@ -243,7 +243,7 @@ def _results(
     if client is not None:
         yield from results(client, work, parts, todo, store)
         return
-    compiled: dict[tuple, Evaluator] = {}
+    compiled: dict[tuple[Any, ...], Evaluator] = {}
     for k in todo:
         result = evaluate_part(compiled, work, parts[k])
         if store is not None:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from perfmodel.analysis.economics import figures, models_for, totals
+from perfmodel.analysis.economics import figures, totals
 from perfmodel.errors import InputError
+from perfmodel.models.cost_power_area import models_for
 from perfmodel.prediction import Prediction
 from perfmodel.report.memory import known
 from perfmodel.workload.training_step import TrainingStep

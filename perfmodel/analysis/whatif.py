@@ -283,7 +283,9 @@ def table(
     return pd.DataFrame(result)
 
 
-def _predict(graph, system, models, name: str, scenario: Scenario) -> Prediction:
+def _predict(
+    graph: Graph, system: System, models: Any, name: str, scenario: Scenario
+) -> Prediction:
     if isinstance(scenario, Mapping):
         models = models_of(system, models)
         return predict(graph, *with_parameters(system, models, scenario))

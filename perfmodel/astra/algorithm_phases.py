@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -135,7 +135,9 @@ def _direct(
     _fill_messages(planner, phase, d, kind, size, range(1, n))
 
 
-def _fill_messages(planner: Any, phase: dict[str, int], d: Dimension, kind: int, size: int, to):
+def _fill_messages(
+    planner: Any, phase: dict[str, int], d: Dimension, kind: int, size: int, to: Iterable[int]
+) -> None:
     """Messages of one size to members so many places further."""
     message = size if kind == ALL_GATHER else size // d.members
     phase["size"] = planner.size(message)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +52,7 @@ class Planner:
     config: Config
     groups: tuple[tuple[int, ...], ...]
     rows: costs.RowTable
-    plans: list[tuple] = field(default_factory=list)
+    plans: list[tuple[int, ...]] = field(default_factory=list)
     phases: list[dict[str, int]] = field(default_factory=list)
     steps: list[tuple[int, int, int, int]] = field(default_factory=list)
     places: list[tuple[int, int, int, int]] = field(default_factory=list)
@@ -244,7 +245,7 @@ class Planner:
             }
         )
 
-    def tables(self) -> dict[str, NDArray]:
+    def tables(self) -> dict[str, NDArray[Any]]:
         """Everything collected, as the kernel's tables; cost rows still carry their first numbers."""
         sizes = np.full((max(len(self._sizes), 1), layout.SIZE_W), -1, np.int64)
         first = np.concatenate([[0], np.cumsum(np.where(self._is_ring(), self.extents // 2, 1))])

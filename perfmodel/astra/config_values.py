@@ -12,7 +12,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +140,9 @@ LARGEST_YAML = 1 << 16
 DEEPEST = 20
 
 
-def read_mapping(source, load, what: str) -> tuple[Mapping[str, Any], str]:
+def read_mapping(
+    source: str | Path | Mapping[str, Any], load: Callable[[str, str], Any], what: str
+) -> tuple[Mapping[str, Any], str]:
     if isinstance(source, Mapping):
         return source, f"<{what} configuration>"
     path = Path(source)
@@ -175,7 +177,7 @@ def _pairs(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
 class _Loader(yaml.SafeLoader):
     """YAML in which no key may be given twice."""
 
-    def construct_mapping(self, node, deep=False):
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         made = super().construct_mapping(node, deep=deep)
         _pairs((self.construct_object(key, deep=True), None) for key, _ in node.value)
         return made

@@ -10,7 +10,7 @@ Source: ASTRA-sim's Workload, Roofline, PacketBundle at 518bd51; network-analyti
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,7 +88,7 @@ class CostTable:
         kinds = self.work[:, 0].astype(int).tolist()
         return np.array([category.get(kind, default) for kind in kinds], np.int8)
 
-    def _blocks(self):
+    def _blocks(self) -> Iterator[tuple[int, int, NDArray[np.float64]]]:
         kind = self.work[:, 0]
         dimension = np.where(kind == MESSAGE, self.work[:, 2], -1)
         cuts = np.flatnonzero((np.diff(kind) != 0) | (np.diff(dimension) != 0)) + 1
@@ -97,24 +97,28 @@ class CostTable:
                 yield int(rows[0, 0]), int(rows[0, 2]), rows
 
 
-def _decimal(value):
+def _decimal(value: Any) -> Any:
     """A figure that was divided or multiplied by 1e9 on its way to SI, as it was written (15 digits)."""
     return np.vectorize(lambda x: float(f"{x:.15g}"), otypes=[np.float64])(value)
 
 
-def _nanoseconds(xp, seconds, truncate: bool):
+def _nanoseconds(xp: Any, seconds: Any, truncate: bool) -> Any:
     return _decimal(seconds * 1e9) if truncate else seconds * 1e9
 
 
-def _whole(xp, value, truncate: bool):
+def _whole(xp: Any, value: Any, truncate: bool) -> Any:
     return xp.trunc(value) if truncate else value
 
 
-def _fixed(xp, values, work, dimension, truncate):
+def _fixed(
+    xp: Any, values: Mapping[str, Any], work: Sequence[Any], dimension: int, truncate: bool
+) -> Any:
     return xp.asarray(work[0])
 
 
-def _roofline(xp, values, work, dimension, truncate):
+def _roofline(
+    xp: Any, values: Mapping[str, Any], work: Sequence[Any], dimension: int, truncate: bool
+) -> Any:
     """time = operations / min(bandwidth * operations / bytes, peak)."""
     operations, size = work[0], work[1]
     attainable = xp.minimum(
@@ -123,35 +127,47 @@ def _roofline(xp, values, work, dimension, truncate):
     return _whole(xp, operations / attainable * 1e9, truncate)
 
 
-def _endpoint(xp, values, work, dimension, truncate):
+def _endpoint(
+    xp: Any, values: Mapping[str, Any], work: Sequence[Any], dimension: int, truncate: bool
+) -> Any:
     delay = _nanoseconds(xp, values["endpoint_delay"], truncate)
     return _whole(xp, delay + 0.0 * work[0], truncate)
 
 
-def _reduction(xp, values, work, dimension, truncate):
+def _reduction(
+    xp: Any, values: Mapping[str, Any], work: Sequence[Any], dimension: int, truncate: bool
+) -> Any:
     """Local reduction: one write and two reads of the message."""
     return 3.0 * _whole(xp, work[0] / values["npu.memory_bandwidth"] * 1e9, truncate)
 
 
-def _message(xp, values, work, dimension, truncate):
+def _message(
+    xp: Any, values: Mapping[str, Any], work: Sequence[Any], dimension: int, truncate: bool
+) -> Any:
     """Unaware of congestion: hops * latency + bytes / bandwidth."""
     latency = _nanoseconds(xp, values[f"network.{dimension}.latency"], truncate)
     per_nanosecond = values[f"network.{dimension}.bandwidth"] / 1e9
     return _whole(xp, work[2] * latency + work[0] / per_nanosecond, truncate)
 
 
-def _hold(xp, values, work, dimension, truncate):
+def _hold(
+    xp: Any, values: Mapping[str, Any], work: Sequence[Any], dimension: int, truncate: bool
+) -> Any:
     """How long a message keeps a link."""
     return _whole(xp, work[0] / (values["network.0.bandwidth"] / 1e9), truncate)
 
 
-def _arrival(xp, values, work, dimension, truncate):
+def _arrival(
+    xp: Any, values: Mapping[str, Any], work: Sequence[Any], dimension: int, truncate: bool
+) -> Any:
     """From the start on a link to the arrival at its end."""
     latency = _nanoseconds(xp, values["network.0.latency"], truncate)
     return _whole(xp, latency + work[0] / (values["network.0.bandwidth"] / 1e9), truncate)
 
 
-def _remote(xp, values, work, dimension, truncate):
+def _remote(
+    xp: Any, values: Mapping[str, Any], work: Sequence[Any], dimension: int, truncate: bool
+) -> Any:
     """Remote memory: latency + bytes / bandwidth, both kept as whole numbers by ASTRA-sim."""
     latency = _nanoseconds(xp, values["remote_memory.latency"], truncate)
     per_nanosecond = values["remote_memory.bandwidth"] / 1e9
@@ -160,7 +176,7 @@ def _remote(xp, values, work, dimension, truncate):
     return latency + _whole(xp, work[0] / per_nanosecond, truncate)
 
 
-_FORMULAS = {
+_FORMULAS: dict[int, Callable[..., Any]] = {
     FIXED: _fixed,
     DELAY: _fixed,
     ROOFLINE: _roofline,

@@ -33,7 +33,7 @@ class CustomNodes:
     nodes once these were in it; successors are in the order in which they are put into that table.
     """
 
-    nodes: NDArray
+    nodes: NDArray[np.int64]
     ptr: NDArray[np.int64]
     buckets: NDArray[np.int64]
     successor: NDArray[np.int64]
@@ -42,7 +42,7 @@ class CustomNodes:
 
 def custom_of(
     flat: FlatNodes, rows: NDArray[np.int64], config: Config
-) -> tuple[list[str], NDArray]:
+) -> tuple[list[str], NDArray[np.int64]]:
     """Which custom collective each node of `rows` runs: prefixes, and [n] an index into them, -1 for none.
 
     Raises:
@@ -146,7 +146,9 @@ class StartOrder:
     buckets: int
 
 
-def start_order(ids: NDArray[np.uint64], ptr: NDArray, before: NDArray) -> StartOrder:
+def start_order(
+    ids: NDArray[np.uint64], ptr: NDArray[np.int64], before: NDArray[np.int64]
+) -> StartOrder:
     """The order that follows from the simulator's hash tables.
 
     Prerequisites of a node form a set, nodes and prerequisites a map by id in the order of the file, the nodes of that
@@ -180,7 +182,8 @@ def start_order(ids: NDArray[np.uint64], ptr: NDArray, before: NDArray) -> Start
 
 def _walk(ids: NDArray[np.uint64], chosen: NDArray[np.int64]) -> list[int]:
     """Positions in the order in which a table is walked into which they are put in the given order."""
-    return (chosen[walk(ids[chosen])] if len(chosen) > 1 else chosen).tolist()
+    places: list[int] = (chosen[walk(ids[chosen])] if len(chosen) > 1 else chosen).tolist()
+    return places
 
 
 def _files(prefix: str, count: int, config: Config) -> list[Path]:
@@ -195,7 +198,9 @@ def _files(prefix: str, count: int, config: Config) -> list[Path]:
     )
 
 
-def _prerequisites(trace: chakra.RankTrace, path: Path) -> tuple[NDArray, NDArray]:
+def _prerequisites(
+    trace: chakra.RankTrace, path: Path
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Offsets and positions in the file of what each node waits for, in the order of the file, each once."""
     place = {node: i for i, node in enumerate(trace.id.tolist())}
     if len(place) < len(trace):
@@ -212,7 +217,9 @@ def _prerequisites(trace: chakra.RankTrace, path: Path) -> tuple[NDArray, NDArra
     return np.array(ptr, np.int64), np.array(found, np.int64)
 
 
-def _nodes(trace: chakra.RankTrace, order: NDArray, path: Path, planner: Planner, config: Config):
+def _nodes(
+    trace: chakra.RankTrace, order: NDArray[np.int64], path: Path, planner: Planner, config: Config
+) -> tuple[NDArray[np.int64], tuple[tuple[int, int], ...]]:
     """One position's nodes in the given order, and its messages."""
     nodes = np.zeros((len(order), layout.CUSTOM_W), np.int64)
     nodes[:, [layout.CUSTOM_ROW, layout.CUSTOM_PEER]] = -1

@@ -238,7 +238,8 @@ class _Waits:
             self.collective & self.started & (flat.rank == rank) & (flat.group == group)
         )
         rows = rows[self.action[rows] == layout.COLLECTIVE]
-        return rows[np.lexsort((flat.node_id[rows], self.run.issue[rows]))].tolist()
+        order: list[int] = rows[np.lexsort((flat.node_id[rows], self.run.issue[rows]))].tolist()
+        return order
 
     def _instead(self, rank: int) -> str:
         """What a rank does that others wait for."""

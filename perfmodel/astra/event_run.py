@@ -80,13 +80,16 @@ class Run:
     def issued(self, lowered: Lowered) -> NDArray[np.int64]:
         """Rows of the trace in the order in which they were issued."""
         entries = self.journal[(self.journal >= 0) & (self.journal % 2 == 0)]
-        return lowered.order[entries // 2]
+        rows: NDArray[np.int64] = lowered.order[entries // 2]
+        return rows
 
     def ended(self, lowered: Lowered) -> NDArray[np.int64]:
         """Rows of the trace in the order in which they ended."""
         action = lowered.tables.node_column(layout.NODE_ACTION)
         nodes = self.journal[self.journal >= 0]
-        return lowered.order[nodes[(nodes % 2 == 1) | (action[nodes // 2] == layout.SKIP)] // 2]
+        ends = nodes[(nodes % 2 == 1) | (action[nodes // 2] == layout.SKIP)]
+        rows: NDArray[np.int64] = lowered.order[ends // 2]
+        return rows
 
 
 class Memory:

@@ -1,6 +1,8 @@
 """How the parts of the simulator are compiled: once each, for one signature, into the kernel only."""
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import numba
 from numba import float64, int64, uint64
@@ -15,7 +17,7 @@ _TYPES = {
 }
 
 
-def compiled(function):
+def compiled(function: Callable[..., Any]) -> Any:
     """Compile a part of the kernel on first use, without wrappers or reference counts.
 
     The names of the parameters say their types: `t`, `m`, `f` are the arrays of words (see `layout`), which the
@@ -23,11 +25,11 @@ def compiled(function):
     instead of one for every mixture of constants and variables halves the time to compile.
     """
     options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, "_nrt": False}
-    part = numba.njit(error_model="numpy", **options)(function)  # type: ignore[call-overload]
+    part = numba.njit(error_model="numpy", **options)(function)
     signature = tuple(_TYPES.get(name, int64) for name in inspect.signature(function).parameters)
     resolve = part.get_call_template
 
-    def resolve_once(arguments, keywords):
+    def resolve_once(arguments: Any, keywords: Any) -> Any:
         if not part.overloads:
             part.compile(signature)
             part.disable_compile()

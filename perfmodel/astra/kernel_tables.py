@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ class _Words:
         self.parts: list[Ints] = []
         self.end = layout.T_HEADER
 
-    def add(self, field: int, table: NDArray) -> None:
+    def add(self, field: int, table: NDArray[Any]) -> None:
         words = np.ascontiguousarray(table, np.int64).ravel()
         self.header[field] = self.end
         self.parts.append(words)

@@ -300,7 +300,7 @@ class _Nodes:
             nodes["member"][here] = order[place]
             nodes["position"][here] = place
 
-    def _give_rows(self, which: NDArray[np.bool_], kind: int, *work: NDArray) -> None:
+    def _give_rows(self, which: NDArray[np.bool_], kind: int, *work: NDArray[Any]) -> None:
         rows = np.flatnonzero(which)
         if not len(rows):
             return

@@ -23,7 +23,8 @@ from perfmodel.astra.custom_files import warn_of_sizes
 from perfmodel.astra.deadlock import diagnose
 from perfmodel.astra.decisions import decisions
 from perfmodel.astra.event_run import Run
-from perfmodel.astra.lower import FlatNodes, Lowered, lower
+from perfmodel.astra.flat_nodes import FlatNodes
+from perfmodel.astra.lower import Lowered, lower
 from perfmodel.astra.node_program import NodeProgram, node_program
 from perfmodel.astra.traces import aliases, trace_files, warn_of_left_out
 from perfmodel.compiled import Compiled

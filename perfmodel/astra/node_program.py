@@ -10,6 +10,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,9 +30,9 @@ MATRIX_REUSE = 2
 class NodeProgram:
     """A workload ready to be scheduled by nodes; the tuples are what `by_node.simulate` takes."""
 
-    program: tuple
-    modules: tuple
-    layout: tuple
+    program: tuple[Any, ...]
+    modules: tuple[Any, ...]
+    layout: tuple[Any, ...]
     sizes: tuple[int, ...]
     most_members: int
     most_choices: int
@@ -163,7 +164,8 @@ def _message_rows(t: Tables, source: Ints, target: Ints, size: Ints) -> Ints:
         here = (kind < 0) & (up > 0)
         hops = np.minimum(up, extent - up) - 1 if d[layout.DIM_RING] else 0
         kind = np.where(here, d[layout.DIM_CLASS] + hops, kind)
-    return words[words[layout.T_MESSAGE_ROWS] + size * words[layout.T_CLASSES] + kind]
+    rows: Ints = words[words[layout.T_MESSAGE_ROWS] + size * words[layout.T_CLASSES] + kind]
+    return rows
 
 
 def _message_keys(node: dict[str, Ints]) -> tuple[Ints, int]:
@@ -228,7 +230,7 @@ class _Rings:
             np.stack([node["plan"][calls], self.ring], axis=1), axis=0, return_inverse=True
         )
         self.pair = self.pair.ravel()
-        self.found: dict[tuple, int] = {}
+        self.found: dict[tuple[Any, ...], int] = {}
         self.number = np.array([self._module(p, r) for p, r in pairs.tolist()], np.int64)
         self.module = self.number[self.pair] if len(calls) else np.zeros(0, np.int64)
 
@@ -281,7 +283,7 @@ class _Rings:
         key = (n, chunks, sends, delay, tuple(reduction), tuple(source), tuple(edge))
         return self.found.setdefault(key, len(self.found))
 
-    def modules(self) -> tuple[tuple, Ints, Ints, int]:
+    def modules(self) -> tuple[tuple[Any, ...], Ints, Ints, int]:
         """(arrays of the modules, [M] begin of each one's matrix or -1, [M] its symmetry, entries of all matrices)."""
         scalars: list[list[int]] = [[], [], [], []]
         reduction_ptr, edge_ptr, per_step = [], [], []

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from perfmodel.astra.flat_nodes import FlatNodes, name_of
 from perfmodel.errors import TraceError
@@ -136,7 +138,7 @@ def _process_groups(trace: chakra.RankTrace, ranks: int) -> Groups:
     return {name: found or everyone for name, found in chakra.process_groups(trace, ranks).items()}
 
 
-def _dependencies(trace: chakra.RankTrace, path: Path):
+def _dependencies(trace: chakra.RankTrace, path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     """Rows of the prerequisites of each node, data and control, without repeats."""
     n = len(trace)
     order = np.argsort(trace.id, kind="stable")
@@ -161,7 +163,9 @@ def _dependencies(trace: chakra.RankTrace, path: Path):
     return pred, count
 
 
-def _check_cycles(ids, pred_ptr, pred, path: Path) -> None:
+def _check_cycles(
+    ids: NDArray[Any], pred_ptr: NDArray[Any], pred: NDArray[Any], path: Path
+) -> None:
     nodes, _ = smallest_cycle(pred_ptr, pred)
     if len(nodes) == 1:
         raise TraceError(f"{path}: node {ids[nodes[0]]} depends on itself")
@@ -171,8 +175,15 @@ def _check_cycles(ids, pred_ptr, pred, path: Path) -> None:
         raise TraceError(f"{path}: nodes {named}{more} depend on each other in a cycle")
 
 
-def _flat(traces, group, pred_ptr, pred, members, names) -> FlatNodes:
-    def column(name, dtype=np.int64):
+def _flat(
+    traces: Sequence[chakra.RankTrace],
+    group: NDArray[np.int32],
+    pred_ptr: NDArray[np.int64],
+    pred: NDArray[Any],
+    members: Sequence[tuple[int, ...]],
+    names: Sequence[str],
+) -> FlatNodes:
+    def column(name: str, dtype: DTypeLike = np.int64) -> NDArray[Any]:
         return np.concatenate([getattr(trace, name) for trace in traces]).astype(dtype)
 
     kind = column("type", np.int32)

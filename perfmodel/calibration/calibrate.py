@@ -238,7 +238,9 @@ def calibrate(
     )
 
 
-def _sorted(measurements, system: System) -> tuple[list[pd.DataFrame], list[MeasuredStep], str]:
+def _sorted(
+    measurements: Any, system: System
+) -> tuple[list[pd.DataFrame], list[MeasuredStep], str]:
     """Tables and whole steps apart, and what they are in words."""
     one = isinstance(measurements, pd.DataFrame | str | Path)
     given = [measurements] if one else list(measurements)
@@ -312,7 +314,9 @@ def _models(system: System, models: Any, chosen: Any) -> Any:
     return system.models if own else bare
 
 
-def _starts(chosen, system, models, duration) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+def _starts(
+    chosen: Any, system: System, models: Any, duration: NDArray[np.float64]
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     """Paths and start values, all positive."""
     known = parameters_of(system, models)
     units = parameter_units(system, models)
@@ -335,7 +339,7 @@ def _starts(chosen, system, models, duration) -> tuple[tuple[str, ...], NDArray[
     return tuple(asked), np.array(start)
 
 
-def _priors(priors, paths) -> Priors:
+def _priors(priors: Any, paths: tuple[str, ...]) -> Priors:
     """Means and standard deviations of the logarithms; inf where there is no prior."""
     mean, sigma = np.zeros(len(paths)), np.full(len(paths), np.inf)
     form = f"{{{paths[0]!r}: (median, sigma of the logarithm)}}, both > 0; sigma 0.1 stands for about 10 %"
@@ -355,10 +359,12 @@ def _priors(priors, paths) -> Priors:
 
 
 @partial(jax.jit, static_argnames=("keys", "paths"))
-def _log_node_times(theta, rows, system, models, *, keys, paths):
+def _log_node_times(
+    theta: jax.Array, rows: Any, system: System, models: Any, *, keys: Any, paths: tuple[str, ...]
+) -> tuple[jax.Array, jax.Array]:
     """ln t [m] of measured nodes in the order of their blocks, and its derivatives [m, P]."""
 
-    def times(theta):
+    def times(theta: jax.Array) -> jax.Array:
         moved = with_parameters(system, models, dict(zip(paths, jnp.exp(theta))))
         return jnp.log(observed.predicted(keys, rows, *moved))
 
@@ -366,11 +372,13 @@ def _log_node_times(theta, rows, system, models, *, keys, paths):
     return values, jax.vmap(push, out_axes=1)(jnp.eye(len(paths)))
 
 
-def _predict_nodes(nodes: observed.NodeTimes, paths, system: System, models: Any) -> Predict:
+def _predict_nodes(
+    nodes: observed.NodeTimes, paths: tuple[str, ...], system: System, models: Any
+) -> Predict:
     """ln t and its derivatives as a function of theta, in the table's order."""
     order = np.argsort(nodes.place)
 
-    def predict(theta):
+    def predict(theta: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         values, slopes = _log_node_times(
             theta, nodes.rows, system, models, keys=nodes.keys, paths=paths
         )
@@ -386,21 +394,29 @@ def _predict_nodes(nodes: observed.NodeTimes, paths, system: System, models: Any
     return predict
 
 
-def _predict_steps(steps, paths, theta, system, models) -> list[Predict]:
+def _predict_steps(
+    steps: list[MeasuredStep],
+    paths: tuple[str, ...],
+    theta: NDArray[np.float64],
+    system: System,
+    models: Any,
+) -> list[Predict]:
     """The same for whole steps, each scheduled at `theta` and frozen there."""
     predictors: list[Predict] = []
     for graph, own, _ in steps:
         here = with_parameters(own, models, dict(zip(paths, map(float, np.exp(theta)))))
         compiled = compile(graph, *here)
 
-        def log_time(theta, compiled=compiled):
+        def log_time(theta: jax.Array, compiled: Compiled = compiled) -> jax.Array:
             values = dict(zip(paths, jnp.exp(theta)))
             moved = with_parameters(compiled.system, compiled.models, values)
             return jnp.log(compiled.makespan(*moved))
 
         both = jax.jit(jax.value_and_grad(log_time))
 
-        def predict(theta, both=both):
+        def predict(
+            theta: NDArray[np.float64], both: Any = both
+        ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
             value, slope = both(theta)
             return np.atleast_1d(value), np.asarray(slope)[None]
 
@@ -409,14 +425,21 @@ def _predict_steps(steps, paths, theta, system, models) -> list[Predict]:
 
 
 def _together(parts: list[Predict]) -> Predict:
-    def predict(theta):
+    def predict(theta: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         values, slopes = zip(*(part(theta) for part in parts))
         return np.concatenate(values), np.concatenate(slopes)
 
     return predict
 
 
-def _table(paths, fit: Fit, prior: Priors, start, confidence, units) -> pd.DataFrame:
+def _table(
+    paths: tuple[str, ...],
+    fit: Fit,
+    prior: Priors,
+    start: NDArray[np.float64],
+    confidence: float,
+    units: Mapping[str, str],
+) -> pd.DataFrame:
     low, high = fit.intervals(prior, confidence)
     there = prior.there
     return pd.DataFrame(
@@ -433,7 +456,14 @@ def _table(paths, fit: Fit, prior: Priors, start, confidence, units) -> pd.DataF
     )
 
 
-def _residuals(tables, nodes, steps, duration, predicted, held_out) -> pd.DataFrame:
+def _residuals(
+    tables: list[pd.DataFrame],
+    nodes: list[observed.NodeTimes],
+    steps: list[MeasuredStep],
+    duration: NDArray[np.float64],
+    predicted: NDArray[np.float64],
+    held_out: NDArray[np.float64],
+) -> pd.DataFrame:
     parts = [t.reset_index(drop=True).assign(kind=n.kinds) for t, n in zip(tables, nodes)]
     if steps:
         named = [(graph.source, system.name, "step") for graph, system, _ in steps]

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,11 +100,16 @@ class Fit:
 
 
 def _vanished(slopes: Floats) -> NDArray[np.bool_]:
-    return np.abs(slopes).max(axis=0) < VANISHED
+    vanished: NDArray[np.bool_] = np.abs(slopes).max(axis=0) < VANISHED
+    return vanished
 
 
 def solve(
-    predict: Predict, duration: Floats, theta: Floats, prior: Priors, rows: NDArray | None = None
+    predict: Predict,
+    duration: Floats,
+    theta: Floats,
+    prior: Priors,
+    rows: NDArray[Any] | None = None,
 ) -> Fit:
     """The minimum from a start.
 
@@ -125,7 +131,9 @@ def solve(
     return fit
 
 
-def _solve(predict: Predict, target, theta, prior: Priors, rows, noise: float) -> Fit:
+def _solve(
+    predict: Predict, target: Floats, theta: Floats, prior: Priors, rows: NDArray[Any], noise: float
+) -> Fit:
     """The same, priors weighed against a given noise."""
     pull = noise * prior.weight
     theta, residual, slopes = _descend(predict, target, theta, prior.mean, pull, rows)
@@ -142,7 +150,7 @@ def _solve(predict: Predict, target, theta, prior: Priors, rows, noise: float) -
 
 
 def _descend(
-    predict: Predict, target: Floats, start: Floats, mean: Floats, pull: Floats, rows
+    predict: Predict, target: Floats, start: Floats, mean: Floats, pull: Floats, rows: NDArray[Any]
 ) -> tuple[Floats, Floats, Floats]:
     """theta, residuals and slopes at the minimum of |ln t - target|^2 + |pull (theta - mean)|^2.
 
@@ -195,7 +203,9 @@ def _descend(
     )
 
 
-def _triangle(slopes, residual, pull, bias) -> tuple[Floats, Floats]:
+def _triangle(
+    slopes: Floats, residual: Floats, pull: Floats, bias: Floats
+) -> tuple[Floats, Floats]:
     """R [P, P] and q [P] with |J s + r|^2 + |pull (s + bias)|^2 = |R s + q|^2 + what no step changes."""
     parameters = slopes.shape[1]
     joined = np.column_stack([slopes, residual])
@@ -211,7 +221,9 @@ def _rest(cost: float, side: Floats) -> float:
     return max(cost - float(side @ side), 0.0)
 
 
-def _step(triangle, side, widths, damping: float, free) -> Floats:
+def _step(
+    triangle: Floats, side: Floats, widths: Floats, damping: float, free: NDArray[np.bool_]
+) -> Floats:
     """Of Levenberg and Marquardt: the least |R s + q|^2 + damping |D s|^2 over the parameters that are free."""
     step = np.zeros(len(side))
     if free.any():

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,7 +129,9 @@ def read(table: pd.DataFrame, system: System) -> NodeTimes:
     )
 
 
-def _blocks(table: pd.DataFrame, system: System):
+def _blocks(
+    table: pd.DataFrame, system: System
+) -> Iterator[tuple[Any, NDArray[Any], NDArray[Any]]]:
     """(key, places [rows] in the table, work [rows, 1 or 2]) of every block, kind by kind."""
     kind = _kinds(table)
     chosen = kind == "compute"
@@ -151,7 +153,9 @@ def _blocks(table: pd.DataFrame, system: System):
             yield key, places, size[places][:, None]
 
 
-def _kernels(table: pd.DataFrame, chosen: NDArray, system: System):
+def _kernels(
+    table: pd.DataFrame, chosen: NDArray[Any], system: System
+) -> Iterator[tuple[Any, NDArray[Any], NDArray[Any]]]:
     """The blocks of kernels, by kind and dtype: FLOP, bytes, and the sizes of the kind."""
     moved = "bytes_B" if "bytes_B" in table else "bytes"
     work = np.column_stack([_numbers(table, name, chosen) for name in ("flops", moved)])
@@ -182,7 +186,9 @@ def _kernels(table: pd.DataFrame, chosen: NDArray, system: System):
         )
 
 
-def _alike(table: pd.DataFrame, chosen: NDArray, names: tuple[str, ...]):
+def _alike(
+    table: pd.DataFrame, chosen: NDArray[Any], names: tuple[str, ...]
+) -> Iterator[tuple[NDArray[Any], dict[str, Any]]]:
     """(places, {name: value}) of the rows chosen that have the same values in the columns named."""
     places = np.flatnonzero(chosen)
     if not len(places):
@@ -230,7 +236,7 @@ def _kinds(table: pd.DataFrame) -> NDArray[Any]:
 
 
 def _numbers(
-    table: pd.DataFrame, name: str, chosen: NDArray, *, positive: bool = False
+    table: pd.DataFrame, name: str, chosen: NDArray[Any], *, positive: bool = False
 ) -> NDArray[np.float64]:
     """[m] a column of finite numbers, where chosen 0 or more, or more than 0."""
     if name not in table:
@@ -240,7 +246,7 @@ def _numbers(
             + (f"; did you mean {' or '.join(near)}?" if near else "")
             + f" The columns are {', '.join(map(str, table))}"
         )
-    values = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
+    values: NDArray[np.float64] = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
     wrong = chosen & ~(np.isfinite(values) & ((values > 0) if positive else (values >= 0)))
     large = chosen & ~wrong & (values > LARGEST)
     if large.any():
@@ -262,7 +268,7 @@ def _numbers(
     return values
 
 
-def _memory(values: dict[str, Any], row: int, system: System):
+def _memory(values: dict[str, Any], row: int, system: System) -> tuple[int, tuple[Any, ...]]:
     word = str(values["memory"])
     if word not in ("local", "remote"):
         raise InputError(
@@ -273,7 +279,7 @@ def _memory(values: dict[str, Any], row: int, system: System):
     return system.ranks, ("memory", word)
 
 
-def _collective(values: dict[str, Any], row: int, system: System):
+def _collective(values: dict[str, Any], row: int, system: System) -> tuple[int, tuple[Any, ...]]:
     word = str(values["collective"]).lower()
     if word not in COLLECTIVES:
         near = difflib.get_close_matches(word, COLLECTIVES, n=2, cutoff=0.4)
@@ -320,7 +326,7 @@ def _whole(value: Any, name: str, row: int) -> int:
     raise InputError(f"measurements: row {row}: {name} is {value!r}, expected a whole number")
 
 
-def _message(values: dict[str, Any], row: int, system: System):
+def _message(values: dict[str, Any], row: int, system: System) -> tuple[int, tuple[Any, ...]]:
     source, target = (
         _whole(default if values.get(name) is None else values[name], name, row)
         for name, default in (("source", 0), ("target", 1))

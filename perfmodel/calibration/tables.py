@@ -163,7 +163,7 @@ def _in_seconds(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sizes(table: pd.DataFrame, name: str, source: str) -> np.ndarray:
-    values = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
+    values: np.ndarray = pd.to_numeric(table[name], errors="coerce").to_numpy(float)
     wrong = ~(np.isfinite(values) & (values >= 1) & (values == np.floor(values)) & (values < 2**53))
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])

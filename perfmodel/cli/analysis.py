@@ -64,7 +64,17 @@ FIGURE_UNITS = {"time": "s", "cost": "$", "power": "W", "energy": "J", "area": "
 )
 @schedule_option
 @output_options
-def sensitivity(trace, of, second, moves, plot, schedule, as_json, output, **options) -> None:
+def sensitivity(
+    trace: str,
+    of: Any,
+    second: Any,
+    moves: Any,
+    plot: str | None,
+    schedule: Any,
+    as_json: bool,
+    output: str | None,
+    **options: Any,
+) -> None:
     """What the step time of TRACE depends on, parameter by parameter.
 
     derivative is in seconds per SI unit of the parameter; elasticity is the change in per cent for one per cent more of
@@ -146,18 +156,18 @@ def sensitivity(trace, of, second, moves, plot, schedule, as_json, output, **opt
 @schedule_option
 @output_options
 def optimize(
-    trace,
-    bounds,
-    objective,
-    constraints,
-    budgets,
-    choices,
-    integers,
-    starts,
-    schedule,
-    as_json,
-    output,
-    **options,
+    trace: str,
+    bounds: Any,
+    objective: Any,
+    constraints: Any,
+    budgets: Any,
+    choices: Any,
+    integers: Any,
+    starts: Any,
+    schedule: Any,
+    as_json: bool,
+    output: str | None,
+    **options: Any,
 ) -> None:
     """The hardware within bounds and a budget on which TRACE is fastest (or cheapest, ...).
 
@@ -184,7 +194,7 @@ def optimize(
             raise InputError(f"--budget {text}: expected FIGURE=LIMIT, for example cost=2e6")
         conditions.append(f"{figure} <= {budget(figure.strip(), limit.strip(), system, models)}")
     known = parameters(system, models)
-    tried: dict[str, list] = {}
+    tried: dict[str, list[Any]] = {}
     for path, values in choices.items():
         words = listed(values)
         tried[path] = [number(path, w, system, models) for w in words] if path in known else words
@@ -256,7 +266,9 @@ def budget(figure: str, text: str, system: Any, models: Any) -> str:
     help="The same as the second argument: another trace, or another system (name or TOML file).",
 )
 @output_options
-def compare(trace, second, other, as_json, output, **options) -> None:
+def compare(
+    trace: str, second: Any, other: Any, as_json: bool, output: str | None, **options: Any
+) -> None:
     """TRACE on --system beside another trace on the same system, or the same trace on another system.
 
     \b

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import click
 
@@ -12,7 +13,7 @@ IGNORED = ("compute_scale", "comm_scale", "logging_configuration")
 """Flags that are taken without effect; the binaries ignore the first two as well."""
 
 
-def _switch(ctx, parameter, value):
+def _switch(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
     """True or false as the binaries take it."""
     if value in ("true", "True", "t", "T", "1"):
         return True
@@ -103,17 +104,18 @@ def _switch(ctx, parameter, value):
 )
 @click.pass_context
 def astra_sim(
-    ctx,
-    prefix,
-    system,
-    network,
-    memory,
-    groups,
-    quiet,
-    as_json,
-    timeline_file,
-    logging_folder,
-    **flags,
+    ctx: click.Context,
+    /,
+    prefix: Any,
+    system: Any,
+    network: Any,
+    memory: Any,
+    groups: Any,
+    quiet: Any,
+    as_json: bool,
+    timeline_file: Any,
+    logging_folder: Any,
+    **flags: Any,
 ) -> None:
     """Run ASTRA-sim's inputs to the cycle, with its own flags.
 

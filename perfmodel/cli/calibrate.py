@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from perfmodel.cli.options import DEFAULT_SYSTEM, models_option, the_models
@@ -77,21 +79,21 @@ from perfmodel.errors import InputError
 @click.option("--in-place", is_flag=True, help="Take nccl-tests' times of operations in place.")
 @output_options
 def calibrate(
-    measurements,
-    paths,
-    save,
-    plot,
-    residuals,
-    confidence,
-    system,
-    dtype,
-    models,
-    saturating,
-    collective,
-    ranks,
-    in_place,
-    as_json,
-    output,
+    measurements: Any,
+    paths: Any,
+    save: Any,
+    plot: str | None,
+    residuals: Any,
+    confidence: Any,
+    system: Any,
+    dtype: Any,
+    models: Any,
+    saturating: Any,
+    collective: Any,
+    ranks: Any,
+    in_place: Any,
+    as_json: bool,
+    output: str | None,
 ) -> None:
     """Fit model coefficients to the durations in the files MEASUREMENTS.
 
@@ -147,7 +149,7 @@ def calibrate(
         click.echo(f"{save}: written; use it with --models {save}", err=True)
 
 
-def say_own(system: str, dtype: str | None, tables: list) -> None:
+def say_own(system: str, dtype: str | None, tables: list[Any]) -> None:
     """A line about how far off the coefficients are that the system has anyway, on the same measurements."""
     import jax.numpy as jnp
     import numpy as np

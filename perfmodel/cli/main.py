@@ -62,7 +62,8 @@ class Commands(click.Group):
         if name not in COMMANDS:
             return None
         module = import_module(f"perfmodel.cli.{COMMANDS[name][0]}")
-        return getattr(module, name.replace("-", "_"))
+        command: click.Command | None = getattr(module, name.replace("-", "_"))
+        return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -153,7 +154,14 @@ def _shown(message: str) -> str:
     return "\n".join(map(one_line, message.split("\n")))
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: Any = None,
+    line: str | None = None,
+) -> None:
     click.echo(f"perfmodel: warning: {_shown(str(message))}", err=True)
 
 

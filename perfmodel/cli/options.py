@@ -17,16 +17,16 @@ from perfmodel.errors import InputError, SystemFileError
 DEFAULT_SYSTEM = "dgx-h100"
 
 
-def stacked(*options: Callable) -> Callable:
+def stacked(*options: Callable[..., Any]) -> Callable[..., Any]:
     """Several options as one decorator."""
 
-    def decorate(function: Callable) -> Callable:
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         return functools.reduce(lambda f, option: option(f), reversed(options), function)
 
     return decorate
 
 
-def _group(ctx, parameter, values) -> dict[str, list[int]]:
+def _group(ctx: click.Context, parameter: click.Parameter, values: Any) -> dict[str, list[int]]:
     groups: dict[str, list[int]] = {}
     for text in values:
         name, _, ranks = text.partition("=")
@@ -46,7 +46,7 @@ def _group(ctx, parameter, values) -> dict[str, list[int]]:
     return groups
 
 
-def _time(ctx, parameter, text: str | None) -> float | None:
+def _time(ctx: click.Context, parameter: click.Parameter, text: str | None) -> float | None:
     """A time with its unit, such as "1 us", in seconds."""
     from perfmodel import units
 
@@ -58,7 +58,7 @@ def _time(ctx, parameter, text: str | None) -> float | None:
         raise click.BadParameter(str(error)) from None
 
 
-def _sizes(ctx, parameter, values) -> dict[str, float]:
+def _sizes(ctx: click.Context, parameter: click.Parameter, values: Any) -> dict[str, float]:
     """{name pattern: bytes} of NAME=BYTES; bytes as a number or with a unit."""
     from perfmodel import units
 
@@ -167,7 +167,7 @@ TRACE_KEYS = (
 )
 
 
-def assignments(ctx, parameter, values) -> dict[str, str]:
+def assignments(ctx: click.Context, parameter: click.Parameter, values: Any) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for text in values:
         path, equals, value = text.partition("=")
@@ -198,14 +198,14 @@ schedule_option = click.option(
 )
 
 
-def _used(ctx, parameter, value) -> tuple[int, ...]:
+def _used(ctx: click.Context, parameter: click.Parameter, value: Any) -> tuple[int, ...]:
     try:
         return tuple(int(word) for word in value.split(",")) if value else ()
     except ValueError:
         raise click.BadParameter(f"{value!r} is not N,N,...") from None
 
 
-def models_option(text: str) -> Callable:
+def models_option(text: str) -> Callable[..., Any]:
     """--models with the help that fits the command."""
     return click.option("--models", type=Source(), default=None, metavar="FILE", help=text)
 
@@ -256,7 +256,7 @@ system_options = stacked(
 SYSTEM_KEYS = ("system", "dtype", "used", "models", "assignments", "algorithm", "prefer")
 
 
-def load_options(options: dict) -> dict[str, Any]:
+def load_options(options: dict[str, Any]) -> dict[str, Any]:
     """The options of `load` that were given, but strict."""
     chosen = {k: options[k] for k in TRACE_KEYS if k != "strict" and options[k] is not None}
     if "zero_duration" in chosen:
@@ -264,7 +264,7 @@ def load_options(options: dict) -> dict[str, Any]:
     return chosen
 
 
-def the_graph(trace: str, options: dict) -> Any:
+def the_graph(trace: str, options: dict[str, Any]) -> Any:
     """The graph that the trace options mean; prints its warnings."""
     from perfmodel.workload.load import load
 
@@ -274,7 +274,7 @@ def the_graph(trace: str, options: dict) -> Any:
     return graph
 
 
-def the_system(graph: Any, options: dict, named: Iterable[str] = ()) -> tuple[Any, Any]:
+def the_system(graph: Any, options: dict[str, Any], named: Iterable[str] = ()) -> tuple[Any, Any]:
     """The system (of the graph's size) and models that the system options mean; `named`: other parameters named."""
     from perfmodel.models.cost import models_meant, models_of
     from perfmodel.models.fitted import hardware
@@ -329,7 +329,7 @@ def say_basis(system: Any, figures: Iterable[str]) -> None:
         click.echo(f"perfmodel: {' and '.join(names)}: {text}", err=True)
 
 
-def each_its_own(system: Any, models: Any, options: dict) -> Any:
+def each_its_own(system: Any, models: Any, options: dict[str, Any]) -> Any:
     """None, which stands for every system's own models, where no option says anything else; else the models."""
     from perfmodel.parameter_paths import parameters
 
@@ -375,7 +375,7 @@ def _no_network(accelerator: str) -> str:
     return f"system {accelerator!r}: is an accelerator without a network, for one rank; {offer}."
 
 
-def check_kept(option: str, options: dict, system: Any) -> None:
+def check_kept(option: str, options: dict[str, Any], system: Any) -> None:
     """Refuse --set of a system's parameter where `option` replaces the whole system, and it with it."""
     from perfmodel.parameter_paths import parameters
 

@@ -19,7 +19,7 @@ LONGEST_TEXT = 60
 """Longer texts in a printed table are shortened, so that its rows can be read."""
 
 
-class Target(click.ParamType):
+class Target(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A file to write, checked before any work is done."""
 
     name = "path"
@@ -29,10 +29,11 @@ class Target(click.ParamType):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         check_target(value, self.endings)
-        return value
+        text: str = value
+        return text
 
 
-class Timeline(click.ParamType):
+class Timeline(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A trace-event file to write, or one with a further ending, checked before any work is done."""
 
     name = "path"
@@ -44,10 +45,11 @@ class Timeline(click.ParamType):
         from perfmodel.report.timeline_file import ENDINGS
 
         check_target(value, (*ENDINGS, *self.more))
-        return value
+        text: str = value
+        return text
 
 
-class Folder(click.ParamType):
+class Folder(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A folder to write into, there already or not."""
 
     name = "path"
@@ -57,10 +59,11 @@ class Folder(click.ParamType):
             raise InputError(f"{value!r}: is no folder to write; expected its name")
         if Path(value).exists() and not Path(value).is_dir():
             raise InputError(f"{value}: is a file; expected a folder to write")
-        return value
+        text: str = value
+        return text
 
 
-class Source(click.ParamType):
+class Source(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """Something to read: any name but an empty one, which would mean the current folder."""
 
     name = "path"
@@ -68,7 +71,8 @@ class Source(click.ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         if not value.strip():
             self.fail("is empty; expected the name of a file or folder", param, ctx)
-        return value
+        text: str = value
+        return text
 
 
 def output_options(function: Any) -> Any:
@@ -102,9 +106,10 @@ def text_of(table: Any, *, missing: str = "NaN") -> str:
     """A table for people: six significant digits, long texts shortened, no index."""
     if not len(table):
         return "(no rows)"
-    return table.map(_short).to_string(
+    text: str = table.map(_short).to_string(
         index=False, float_format=lambda x: f"{x:.6g}", na_rep=missing
     )
+    return text
 
 
 def _short(value: Any) -> Any:

@@ -13,7 +13,7 @@ from perfmodel.cli.output import json_text, output_options, text_of, write_table
 @click.command()
 @trace_options
 @output_options
-def replay(trace, as_json, output, **options) -> None:
+def replay(trace: str, as_json: bool, output: str | None, **options: Any) -> None:
     """Measured against replayed: how well the recording TRACE (PyTorch's files) is understood.
 
     Host gaps, durations of kernels, start offsets and one pure cost per collective are taken as recorded; all waiting

@@ -54,7 +54,16 @@ from perfmodel.cli.output import (
     help="Also $ and J a token. Of traces that know their model.",
 )
 @output_options
-def run(trace, timeline_file, node_count, tokens, economics, as_json, output, **options) -> None:
+def run(
+    trace: str,
+    timeline_file: Any,
+    node_count: Any,
+    tokens: Any,
+    economics: Any,
+    as_json: bool,
+    output: str | None,
+    **options: Any,
+) -> None:
     """Predict the step time of TRACE and say why it is that time.
 
     Prints the makespan, each rank's breakdown (compute + exposed memory + exposed communication + idle), and the
@@ -170,7 +179,7 @@ def _print_longest(path: Any, node_count: int) -> None:
     help="Also what ASTRA-sim would stop at, hang on or pass over in silence.",
 )
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for programs.")
-def inspect(trace, as_json, astra_sim, **options) -> None:
+def inspect(trace: str, as_json: bool, astra_sim: Any, **options: Any) -> None:
     """What is in TRACE, and everything wrong with it.
 
     Exit status 1 where there are errors (with --strict: or warnings), also after the listing.
@@ -200,7 +209,9 @@ def inspect(trace, as_json, astra_sim, **options) -> None:
     type=Timeline(".csv", ".parquet"),
     help="FILE.json or FILE.json.gz for Perfetto; or the table: FILE.csv, FILE.parquet.",
 )
-def timeline(trace, only, depth, as_json, output, **options) -> None:
+def timeline(
+    trace: str, only: Any, depth: Any, as_json: bool, output: str | None, **options: Any
+) -> None:
     """When every node of TRACE runs: a Perfetto / Chrome timeline, or a table.
 
     Prints the table of all nodes; -o writes a timeline for ui.perfetto.dev, or the table.

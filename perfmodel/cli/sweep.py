@@ -66,18 +66,18 @@ from perfmodel.errors import InputError
 )
 @output_options
 def sweep(
-    trace,
-    vary,
-    count,
-    method,
-    schedule,
-    batch_size,
-    economics,
-    folder,
-    scheduler,
-    as_json,
-    output,
-    **options,
+    trace: str,
+    vary: Any,
+    count: Any,
+    method: Any,
+    schedule: Any,
+    batch_size: Any,
+    economics: Any,
+    folder: Any,
+    scheduler: Any,
+    as_json: bool,
+    output: str | None,
+    **options: Any,
 ) -> None:
     """Evaluate TRACE on every combination of parameter values.
 
@@ -183,7 +183,7 @@ def names(path: str, text: str) -> list[str]:
     return words
 
 
-def spec(path: str, text: str, system: Any, models: Any) -> list:
+def spec(path: str, text: str, system: Any, models: Any) -> list[Any]:
     """The values that a --vary option means."""
     import numpy as np
 

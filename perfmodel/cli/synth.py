@@ -128,7 +128,7 @@ WORDS = ("model", "recompute", "overlap", "offload")
 """Parameters that take words, which `_value` reads."""
 
 
-class Bytes(click.ParamType):
+class Bytes(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A whole number of bytes, plain or with a unit."""
 
     name = "bytes"

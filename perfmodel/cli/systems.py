@@ -17,7 +17,7 @@ from perfmodel.cli.output import output_options, show, text_of
     help="What to list; by default systems.",
 )
 @output_options
-def systems(name, kind, as_json, output) -> None:
+def systems(name: Any, kind: Any, as_json: bool, output: str | None) -> None:
     """The systems in hwdb with their parameters; of NAME every figure with its source.
 
     NAME is a system, an accelerator (such as h100-sxm), a link (nvlink-4), a switch, a memory (hbm3e), or your own TOML

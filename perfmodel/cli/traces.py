@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ _ENDING = re.compile(r"(?P<prefix>.+?)(?P<ending>\.(et|json)(\.gz)?)")
 _GOAL = (".goal", ".goal.gz")
 
 
-class Files(click.ParamType):
+class Files(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """Files to write: a name, a prefix or a folder; any name but an empty one."""
 
     name = "path"
@@ -35,7 +36,8 @@ class Files(click.ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         if not value.strip():
             raise InputError(f"{value!r}: is no file to write; expected a name")
-        return value
+        text: str = value
+        return text
 
 
 @click.command()
@@ -56,7 +58,9 @@ class Files(click.ParamType):
     type=click.IntRange(1, 15),
     help="With --anonymise: round sizes and times to so many digits.",
 )
-def convert(trace, target, overwrite, anonymise, key, digits, **options) -> None:
+def convert(
+    trace: str, target: Any, overwrite: bool, anonymise: Any, key: Any, digits: Any, **options: Any
+) -> None:
     """Write TRACE anew as TARGET: Chakra's .et or JSON, or GOAL.
 
     Any trace that can be loaded becomes <TARGET>.<rank>.et for every rank with <TARGET>.json for its groups: with peers
@@ -93,7 +97,7 @@ def _convert_file(source: str, target: str) -> None:
     metadata = next(records, None) or chakra.GlobalMetadata(version=VERSION)
     left_out = 0
 
-    def kept():
+    def kept() -> Iterator[Any]:
         nonlocal left_out
         for node in records:
             for field in ("ctrl_deps", "data_deps"):
@@ -134,7 +138,7 @@ def _anonymised(graph: Any, key: str | None, digits: int | None) -> Any:
     return result.graph
 
 
-def _write(graph: Any, target: str, *, overwrite: bool, options: dict) -> None:
+def _write(graph: Any, target: str, *, overwrite: bool, options: dict[str, Any]) -> None:
     """A graph as .et or JSON files, as GOAL, or as a saved graph."""
     from perfmodel.workload.trace_files import write_trace
 
@@ -162,7 +166,7 @@ def _save(graph: Any, target: str) -> None:
     save(graph, target)
 
 
-def _write_goal(graph: Any, target: str, options: dict) -> None:
+def _write_goal(graph: Any, target: str, options: dict[str, Any]) -> None:
     import numpy as np
 
     from perfmodel.prediction import predict
@@ -178,7 +182,9 @@ def _write_goal(graph: Any, target: str, options: dict) -> None:
     write_goal(graph, target, times=times)
 
 
-def _pair(ctx, parameter, text: str | None) -> tuple[str, str] | None:
+def _pair(
+    ctx: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[str, str] | None:
     """OLD:NEW"""
     if text is None:
         return None
@@ -188,7 +194,9 @@ def _pair(ctx, parameter, text: str | None) -> tuple[str, str] | None:
     return old, new
 
 
-def _numbers(ctx, parameter, text: str | None) -> tuple[int, int] | None:
+def _numbers(
+    ctx: click.Context, parameter: click.Parameter, text: str | None
+) -> tuple[int, int] | None:
     """OLD:NEW of whole numbers; one number stays as it is."""
     if text is None:
         return None
@@ -225,7 +233,15 @@ def _numbers(ctx, parameter, text: str | None) -> tuple[int, int] | None:
 )
 @click.option("--overwrite", is_flag=True, help="Replace files that are there.")
 def retarget(
-    trace, target, trace_ranks, data, batch, sequence, dtype, overwrite, **options
+    trace: str,
+    target: Any,
+    trace_ranks: Any,
+    data: Any,
+    batch: Any,
+    sequence: Any,
+    dtype: Any,
+    overwrite: bool,
+    **options: Any,
 ) -> None:
     """Write TRACE for another number of --ranks, another --batch, --sequence or --dtype.
 
@@ -260,7 +276,7 @@ def retarget(
     type=click.IntRange(1),
     help="Nodes whose names agree in so many parts become one.",
 )
-def export(trace, target, only, collapse, **options) -> None:
+def export(trace: str, target: Any, only: Any, collapse: Any, **options: Any) -> None:
     """Write the graph of TRACE as TARGET, a .dot (Graphviz) or .graphml (yEd, Gephi, networkx) file."""
     from perfmodel.report.graph_files import write_graph
 
@@ -295,7 +311,15 @@ _PREDICTED = click.option(
 @_WHERE
 @_PREDICTED
 @output_options
-def stats(trace, by, where, predicted, as_json, output, **options) -> None:
+def stats(
+    trace: str,
+    by: Any,
+    where: Any,
+    predicted: Any,
+    as_json: bool,
+    output: str | None,
+    **options: Any,
+) -> None:
     """How often each operator and kernel of TRACE runs, and how long: calls, total, mean, least, most, share, FLOP."""
     from perfmodel.prediction import predict
     from perfmodel.report.statistics import statistics
@@ -314,7 +338,9 @@ def stats(trace, by, where, predicted, as_json, output, **options) -> None:
 @_BY
 @_WHERE
 @output_options
-def difference(trace, other, by, where, as_json, output, **options) -> None:
+def difference(
+    trace: str, other: Any, by: Any, where: Any, as_json: bool, output: str | None, **options: Any
+) -> None:
     """Where two traces differ, or recorded times of TRACE and those that --system predicts: by operator."""
     from perfmodel.prediction import predict
     from perfmodel.report.statistics import difference as differences
@@ -331,7 +357,7 @@ def difference(trace, other, by, where, as_json, output, **options) -> None:
 @trace_options
 @system_options
 @click.option("-o", "--output", type=Target(".zip"), required=True, help="The file to write.")
-def bundle(trace, output, **options) -> None:
+def bundle(trace: str, output: str, **options: Any) -> None:
     """Pack TRACE, system, models, versions and the predicted result into one file, for others to reproduce."""
     from perfmodel.cli.bundle_file import write_bundle
     from perfmodel.prediction import predict
@@ -345,7 +371,7 @@ def bundle(trace, output, **options) -> None:
 @click.command()
 @click.argument("file", type=Source())
 @click.option("--json", "as_json", is_flag=True, help="JSON on standard output, for programs.")
-def reproduce(file, as_json) -> None:
+def reproduce(file: Any, as_json: bool) -> None:
     """Run what a bundle FILE holds, and say whether the numbers are the same.
 
     Exit status 1 where they are not.

@@ -18,7 +18,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -64,13 +64,13 @@ class Plan:
     slot: NDArray[np.uint32]
     slots: int
     choice: DTypeLike
-    matrix: tuple[NDArray, ...]
-    spread: tuple[NDArray, ...]
-    checks: tuple[NDArray, ...]
+    matrix: tuple[NDArray[Any], ...]
+    spread: tuple[NDArray[Any], ...]
+    checks: tuple[NDArray[Any], ...]
     reduced: Reduced
 
     @property
-    def graph(self) -> tuple[NDArray, ...]:
+    def graph(self) -> tuple[NDArray[Any], ...]:
         """What the kernels visit."""
         return self.cost, self.ptr, self.slot_in, self.slot
 
@@ -108,12 +108,14 @@ def plan(reduced: Reduced, checks: Checks | None = None) -> Plan:
     )
 
 
-def _parts(matrix: sparse.csr_array) -> tuple[NDArray, NDArray, NDArray]:
+def _parts(matrix: sparse.csr_array) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     return matrix.indptr.astype(np.uint32), matrix.indices.astype(np.uint32), matrix.data
 
 
 @machine_code
-def _slots(ptr, pred, last_use):
+def _slots(
+    ptr: NDArray[Any], pred: NDArray[Any], last_use: NDArray[Any]
+) -> tuple[NDArray[Any], int]:
     """Slot of each vertex: one that nobody needs any more, else a new one; `last_use` [V] is written.
 
     It may hold vertices other than followers with which a vertex's time is needed for the last time.
@@ -232,13 +234,13 @@ def makespans_and_paths(
 class _Room:
     """Memory for one tile after the other: the window of live finish times, and the costs."""
 
-    def __init__(self, plan: Plan, costs: NDArray, most: int, dtype: DTypeLike):
+    def __init__(self, plan: Plan, costs: NDArray[Any], most: int, dtype: DTypeLike):
         self.plan, self.values, self.designs = plan, costs.ravel(), np.uint64(costs.shape[1])
         self.window = np.empty(plan.slots * most, dtype)
         self.tabulated = _tabulated(plan) > 0
         self.table = np.empty(max(_tabulated(plan), 1) * most, dtype)
 
-    def finish(self, tile: slice, chosen: NDArray, held: NDArray | None) -> NDArray:
+    def finish(self, tile: slice, chosen: NDArray[Any], held: NDArray[Any] | None) -> NDArray[Any]:
         """Makespans [width] of a tile; its part of `held` [D] says where the comparisons hold."""
         plan, width, at = self.plan, np.uint64(tile.stop - tile.start), np.uint64(tile.start)
         judged = np.empty(0, np.uint8) if held is None else held[tile]

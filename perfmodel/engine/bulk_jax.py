@@ -66,7 +66,7 @@ def window(reduced: Reduced) -> Window:
 
 
 @machine_code
-def _rows(pred, steps, width, last):
+def _rows(pred: NDArray[Any], steps: int, width: int, last: int) -> tuple[NDArray[Any], int]:
     """Row of each place: free again after the step that reads it last; rows are read before they are written."""
     nowhere = steps * width
     last_read = np.full(nowhere, -1, np.int64)
@@ -109,7 +109,7 @@ def _rows(pred, steps, width, last):
 def _run(pred: Array, cost: Array, row: Array, last: Array, start: Array, combined: Array) -> Array:
     """[D] makespan from the combined costs [K, D] and a window of zeros [rows, D]."""
 
-    def step(finish, now):
+    def step(finish: Array, now: tuple[Array, Array, Array]) -> tuple[Array, None]:
         pred, cost, row = now
         ends = jnp.maximum(finish[pred[:, 0]], finish[pred[:, 1]]) + combined[cost]
         return finish.at[row].set(ends), None
@@ -139,7 +139,8 @@ def makespans(
         [D] makespan [s].
     """
     devices = jax.devices() if devices is None else list(devices)
-    columns = NamedSharding(Mesh(np.array(devices), ("designs",)), PartitionSpec(None, "designs"))
+    split = PartitionSpec(None, "designs")  # type: ignore[no-untyped-call, unused-ignore]
+    columns = NamedSharding(Mesh(np.array(devices), ("designs",)), split)
     size = min(batch, -(-costs.shape[1] // len(devices))) * len(devices)
     start = jax.device_put(np.zeros((plan.rows, size), dtype), columns)
     makespan = np.empty(costs.shape[1], dtype)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class Orders(Protocol):
 
     def __call__(
         self, costs: NDArray[np.float64], *, paths: bool = False, threads: int = 2
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[Any]]:
         """[D] makespan (nan: deadlock), [D] order differs, [S, D] path counts of those where it does (or empty)."""
 
     def decided(self) -> Decisions | None:
@@ -57,7 +57,7 @@ class Orders(Protocol):
 
     def nodes(
         self, costs: NDArray[np.float64], *, paths: bool, threads: int
-    ) -> tuple[NDArray[np.float64], NDArray] | None:
+    ) -> tuple[NDArray[np.float64], NDArray[Any]] | None:
         """[D] makespan (nan: not known) and [S, D] path counts (or empty) by a quicker exact way; None without one."""
 
 

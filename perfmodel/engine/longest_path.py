@@ -82,7 +82,9 @@ def cut(ptr: NDArray[np.int64], pred: NDArray[np.int32], cost: NDArray[np.int32]
 
 
 @machine_code
-def _at_most_two(ptr, pred, cost):
+def _at_most_two(
+    ptr: NDArray[Any], pred: NDArray[Any], cost: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Every larger maximum as a tree of vertices without cost.
 
     Returns (number [V] of each vertex, predecessors [W, 2] with -1 for none, cost [W]), in topological order.
@@ -116,7 +118,7 @@ def _at_most_two(ptr, pred, cost):
 
 
 @machine_code
-def _levels(pair):
+def _levels(pair: NDArray[Any]) -> NDArray[Any]:
     """[W] length of the longest chain of edges that ends in each vertex."""
     level = np.zeros(pair.shape[0], np.int64)
     for v in range(pair.shape[0]):
@@ -173,7 +175,7 @@ def _scan(pred: Array, row: Array, cost: Array) -> tuple[Array, Array]:
     steps, width = row.shape
     duration = jnp.append(cost, jnp.zeros(1, cost.dtype))[row]
 
-    def step(finish, now):
+    def step(finish: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Array]:
         k, pred, duration = now
         start = jnp.max(finish[pred], axis=1)
         finish = lax.dynamic_update_slice(finish, start + duration, (k * width,))
@@ -202,7 +204,7 @@ def path_counts(levels: Levels, cost: Array) -> tuple[Array, Array]:
     row = jnp.asarray(levels.cost).ravel()
     nowhere = finish.size - 1
 
-    def step(state):
+    def step(state: tuple[Array, Array]) -> tuple[Array, Array]:
         v, counts = state
         counts = counts.at[row[v]].add(jnp.where(row[v] >= 0, 1.0, 0.0))
         a, b = pred[v, 0], pred[v, 1]
@@ -222,7 +224,9 @@ def makespan(levels: Levels, cost: Array) -> Array:
 
 
 @makespan.defjvp
-def _makespan_jvp(primals, tangents):
+def _makespan_jvp(
+    primals: tuple[Levels, Array], tangents: tuple[Any, Array]
+) -> tuple[Array, Array]:
     levels, cost = primals
     value, counts = path_counts(levels, cost)
     return value, jnp.vdot(lax.stop_gradient(counts), tangents[1])

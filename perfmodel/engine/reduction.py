@@ -12,6 +12,7 @@ Three rules, each exact for non-negative costs, repeated until nothing changes:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,13 +96,15 @@ def reduce_observed(
     return Reduced(cost.astype(np.int32), ptr, pred, combination), observed
 
 
-def _drop_implied(ptr, pred):
+def _drop_implied(ptr: NDArray[Any], pred: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     keep = ancestry(ptr, pred).keep
     counts = np.concatenate([[0], np.cumsum(keep)])
     return counts[ptr], pred[keep]
 
 
-def _merge_equal(ptr, pred, cost):
+def _merge_equal(
+    ptr: NDArray[Any], pred: NDArray[Any], cost: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Hash-consing in topological order; also gives the new number of every vertex."""
     number, count = _equal(ptr, pred, cost)
     kept = np.zeros(count, np.int64)
@@ -110,7 +113,7 @@ def _merge_equal(ptr, pred, cost):
 
 
 @machine_code
-def _equal(ptr, pred, cost):
+def _equal(ptr: NDArray[Any], pred: NDArray[Any], cost: NDArray[Any]) -> tuple[NDArray[Any], int]:
     """[V] new number of each vertex; equal ones share it, but the last one stays by itself.
 
     Open addressing; equality is checked, not assumed.
@@ -168,7 +171,13 @@ def _equal(ptr, pred, cost):
     return number, count
 
 
-def _renumber(ptr, pred, cost, number, kept):
+def _renumber(
+    ptr: NDArray[Any],
+    pred: NDArray[Any],
+    cost: NDArray[Any],
+    number: NDArray[Any],
+    kept: NDArray[Any],
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """The graph of the kept vertices, predecessors renamed and without repeats."""
     counts = np.diff(ptr)[kept]
     at = np.repeat(ptr[kept] - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
@@ -177,7 +186,13 @@ def _renumber(ptr, pred, cost, number, kept):
     return *predecessors(number[old].astype(np.int64), target, len(kept)), cost[kept]
 
 
-def _contract_chains(ptr, pred, cost, combination, observed):
+def _contract_chains(
+    ptr: NDArray[Any],
+    pred: NDArray[Any],
+    cost: NDArray[Any],
+    combination: sparse.csr_array,
+    observed: NDArray[Any],
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], sparse.csr_array, NDArray[Any]]:
     """Vertices that continue a chain join its head; the head takes the sum of their costs.
 
     Also gives the new number of every vertex; those that finish before the end of their chain have the chain's.
@@ -210,17 +225,20 @@ def _contract_chains(ptr, pred, cost, combination, observed):
     return ptr, pred, cost, combination, number
 
 
-def _spread(values, kept, n):
+def _spread(values: NDArray[Any], kept: NDArray[Any], n: int) -> NDArray[np.int64]:
     full = np.zeros(n, np.int64)
     full[kept] = values
     return full
 
 
 @machine_code
-def _follow(ptr, pred, cost, followers):
-    """Which vertices continue their predecessor's chain, which are mere aliases of it, and each one's head.
+def _follow(
+    ptr: NDArray[Any], pred: NDArray[Any], cost: NDArray[Any], followers: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Which vertices continue their predecessor's chain, which only repeat its time, and the head that each ends with.
 
-    Behind an alias nothing joins a chain: its true predecessor has other followers.
+    A vertex that follows one of the latter starts a chain of its own: the vertex whose time is repeated has other
+    followers, so the two cannot be summed up in one.
     """
     n = cost.size
     joins, alias = np.zeros(n, np.bool_), np.zeros(n, np.bool_)
@@ -247,7 +265,9 @@ def _distinct(rows: sparse.csr_array) -> tuple[np.ndarray, sparse.csr_array]:
 
 
 @machine_code
-def _equal_rows(ptr, index, data):
+def _equal_rows(
+    ptr: NDArray[Any], index: NDArray[Any], data: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """[n] number of each row, 0 of the empty ones, and the first row of each number from 1 on."""
     n = ptr.size - 1
     size = 16

@@ -95,7 +95,7 @@ class Dimension:
     built: int = static(default=0)
     reduction: str = static(default="")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.topology not in TOPOLOGIES:
             raise InputError(f"topology {self.topology!r}: expected one of {', '.join(TOPOLOGIES)}")
         if self.size < 1:

@@ -101,7 +101,8 @@ class Across:
         outside = size / (g * self.outer_efficiency * outer.bandwidth)
         filling = self.fill * size / (size + self.half)
         filling = filling + self.change * size / (size + self.change_half)
-        return self.start + latency + filling + overlap(inside, outside, 3)
+        seconds: Array = self.start + latency + filling + overlap(inside, outside, 3)
+        return seconds
 
     def _ring(self, sent: Any, hops: int, members: tuple[int, ...], network: Any) -> Array:
         n, nodes = math.prod(members), math.prod(members[1:])
@@ -109,7 +110,8 @@ class Across:
         outer = network[_outermost(members)]
         time = self.ring_start + self.near * network[0].latency * (hops - crossings)
         time = time + self.far * outer.latency * crossings
-        return time + self._slowest(sent, sent, members, network, self.far_efficiency)
+        seconds: Array = time + self._slowest(sent, sent, members, network, self.far_efficiency)
+        return seconds
 
     def _tree(self, size: Any, members: tuple[int, ...], network: tuple[Any, ...]) -> Array:
         g, nodes = members[0], math.prod(members[1:])
@@ -117,7 +119,10 @@ class Across:
         time = self.ring_start + self.near * network[0].latency * 2 * (g - 1)
         time = time + self.tree_far * outer.latency * 2 * math.log2(nodes)
         near = 2 * (g - 1) / g * size
-        return time + self._slowest(near, 2.0 * size, members, network, self.tree_efficiency)
+        seconds: Array = time + self._slowest(
+            near, 2.0 * size, members, network, self.tree_efficiency
+        )
+        return seconds
 
     def _direct(self, size: Any, members: tuple[int, ...], network: tuple[Any, ...]) -> Array:
         n, inside = math.prod(members), 1
@@ -130,7 +135,8 @@ class Across:
                 away = (peers - (1 if k == 0 else inside)) / n
                 slowest = overlap(slowest, away * size / (efficiency * network[k].bandwidth), 3)
             inside *= m
-        return time + slowest
+        seconds: Array = time + slowest
+        return seconds
 
     def _slowest(self, near: Any, far: Any, members: Any, network: Any, efficiency: Any) -> Array:
         """Bytes of all phases at once: `near` in the node, `far` over every dimension of nodes, shared by its NICs."""

@@ -89,9 +89,10 @@ class TiledAttention:
         traffic = traffic * jnp.where(backward > 0, 2.0, 1.0)
         rate = self.efficiency * npu.peak_flops
         work = overlap(total / rate, longest * cores_of(npu, self.cores) / rate, 1)
-        return self.launch + overlap(
+        seconds: Array = self.launch + overlap(
             work, traffic / (npu.memory_bandwidth * self.memory_efficiency), 1
         )
+        return seconds
 
 
 def forward_flops(
@@ -103,4 +104,5 @@ def forward_flops(
     (256.0, 64.0)
     """
     hidden = jnp.where(causal > 0, 0.5 * jnp.where(query > 1, query, 0.0), 0.0)
-    return 4.0 * batch * heads * head_size * query * jnp.maximum(key - hidden, 1.0)
+    flop: Array = 4.0 * batch * heads * head_size * query * jnp.maximum(key - hidden, 1.0)
+    return flop

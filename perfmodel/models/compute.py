@@ -37,4 +37,5 @@ class Roofline:
         """
         arithmetic = flops / (npu.peak_flops * self.efficiency)
         traffic = bytes / (npu.memory_bandwidth * self.memory_efficiency)
-        return jnp.maximum(arithmetic, traffic) + self.overhead
+        seconds: Array = jnp.maximum(arithmetic, traffic) + self.overhead
+        return seconds

@@ -174,8 +174,10 @@ def operation_time(model: Any, kind: str, operation: Operation, npu: NPU) -> Arr
     """
     npu = npu.of_dtype(operation.dtype)
     if method := getattr(model, kind, None):
-        return method(operation, npu)
-    return model.time(operation.flops, operation.bytes, npu)
+        seconds: Array = method(operation, npu)
+        return seconds
+    seconds = model.time(operation.flops, operation.bytes, npu)
+    return seconds
 
 
 def _stretch(npu: NPU, models: Models) -> Any:
@@ -195,18 +197,22 @@ def block_time(block: CostBlock, system: System, models: Models) -> Array:
         word, dtype, *beside = map(str, detail)
         sizes = {name: rows[:, 2 + k] for k, name in enumerate(DIMENSIONS.get(word, ()))}
         operation = Operation(rows[:, 0], rows[:, 1], **sizes, dtype=dtype)
-        seconds = operation_time(models.compute, word, operation, system.npu)
+        seconds: Array = operation_time(models.compute, word, operation, system.npu)
         return seconds * _stretch(system.npu, models) if beside else seconds
     if kind == "recorded":
         return rows[:, 0]
     if kind == "memory":
         if detail[0] == "local":
-            return models.memory.local(rows[:, 0], system.npu)
-        return models.memory.remote(rows[:, 0], system.remote_memory)
+            seconds = models.memory.local(rows[:, 0], system.npu)
+            return seconds
+        seconds = models.memory.remote(rows[:, 0], system.remote_memory)
+        return seconds
     if kind == "collective":
-        return models.network.collective(detail[0], rows[:, 0], detail[1], system.network)
+        seconds = models.network.collective(detail[0], rows[:, 0], detail[1], system.network)
+        return seconds
     if kind == "point_to_point":
-        return models.network.point_to_point(rows[:, 0], detail[0], system.network)
+        seconds = models.network.point_to_point(rows[:, 0], detail[0], system.network)
+        return seconds
     raise AssertionError(f"no such kind of cost: {kind}")
 
 

@@ -231,7 +231,7 @@ def _equal(one: Any, other: Any) -> bool:
     )
 
 
-def _place(model: Any, kind: str, detail: list, system: System) -> tuple[str, str]:
+def _place(model: Any, kind: str, detail: list[Any], system: System) -> tuple[str, str]:
     """Which coefficients of a model answer, as a path in it, and what they answer for, in words."""
     if kind == "compute":
         word, dtype = (*map(str, detail), "", "")[:2]

@@ -53,7 +53,8 @@ class RoundedRoofline:
         """[rows] seconds of operations with `flops` [rows] FLOP and `bytes` [rows] B moved."""
         arithmetic = (flops + self.start_flops) / (npu.peak_flops * self.efficiency)
         traffic = (bytes + self.start_bytes) / (npu.memory_bandwidth * self.memory_efficiency)
-        return self.launch + overlap(arithmetic, traffic, 2)
+        seconds: Array = self.launch + overlap(arithmetic, traffic, 2)
+        return seconds
 
 
 @record
@@ -73,7 +74,8 @@ class Traffic:
     def time(self, bytes: Any, npu: Any, *, sums: bool = False) -> Array:
         """[rows] seconds of kernels that move `bytes` [rows] B; `sums`: along rows first."""
         fraction = self.norm if sums else self.elementwise
-        return self.launch + bytes / (npu.memory_bandwidth * fraction)
+        seconds: Array = self.launch + bytes / (npu.memory_bandwidth * fraction)
+        return seconds
 
 
 @record

@@ -25,7 +25,8 @@ class Bandwidth:
         >>> Bandwidth(latency=1e-3).local(1e9, NPU(peak_flops=1.0, memory_bandwidth=1e12))
         0.002
         """
-        return self.latency + bytes / (npu.memory_bandwidth * self.efficiency)
+        seconds: Array = self.latency + bytes / (npu.memory_bandwidth * self.efficiency)
+        return seconds
 
     def remote(self, bytes: Array, remote_memory: RemoteMemory) -> Array:
         """[rows] seconds to move `bytes` [rows] B between an NPU and remote memory.
@@ -33,4 +34,5 @@ class Bandwidth:
         >>> Bandwidth().remote(1e9, RemoteMemory(bandwidth=1e12, latency=1e-3))
         0.002
         """
-        return remote_memory.latency + bytes / remote_memory.bandwidth
+        seconds: Array = remote_memory.latency + bytes / remote_memory.bandwidth
+        return seconds

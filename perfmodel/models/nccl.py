@@ -130,7 +130,8 @@ def _transfer(sent: Any, bandwidth: Any, efficiency: Any, ramp: Any) -> Array:
     """V / (e B) + ramp sqrt(V / B) [s]; 0 for nothing sent, where the root has no derivative."""
     full = sent / bandwidth
     some = jnp.where(full > 0, full, 1.0)
-    return full / efficiency + ramp * jnp.where(full > 0, jnp.sqrt(some), 0.0)
+    seconds: Array = full / efficiency + ramp * jnp.where(full > 0, jnp.sqrt(some), 0.0)
+    return seconds
 
 
 @record

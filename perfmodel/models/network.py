@@ -36,7 +36,7 @@ class AlphaBeta:
     efficiency: Any = number("1", most=1.0, default=1.0)
     overhead: Any = number("s", default=0.0)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         chosen = (self.algorithm,) if isinstance(self.algorithm, str) else self.algorithm
         for name in chosen if isinstance(chosen, tuple | list) else (chosen,):
             if name != "auto" and name not in ALGORITHMS:
@@ -99,7 +99,8 @@ class AlphaBeta:
             raise InputError("a message of a rank to itself crosses no network")
         latency = sum(h * d.latency for h, d in crossed)
         slowest = jnp.stack([jnp.asarray(d.links / d.bandwidth) for _, d in crossed]).max()
-        return self.overhead + latency + size * slowest / self.efficiency
+        seconds: Array = self.overhead + latency + size * slowest / self.efficiency
+        return seconds
 
     def _terms(
         self, kind: str, group: Span, network: tuple[Dimension, ...]

@@ -114,7 +114,9 @@ def _numbers(kind: str, name: str, value: Any) -> NDArray[np.float64]:
     return numbers
 
 
-def _kernels(system: System, kind: str, models: Any, flat: dict, dtype: str) -> NDArray[np.float64]:
+def _kernels(
+    system: System, kind: str, models: Any, flat: dict[str, Any], dtype: str
+) -> NDArray[np.float64]:
     rows = next(iter(flat.values())).size
     none = jnp.zeros(rows)
     columns = {name: jnp.asarray(values) for name, values in flat.items()}
@@ -133,7 +135,7 @@ def _kernels(system: System, kind: str, models: Any, flat: dict, dtype: str) -> 
     return np.asarray(kernel_time(models.compute, kind, operation, system.npu), float)
 
 
-def _by_ranks(kind: str, ranks: NDArray) -> Iterator[tuple[int, NDArray]]:
+def _by_ranks(kind: str, ranks: NDArray[Any]) -> Iterator[tuple[int, NDArray[Any]]]:
     for count in np.unique(ranks):
         if count != int(count) or count < (2 if kind == "send" else 1):
             raise InputError(f"{kind}: ranks is {count:g}, expected a whole number of them")

@@ -39,7 +39,8 @@ def overlap(a: Any, b: Any, doublings: int) -> Array:
     >>> overlap(3.0, 4.0, 1).item()
     5.0
     """
-    return _root(_power(a, doublings) + _power(b, doublings) + LEAST, doublings)
+    result: Array = _root(_power(a, doublings) + _power(b, doublings) + LEAST, doublings)
+    return result
 
 
 def soft_minimum(options: Sequence[Any], doublings: int = SHARPNESS) -> Array:
@@ -54,4 +55,5 @@ def soft_minimum(options: Sequence[Any], doublings: int = SHARPNESS) -> Array:
     rates = [1.0 / option for option in options]
     scale = lax.stop_gradient(1.0 / sum(rates))
     total = sum(_power(scale * rate, doublings) for rate in rates)
-    return scale / _root(total, doublings)
+    result: Array = scale / _root(total, doublings)
+    return result

@@ -45,6 +45,7 @@ class Pieces:
         return self._run(x, lambda own: next(held))
 
     def _run(self, x: Array, choose: Callable[[Array], Array]) -> Array:
+        result: Array
         (result,) = _run(self._jaxpr.jaxpr, self._jaxpr.consts, [x], choose)
         return result
 

@@ -96,7 +96,7 @@ def problems(
 
 def _split(
     choices: Mapping[str, Sequence[Any]] | None, models: Any
-) -> tuple[dict[str, tuple], dict[str, tuple]]:
+) -> tuple[dict[str, tuple[Any, ...]], dict[str, tuple[Any, ...]]]:
     """Choices of labels (the system, algorithms), and of numbers."""
     lists = {
         path: (values,) if isinstance(values, str) or not np.iterable(values) else tuple(values)
@@ -122,7 +122,7 @@ def _split(
     )
 
 
-def _combinations(lists: Mapping[str, tuple]) -> Iterator[dict[str, Any]]:
+def _combinations(lists: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
     for values in itertools.product(*lists.values()):
         yield dict(zip(lists, values))
 
@@ -134,7 +134,7 @@ def _prepare(
     bounds: Bounds,
     options: SearchOptions,
     labels: dict[str, Any],
-    numbers: Mapping[str, tuple],
+    numbers: Mapping[str, tuple[Any, ...]],
 ) -> Prepared:
     system, models = apply_choices(system, models, labels)
     system = system.resized(graph.ranks)

@@ -102,7 +102,7 @@ def _slsqp(
     residuals: Smooth,
     start: Vector,
     ends: tuple[Vector, Vector],
-    equal: NDArray,
+    equal: NDArray[Any],
     *,
     split: bool,
 ) -> Vector:
@@ -115,12 +115,13 @@ def _slsqp(
         constraints=_scipy_limits(residuals, equal, split=split),
         options={"maxiter": 200, "ftol": 1e-13},
     )
-    return np.clip(result.x, *ends)
+    solution: Vector = np.clip(result.x, *ends)
+    return solution
 
 
 def _scipy_limits(
-    residuals: Callable[[Vector], tuple[Vector, Vector]], equal: NDArray, *, split: bool
-) -> list:
+    residuals: Callable[[Vector], tuple[Vector, Vector]], equal: NDArray[Any], *, split: bool
+) -> list[Any]:
     """Constraints as SLSQP takes them: >= 0 and == 0.
 
     Equalities that say the same twice make its equations singular; `split` makes two inequalities of each,
@@ -221,11 +222,11 @@ def _smooth_optimum(
 
 
 def _smooth_optimum_of(
-    problem: EpigraphProblem, pieces: list, froms: list[Vector], method: str
+    problem: EpigraphProblem, pieces: list[Any], froms: list[Vector], method: str
 ) -> tuple[Vector, float, float]:
     low, high = problem.bounds()
     equal = np.array([False] * len(pieces) + [limit.equal for limit in problem.goal.limits], bool)
-    memory: dict[bytes, tuple] = {}
+    memory: dict[bytes, tuple[Any, ...]] = {}
 
     def everything(y: Vector) -> tuple[float, Vector, Vector, Vector]:
         key = y.tobytes()
@@ -260,15 +261,17 @@ def _smooth_optimum_of(
 
 
 def _solutions(
-    method: str, everything: Any, start: Vector, ends: tuple[Vector, Vector], equal: NDArray
+    method: str, everything: Any, start: Vector, ends: tuple[Vector, Vector], equal: NDArray[Any]
 ) -> Iterator[Vector]:
     """Solutions of one smooth problem by scipy, as long as a better one is asked for."""
 
     def function(y: Vector) -> tuple[float, Vector]:
-        return everything(y)[:2]
+        value_and_slope: tuple[float, Vector] = everything(y)[:2]
+        return value_and_slope
 
     def residuals(y: Vector) -> tuple[Vector, Vector]:
-        return everything(y)[2:]
+        both: tuple[Vector, Vector] = everything(y)[2:]
+        return both
 
     if method == "trust-constr":
         yield _trust_constr(function, residuals, start, ends, equal)
@@ -280,7 +283,11 @@ def _solutions(
 
 
 def _trust_constr(
-    function: Smooth, residuals: Smooth, start: Vector, ends: tuple[Vector, Vector], equal: NDArray
+    function: Smooth,
+    residuals: Smooth,
+    start: Vector,
+    ends: tuple[Vector, Vector],
+    equal: NDArray[Any],
 ) -> Vector:
     limits = NonlinearConstraint(
         lambda y: residuals(y)[0],
@@ -299,7 +306,8 @@ def _trust_constr(
             constraints=[limits],
             options={"gtol": 1e-10, "xtol": 1e-12, "barrier_tol": 1e-12, "maxiter": 1000},
         )
-    return np.clip(result.x, *ends)
+    solution: Vector = np.clip(result.x, *ends)
+    return solution
 
 
 def _direct(problem: EpigraphProblem, best: Point, tell: Callable[[Iterate], None]) -> Point:

@@ -41,7 +41,7 @@ class Piece:
     """A path with the choices of its costs: how often each cost stands on it [S], and the choices."""
 
     counts: Vector
-    choices: tuple[NDArray, ...]
+    choices: tuple[NDArray[Any], ...]
 
     def key(self) -> bytes:
         """Equal for equal pieces."""
@@ -235,7 +235,7 @@ class EpigraphProblem:
         equal = np.array([limit.equal for limit in self.goal.limits], bool)
         return float(np.where(equal, np.abs(residuals), residuals).max(initial=0.0))
 
-    def costs(self, z: Vector) -> tuple[Vector, list[NDArray]]:
+    def costs(self, z: Vector) -> tuple[Vector, list[NDArray[Any]]]:
         """[D, S] costs in seconds and the choices behind them, from [D, P]."""
         designs = len(z)
         size = _few_sizes(designs)
@@ -308,7 +308,8 @@ class EpigraphProblem:
         """[P] derivative of the objective with respect to z along the point's own piece."""
         _, slope = self.objective(point.y)
         _, path = self.paths(point.y, [point.piece])
-        return slope[:-1] + slope[-1] * path[0, :-1]
+        along: Vector = slope[:-1] + slope[-1] * path[0, :-1]
+        return along
 
 
 def _few_sizes(count: int) -> int:

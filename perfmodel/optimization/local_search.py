@@ -30,7 +30,7 @@ WORTHWHILE = 1e-5
 
 
 def search(
-    best: Any, again: Callable[[Vector], Any], rank: Callable[[Any], tuple], *, seed: int
+    best: Any, again: Callable[[Vector], Any], rank: Callable[[Any], tuple[Any, ...]], *, seed: int
 ) -> Any:
     """The best found with samples, and descents from them.
 

@@ -95,7 +95,7 @@ class History:
     def __init__(self, paths: tuple[str, ...], progress: bool | Callable[[Iterate], None] | None):
         self.paths = paths
         self.combination: dict[str, Any] = {}
-        self.rows: list[tuple] = []
+        self.rows: list[tuple[Any, ...]] = []
         self.call = progress if callable(progress) else None
         self.best: Point | None = None
         self.line = tqdm(
@@ -158,7 +158,9 @@ def multipliers(problem: EpigraphProblem, point: Point, paths: tuple[str, ...]) 
     return pd.DataFrame(rows, columns=["constraint", "value", "limit", "active", "multiplier"])
 
 
-def _limit_rows(problem: EpigraphProblem, point: Point, weights: Vector) -> Iterator[tuple]:
+def _limit_rows(
+    problem: EpigraphProblem, point: Point, weights: Vector
+) -> Iterator[tuple[Any, ...]]:
     x, t = problem.scale.x(point.z), point.makespan
     residual = problem.limits(point.y)[0]
     for limit, excess, weight in zip(problem.goal.limits, residual, weights):
@@ -169,7 +171,7 @@ def _limit_rows(problem: EpigraphProblem, point: Point, weights: Vector) -> Iter
 
 def _bound_rows(
     problem: EpigraphProblem, point: Point, lower: Vector, upper: Vector
-) -> Iterator[tuple[str, tuple]]:
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
     scale = problem.scale
     x = np.asarray(scale.x(point.z), float)
     slope = scale.slope(x)

@@ -121,7 +121,8 @@ def undominated(values: NDArray[np.float64]) -> NDArray[np.bool_]:
     not_above = (rounded[:, None] <= rounded[None]).all(axis=2)
     below = (rounded[:, None] < rounded[None]).any(axis=2)
     earlier = np.triu(np.ones((len(values), len(values)), bool), 1)
-    return np.logical_not(np.any(not_above & (below | earlier), axis=0))
+    unbeaten: NDArray[np.bool_] = np.logical_not(np.any(not_above & (below | earlier), axis=0))
+    return unbeaten
 
 
 def _front(

@@ -8,6 +8,7 @@ so that the components of a level lie one behind the other and viewers can nest 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -43,7 +44,7 @@ def component_spans(
     if not 1 <= depth <= DEEPEST:
         raise InputError(f"depth: got {depth}, expected 1 to {DEEPEST} parts of a name")
     graph = prediction.graph
-    rows: list[tuple] = []
+    rows: list[tuple[Any, ...]] = []
     for rank in check_ranks(graph, ranks):
         program = graph.programs[graph.program[rank]]
         names = graph.labels[graph.label[rank]].names

@@ -107,7 +107,7 @@ def vertices_and_edges(
     return list(vertices.items()), found
 
 
-def _count(edges: dict, a: str, b: str, kind: str) -> None:
+def _count(edges: dict[tuple[str, str, str], int], a: str, b: str, kind: str) -> None:
     if a != b:
         edges[a, b, kind] = edges.get((a, b, kind), 0) + 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -125,7 +126,7 @@ def operator(name: str, depth: int = 99) -> str:
     return component(short.strip() or name, depth, numbers=False)
 
 
-def _calls(what, by, where, ranks, depth) -> pd.DataFrame:
+def _calls(what: Any, by: str, where: str, ranks: Any, depth: int) -> pd.DataFrame:
     if by not in KEYS:
         raise InputError(f"by: got {by!r}, expected one of {', '.join(KEYS)}")
     if where not in ("all", "host", "device"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,7 +66,7 @@ def critical_path(prediction: Prediction | Compiled) -> pd.DataFrame:
     """
     prediction = prediction_of(prediction)
     p, c = prediction, prediction.compiled
-    rows: list[dict] = []
+    rows: list[dict[str, Any]] = []
     clock = 0.0
     for task, vertex in p.critical_tasks:
         start, finish = p.vertex_start[vertex], p.vertex_finish[vertex]
@@ -174,7 +175,9 @@ def _by_rank(prediction: Prediction) -> pd.DataFrame:
     return table
 
 
-def busy_intervals(prediction: Prediction, k: int) -> tuple[NDArray, NDArray, NDArray]:
+def busy_intervals(
+    prediction: Prediction, k: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Start, finish and category of everything that takes time on the ranks of class k.
 
     A collective is two intervals: waiting until its last member has joined, communication from then on. A receive
@@ -199,7 +202,7 @@ def busy_intervals(prediction: Prediction, k: int) -> tuple[NDArray, NDArray, ND
     )
 
 
-def category_of(node_type: NDArray, host: NDArray | None = None) -> NDArray[np.int8]:
+def category_of(node_type: NDArray[Any], host: NDArray[Any] | None = None) -> NDArray[np.int8]:
     """[n] category of each node by its type, -1 for nodes that take no time; what runs on the host is HOST."""
     category = np.full(len(node_type), -1, np.int8)
     category[node_type == NodeType.COMP] = COMPUTE
@@ -211,7 +214,7 @@ def category_of(node_type: NDArray, host: NDArray | None = None) -> NDArray[np.i
     return category
 
 
-def exposed(start: NDArray, finish: NDArray, category: NDArray) -> tuple[float, ...]:
+def exposed(start: NDArray[Any], finish: NDArray[Any], category: NDArray[Any]) -> tuple[float, ...]:
     """Seconds by the first category, in the order of `vocabulary.CATEGORIES`, of all that runs at a moment.
 
     So compute counts in full, memory where nothing computes, communication where neither runs, waiting for other
@@ -306,7 +309,9 @@ def _by_label(prediction: Prediction, by: str, depth: int, numbers: bool) -> pd.
     return result.sort_values("critical_path_s", ascending=False, kind="stable", ignore_index=True)
 
 
-def _labels(prediction, rank, table, by, depth, numbers) -> list[str]:
+def _labels(
+    prediction: Prediction, rank: int, table: pd.DataFrame, by: str, depth: int, numbers: bool
+) -> list[str]:
     if by == "type":
         return list(table["type"])
     if by == "component":
@@ -324,7 +329,7 @@ def _labels(prediction, rank, table, by, depth, numbers) -> list[str]:
     ]
 
 
-def span_text(members: tuple[int, ...], system) -> str:
+def span_text(members: tuple[int, ...], system: Any) -> str:
     """A group for people: how many members along each network dimension, and how far apart.
 
     >>> import perfmodel as pm

@@ -95,7 +95,7 @@ def write_timeline(
     _write(_events(prediction, chosen, depth), Path(path), _about(prediction))
 
 
-def _existing(graph, ranks: Sequence[int] | None) -> list[int]:
+def _existing(graph: Any, ranks: Sequence[int] | None) -> list[int]:
     """The ranks that exist: counting comes first, so that a huge graph is told to choose ranks."""
     chosen = range(graph.ranks) if ranks is None else map(int, ranks)
     return [r for r in chosen if 0 <= r < graph.ranks]
@@ -280,7 +280,14 @@ def _details(nodes: pd.DataFrame, times: pd.DataFrame) -> Iterator[Event]:
         yield args
 
 
-def _arrows(prediction, rank: int, shown, thread, start, finish) -> list[Event]:
+def _arrows(
+    prediction: Prediction,
+    rank: int,
+    shown: NDArray[Any],
+    thread: NDArray[Any],
+    start: NDArray[Any],
+    finish: NDArray[Any],
+) -> list[Event]:
     """A flow from every send to its receive; its number is the node number of the send."""
     graph = prediction.graph
     program, row = graph.programs[graph.program[rank]], graph.row[rank]
@@ -307,7 +314,9 @@ def _arrows(prediction, rank: int, shown, thread, start, finish) -> list[Event]:
     return events
 
 
-def lanes(label: NDArray, start: NDArray, finish: NDArray) -> tuple[NDArray[np.int64], list[str]]:
+def lanes(
+    label: NDArray[Any], start: NDArray[Any], finish: NDArray[Any]
+) -> tuple[NDArray[np.int64], list[str]]:
     """Threads for nodes: one per label, further ones where nodes of a label overlap.
 
     Args:
@@ -330,7 +339,7 @@ def lanes(label: NDArray, start: NDArray, finish: NDArray) -> tuple[NDArray[np.i
     return thread, names
 
 
-def _first_free(start: NDArray, finish: NDArray) -> NDArray[np.int64]:
+def _first_free(start: NDArray[Any], finish: NDArray[Any]) -> NDArray[np.int64]:
     """[n] the lowest lane that is free when each interval starts."""
     order = np.lexsort((finish, start))
     lane = np.zeros(len(start), np.int64)
@@ -369,14 +378,16 @@ def _thread(process: int, thread: int, name: str) -> Event:
 
 def _nanoseconds(seconds: pd.Series) -> NDArray[np.int64]:
     """Rounding is monotone: what does not overlap in seconds does not overlap here."""
-    return np.rint(seconds.to_numpy(float) * 1e9).astype(np.int64)
+    whole: NDArray[np.int64] = np.rint(seconds.to_numpy(float) * 1e9).astype(np.int64)
+    return whole
 
 
-def _microseconds(nanoseconds: NDArray) -> list[float]:
+def _microseconds(nanoseconds: NDArray[Any]) -> list[float]:
     """Microseconds that a reader who truncates 1000 x value gets the same nanoseconds from."""
     value = nanoseconds / 1000.0
     short = np.floor(value * 1000.0) < nanoseconds
-    return np.where(short, np.nextafter(value, np.inf), value).tolist()
+    listed: list[float] = np.where(short, np.nextafter(value, np.inf), value).tolist()
+    return listed
 
 
 def _write(parts: Iterator[list[Event]], path: Path, about: Event) -> None:

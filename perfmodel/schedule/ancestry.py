@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ def ancestry(ptr: NDArray[np.int64], pred: NDArray[np.int32]) -> Ancestry:
 
 
 @machine_code
-def _chains(ptr, pred):
+def _chains(ptr: NDArray[Any], pred: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], int]:
     """Cover the vertices greedily with chains: (chain of each vertex, place on it, number of chains)."""
     n = ptr.size - 1
     chain, place = np.empty(n, np.int32), np.empty(n, np.int32)
@@ -60,7 +61,9 @@ def _chains(ptr, pred):
 
 
 @machine_code
-def _clocks(ptr, pred, chain, place, chains):
+def _clocks(
+    ptr: NDArray[Any], pred: NDArray[Any], chain: NDArray[Any], place: NDArray[Any], chains: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """[E] whether no other predecessor follows this one, and [V, chains] ancestor clocks."""
     n = ptr.size - 1
     clock = np.full((n, chains), -1, np.int32)
@@ -82,7 +85,7 @@ def _clocks(ptr, pred, chain, place, chains):
 
 
 @machine_code
-def _not_implied_nearby(ptr, pred):
+def _not_implied_nearby(ptr: NDArray[Any], pred: NDArray[Any]) -> NDArray[Any]:
     """As `_clocks`, looking only one edge behind the other predecessors."""
     n = ptr.size - 1
     keep = np.ones(pred.size, np.bool_)

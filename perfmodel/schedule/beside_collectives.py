@@ -12,6 +12,7 @@ arXiv 2507.03114 (18.9 % slower in the mean over several devices). Not validated
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +42,7 @@ def slowed(tasks: Tasks, schedule: Schedule) -> NDArray[np.bool_]:
     return result
 
 
-def _united(start: NDArray, finish: NDArray) -> tuple[NDArray, NDArray]:
+def _united(start: NDArray[Any], finish: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Intervals joined where they touch, in order."""
     order = np.argsort(start, kind="stable")
     start, reach = start[order], np.maximum.accumulate(finish[order])
@@ -49,7 +50,7 @@ def _united(start: NDArray, finish: NDArray) -> tuple[NDArray, NDArray]:
     return start[new], reach[np.r_[np.flatnonzero(new)[1:] - 1, len(reach) - 1]]
 
 
-def _covered(at: NDArray, begin: NDArray, end: NDArray) -> NDArray:
+def _covered(at: NDArray[Any], begin: NDArray[Any], end: NDArray[Any]) -> NDArray[Any]:
     """How much of the time up to `at` disjoint intervals in order cover."""
     total = np.r_[0.0, np.cumsum(end - begin)]
     k = np.searchsorted(begin, at, side="right")

@@ -20,6 +20,7 @@ The comparisons with <= hold at ties where equal times are one moment and u's en
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,7 +152,9 @@ def _previous(line: NDArray[np.int64]) -> NDArray[np.int64]:
     return before
 
 
-def _by_vertex(vertex: NDArray[np.int64], vertices: int) -> tuple[NDArray, NDArray]:
+def _by_vertex(
+    vertex: NDArray[np.int64], vertices: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(pointers [V+1], entries) of the entries at each vertex, in their order."""
     known = np.flatnonzero(vertex >= 0)
     order = known[np.argsort(vertex[known], kind="stable")]
@@ -178,7 +181,14 @@ def _columns_of_free_tasks(
 
 
 @machine_code
-def _live(ptr, pred, task_ptr, task_pred, first, last):
+def _live(
+    ptr: NDArray[Any],
+    pred: NDArray[Any],
+    task_ptr: NDArray[Any],
+    task_pred: NDArray[Any],
+    first: NDArray[Any],
+    last: NDArray[Any],
+) -> tuple[NDArray[Any], int]:
     """Slot of each vertex's clock while something still asks for it, and their number."""
     n = ptr.size - 1
     last_use = np.arange(n)
@@ -218,13 +228,15 @@ def _live(ptr, pred, task_ptr, task_pred, first, last):
 
 
 @machine_code
-def _join(own, other):
+def _join(own: NDArray[Any], other: NDArray[Any]) -> None:
     for c in range(own.size):
         own[c] = max(own[c], other[c])
 
 
 @machine_code
-def _registered_together(ptr, pred, cost, first, second):
+def _registered_together(
+    ptr: NDArray[Any], pred: NDArray[Any], cost: NDArray[Any], first: int, second: int
+) -> bool:
     """Whether two vertices have the same cause and cost: two timers that run in the order in which they were set."""
     return (
         first < second
@@ -237,21 +249,21 @@ def _registered_together(ptr, pred, cost, first, second):
 
 @machine_code
 def _judge(
-    ptr,
-    pred,
-    cost,
-    first,
-    last,
-    first_task,
-    last_task,
-    tasks,
-    lines,
-    free,
-    slot,
-    clock,
-    found,
-    most_pairs,
-):
+    ptr: NDArray[Any],
+    pred: NDArray[Any],
+    cost: NDArray[Any],
+    first: NDArray[Any],
+    last: NDArray[Any],
+    first_task: tuple[NDArray[Any], ...],
+    last_task: tuple[NDArray[Any], ...],
+    tasks: tuple[Any, ...],
+    lines: tuple[Any, ...],
+    free: tuple[Any, ...],
+    slot: NDArray[Any],
+    clock: NDArray[Any],
+    found: NDArray[Any],
+    most_pairs: int,
+) -> tuple[int, NDArray[Any]]:
     """Visit the vertices in topological order with a clock each: how far along every column it follows.
 
     A resource's column counts 2 k at the start and 2 k + 1 at the end of its k-th task; a task without a resource
@@ -408,7 +420,7 @@ class _Extra:
         ptr = self.events.pred_ptr
         return self._latest(self.events.pred[ptr[v] : ptr[v + 1]])
 
-    def _latest(self, vertices: NDArray) -> int:
+    def _latest(self, vertices: NDArray[Any]) -> int:
         key = tuple(np.unique(vertices).tolist())
         if len(key) < 2:
             return key[0] if key else -1

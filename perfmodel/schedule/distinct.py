@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,7 +30,7 @@ def distinct_rows(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
 
 
 @machine_code
-def _number(rows):
+def _number(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """First row of each number, and the number of each row; open addressing, equality is checked, not assumed."""
     n, width = rows.shape
     size = 16

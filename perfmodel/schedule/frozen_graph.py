@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,9 @@ class Events:
 
 
 @machine_code
-def predecessors(source, target, vertices):
+def predecessors(
+    source: NDArray[Any], target: NDArray[Any], vertices: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Edges [E] in any order by their target: (pointers [V+1], sources ascending and without repeats).
 
     Two counting sorts, by source and then by target: the work is linear, and repeats end up side by side.
@@ -105,7 +108,9 @@ def predecessors(source, target, vertices):
 
 
 @machine_code(nogil=True)
-def path_counts(pred_ptr, pred, row, cost):
+def path_counts(
+    pred_ptr: NDArray[Any], pred: NDArray[Any], row: NDArray[Any], cost: NDArray[Any]
+) -> NDArray[Any]:
     """[S] how often each cost stands on the longest path of one design, costs [S].
 
     At ties the predecessor with the lowest number is on the path.
@@ -132,7 +137,7 @@ def path_counts(pred_ptr, pred, row, cost):
 
 
 @machine_code
-def reverse(pred_ptr, pred):
+def reverse(pred_ptr: NDArray[Any], pred: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The same edges by their source: (succ_ptr, succ)."""
     n = pred_ptr.size - 1
     ptr = np.zeros(n + 1, np.int64)

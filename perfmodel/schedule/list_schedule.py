@@ -16,6 +16,7 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +53,7 @@ class Schedule:
     makespan: float
 
 
-def program_of(tasks: Tasks) -> tuple:
+def program_of(tasks: Tasks) -> tuple[Any, ...]:
     """The arrays that the kernel reads, in its order."""
     n = len(tasks)
     target = np.repeat(np.arange(n), np.diff(tasks.pred_ptr))

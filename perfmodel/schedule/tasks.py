@@ -9,7 +9,7 @@ The cost of scheduling therefore grows with distinct ranks, not with ranks.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -136,7 +136,7 @@ def _users(graph: Graph) -> np.ndarray:
     return users[np.lexsort((users[:, 1], users[:, 0]))]
 
 
-def _routes(p, system: System) -> np.ndarray:
+def _routes(p: Program, system: System) -> np.ndarray:
     """[m, k] a number for the hops between each rank and its peers."""
     own = np.repeat(p.ranks, p.peer.shape[1])
     if not own.size:
@@ -157,7 +157,7 @@ def _group_colours(users: np.ndarray, shape: np.ndarray, colour: np.ndarray) -> 
     order = np.lexsort((value, users[:, 0]))
     value, group = value[order], users[order, 0]
     start = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
-    seen: dict[tuple, int] = {}
+    seen: dict[tuple[int, bytes], int] = {}
     for a, b in zip(start, np.r_[start[1:], len(group)]):
         key = (int(shape[group[a]]), value[a:b].tobytes())
         result[group[a]] = seen.setdefault(key, len(seen))
@@ -268,7 +268,7 @@ def _with_latencies(tasks: Tasks, row: NDArray[np.int64]) -> Tasks:
     )
 
 
-def _resources(programs) -> tuple[np.ndarray, int]:
+def _resources(programs: Sequence[Program]) -> tuple[np.ndarray, int]:
     parts, base = [], 0
     for p in programs:
         parts.append(np.where(p.resource >= 0, p.resource + base, -1))
@@ -276,7 +276,12 @@ def _resources(programs) -> tuple[np.ndarray, int]:
     return np.concatenate(parts).astype(np.int32), base
 
 
-def _joins(graph, programs, representative, group_colour):
+def _joins(
+    graph: Graph,
+    programs: Sequence[Program],
+    representative: NDArray[np.int32],
+    group_colour: NDArray[np.int32],
+) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
     """Instances of collectives: one per group colour and instance number.
 
     A group whose members all look alike has one caller: they issue the same at the same time, nobody waits for anybody,
@@ -392,7 +397,7 @@ class _CostTable:
                 key = ("compute", word, DTYPES[dtype - 1] if dtype else "", category)
                 self._add(number, here, key, category, p.scale, flops, moved, *sizes)
 
-    def _local(self, p) -> np.ndarray:
+    def _local(self, p: Program) -> NDArray[np.bool_]:
         """Memory nodes go to remote memory where the system has one, unless they name local memory."""
         return p.local | (self.system.remote_memory is None)
 

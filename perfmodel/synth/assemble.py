@@ -54,7 +54,7 @@ def assemble(name: str, roles: Sequence[Role], step: TrainingStep | None = None)
     programs: dict[bytes, list[int]] = {}
     structures = []
     labels: list[Labels] = []
-    known: dict[tuple, int] = {}
+    known: dict[tuple[Any, ...], int] = {}
     label = np.zeros(ranks, np.int32)
     for k, role in enumerate(roles):
         structure = _structure(role, table.slots[k])
@@ -139,10 +139,11 @@ def number_groups(name: str, roles: Sequence[Role]) -> GroupTable:
     return GroupTable(tuple(members), slots, [number[k] for k in keys])
 
 
-def _in_order(values: NDArray) -> list[int]:
+def _in_order(values: NDArray[Any]) -> list[int]:
     """The distinct values from 0 up, in the order in which they come first."""
     found, first = np.unique(values[values >= 0], return_index=True)
-    return found[np.argsort(first)].tolist()
+    numbers: list[int] = found[np.argsort(first)].tolist()
+    return numbers
 
 
 def _canonical(role: Role, label: str, ranks: int) -> str:
@@ -189,7 +190,7 @@ def _structure(role: Role, slots: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _instances(slot: NDArray, names: Sequence[str]) -> NDArray[np.int32]:
+def _instances(slot: NDArray[Any], names: Sequence[str]) -> NDArray[np.int32]:
     """[n] which of its group's collectives each one is: by name, equal names in program order."""
     match = np.full(len(slot), -1, np.int32)
     for s in range(int(slot.max(initial=-1)) + 1):
@@ -203,11 +204,12 @@ def _labels(names: tuple[str, ...], tags: NDArray[np.int64]) -> Labels:
     return Labels(ids, tags, names)
 
 
-def _is_p2p(kind: NDArray) -> NDArray[np.bool_]:
-    return (kind == NodeType.COMM_SEND) | (kind == NodeType.COMM_RECV)
+def _is_p2p(kind: NDArray[Any]) -> NDArray[np.bool_]:
+    p2p: NDArray[np.bool_] = (kind == NodeType.COMM_SEND) | (kind == NodeType.COMM_RECV)
+    return p2p
 
 
-def _offsets(role: Role, p2p: NDArray) -> NDArray[np.int64]:
+def _offsets(role: Role, p2p: NDArray[Any]) -> NDArray[np.int64]:
     """[m, k] distance to the peer of each message, the same on every rank."""
     offset = role.columns.offset[p2p]
     return np.broadcast_to(offset, (len(role.ranks), len(p2p)))

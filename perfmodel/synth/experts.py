@@ -59,7 +59,8 @@ class Experts:
             return np.ones(s.expert)
         share = (1.0 + np.arange(m.experts)) ** -s.skew
         share *= m.experts / share.sum()
-        return share.reshape(s.expert, -1).mean(axis=1)
+        loads: np.ndarray = share.reshape(s.expert, -1).mean(axis=1)
+        return loads
 
     @property
     def received(self) -> int:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,10 +28,11 @@ class Communicators:
     @property
     def size(self) -> int:
         """Ranks in a group."""
-        return self.members.shape[1]
+        size: int = self.members.shape[1]
+        return size
 
 
-def communicators(members: NDArray, ranks: int) -> Communicators:
+def communicators(members: NDArray[Any], ranks: int) -> Communicators:
     """Groups from a table of their members.
 
     Args:
@@ -79,4 +81,6 @@ class Layout:
     def at(self, dimension: str, position: int) -> NDArray[np.int32]:
         """The ranks at one position of a dimension, ascending."""
         rank = np.arange(self.ranks, dtype=np.int32)
-        return rank[rank // self.stride(dimension) % self.dimensions[dimension] == position]
+        there = rank // self.stride(dimension) % self.dimensions[dimension] == position
+        ranks: NDArray[np.int32] = rank[there]
+        return ranks

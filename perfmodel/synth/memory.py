@@ -51,7 +51,8 @@ class Memory:
     @property
     def total(self) -> float:
         """All parts together."""
-        return sum(getattr(self, part) for part in PARTS)
+        total: float = sum(getattr(self, part) for part in PARTS)
+        return total
 
 
 def layer_activations(s: Settings, layer: int, *, whole: bool = False) -> float:
@@ -144,7 +145,8 @@ def kept(s: Settings, stage: int) -> NDArray[np.float64]:
     chunk = np.array([item.chunk for item in passes])
     change = np.array([(item.kind == "F") - (item.kind in ends) for item in passes])
     after = np.cumsum(change * each[chunk])
-    return np.maximum(after, np.concatenate([[0.0], after[:-1]]))
+    held_then: NDArray[np.float64] = np.maximum(after, np.concatenate([[0.0], after[:-1]]))
+    return held_then
 
 
 def rank_memory(s: Settings, stage: int) -> Memory:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,7 @@ class Pieces:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.kernels = Kernels(settings)
-        self.made: dict[tuple, Piece] = {}
+        self.made: dict[tuple[Any, ...], Piece] = {}
 
     def get(self, chunk: Chunk, kind: str, index: int, first: bool, last: bool) -> Piece:
         """The pass of a chunk; `first` and `last` where the first or last micro-batch does something of its own."""

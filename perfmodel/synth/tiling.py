@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,7 +155,7 @@ class Tiling:
             names=self._names(),
         )
 
-    def _messages(self, found: dict[str, NDArray], owner: NDArray) -> None:
+    def _messages(self, found: dict[str, NDArray[Any]], owner: NDArray[Any]) -> None:
         """Peers and tags of messages, from +1 and -1 along the pipeline."""
         reach = np.array([(*p.following, *p.preceding) for p in self.parts], np.int64)
         way, backward = found["offset"], found["tag"]
@@ -163,8 +164,8 @@ class Tiling:
         found["tag"] = np.where(way == 0, 0, 2 * to[:, 1] + backward)
 
     def _waits(
-        self, library: Columns, index: NDArray, owner: NDArray
-    ) -> tuple[NDArray, NDArray, NDArray]:
+        self, library: Columns, index: NDArray[Any], owner: NDArray[Any]
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Waits as positions in the program; a port that is nothing here waits for nothing."""
         counts = np.diff(library.pred_ptr)[index]
         edge, node = _ranges(library.pred_ptr[:-1][index], counts)
@@ -199,7 +200,7 @@ class Tiling:
         return tuple(names)
 
 
-def _ranges(first: NDArray, count: NDArray) -> tuple[NDArray, NDArray]:
+def _ranges(first: NDArray[Any], count: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """[sum(count)] first[k], first[k] + 1, ..., count[k] of them for every k; and the k of each."""
     owner = np.repeat(np.arange(len(first)), count)
     within = np.arange(len(owner)) - (np.cumsum(count) - count)[owner]

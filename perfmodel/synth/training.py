@@ -242,7 +242,7 @@ class Programs:
         """What the step does for the model."""
         s = self.settings
         kind = np.zeros(s.ranks, np.int32)
-        changes: list[tuple[NDArray, NDArray, NDArray]] = []
+        changes: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
         for k, (number, index, stage) in enumerate(self.stages):
             kind[self.grid.of_stage(number, index)] = k
             node, change = stage.changes()

@@ -154,7 +154,7 @@ def parse(text: str, source: str) -> list[Rank]:
 
 
 def _operation(
-    rank: Rank, m: re.Match, labels: dict[str, int], text: str, pos: int, source: str
+    rank: Rank, m: re.Match[str], labels: dict[str, int], text: str, pos: int, source: str
 ) -> None:
     if m["way"] and (m["message"] == "send") != (m["way"] == "to"):
         raise _error(
@@ -183,7 +183,13 @@ def _operation(
     rank.label.append(label)
 
 
-def _resolve(rank: Rank, labels: dict, waits: list, text: str, source: str) -> None:
+def _resolve(
+    rank: Rank,
+    labels: dict[str, int],
+    waits: list[tuple[str, str, str, int]],
+    text: str,
+    source: str,
+) -> None:
     for word, after, before, pos in waits:
         for label in (after, before):
             if label not in labels:
@@ -224,7 +230,7 @@ def _settle(ranks: list[Rank], source: str) -> None:
     if not wild:
         return
     there = {r for r, _ in wild}
-    left: dict[int, Counter] = {r: Counter() for r in there}
+    left: dict[int, Counter[tuple[int, int]]] = {r: Counter() for r in there}
     for r, rank in enumerate(ranks):
         for kind, peer, tag in zip(rank.kind, rank.peer, rank.tag):
             if kind == "send" and peer in there:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -117,7 +118,7 @@ def _unnamed(program: Program, known: dict[str, str], digits: int | None) -> Pro
     )
 
 
-def _rounded(values: NDArray, digits: int) -> NDArray:
+def _rounded(values: NDArray[Any], digits: int) -> NDArray[Any]:
     """To so many significant digits; 0, absent values and the type stay."""
     numbers = values.astype(float)
     some = np.isfinite(numbers) & (numbers > 0)
@@ -193,6 +194,6 @@ def _repeats(program: Program) -> int:
     return math.gcd(*counts.values()) if len(counts) > 1 else max(counts.values(), default=1)
 
 
-def _span(numbers) -> str:
+def _span(numbers: Iterable[int]) -> str:
     found = sorted(numbers)
     return f"{found[0]:,}" if found[0] == found[-1] else f"{found[0]:,} to {found[-1]:,}"

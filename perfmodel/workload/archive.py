@@ -142,7 +142,7 @@ def is_saved(trace: Any) -> bool:
 
 def restore(
     path: Path,
-    read: Callable[[Sequence[str], dict], Graph],
+    read: Callable[[Sequence[str], dict[str, Any]], Graph],
     given: Mapping[str, Any],
     *,
     strict: bool = False,

@@ -6,7 +6,8 @@ Attributes of this package's own and STAGE's count of work are taken in, unless 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,7 +118,7 @@ _ONE_SIDED = (("data", False, True), ("control", True, False))
 
 
 def _durations(
-    t,
+    t: chakra.RankTrace,
     note: RankFindings,
     *,
     recorded: bool,
@@ -145,21 +146,27 @@ def _durations(
     return duration
 
 
-def _starts(t, exact: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def _starts(t: chakra.RankTrace, exact: NDArray[np.float64] | None) -> NDArray[np.float64]:
     """[n] recorded starts [s], nan where there is none; `exact` where a file says more than whole microseconds."""
     start = np.where(t.start_us.any() | (t.start_us > 0), t.start_us * 1e-6, np.nan)
     return start if exact is None else np.where(np.isnan(exact), start, exact)
 
 
-def _masked(t) -> NDArray[np.bool_]:
+def _masked(t: chakra.RankTrace) -> NDArray[np.bool_]:
     """[n] whether a node's involved_dim leaves a network dimension out."""
     every = np.left_shift(1, np.maximum(t.involved_dims, 0).astype(np.int64)) - 1
-    return (t.involved_dims > 0) & (t.involved_dim != every)
+    masked: NDArray[np.bool_] = (t.involved_dims > 0) & (t.involved_dim != every)
+    return masked
 
 
 def _edges(
-    t, order, dependencies: str, note: RankFindings, latency, simulator: bool
-) -> tuple[NDArray, NDArray, NDArray]:
+    t: chakra.RankTrace,
+    order: NDArray[Any],
+    dependencies: str,
+    note: RankFindings,
+    latency: Callable[[NDArray[np.int64]], NDArray[np.float64]] | None,
+    simulator: bool,
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """[e], [e], [e] positions of each prerequisite and of the node that waits for it, and the time between them [s].
 
     Prerequisites that are not there are noted: control ones, which Chakra's converter leaves behind when it deletes
@@ -167,7 +174,7 @@ def _edges(
     converters wrote, are left out as a whole where the data edges have none.
     """
     ids, n = t.id[order], len(order)
-    parts = {}
+    parts: dict[str, tuple[NDArray[Any], ...]] = {}
     for wanted, ptr, dep in (
         ("data", t.data_ptr, t.data_dep),
         ("control", t.ctrl_ptr, t.ctrl_dep),
@@ -206,7 +213,9 @@ def _edges(
     return before, after, late
 
 
-def _drop_cyclic_control(parts: dict, n: int, note: RankFindings) -> None:
+def _drop_cyclic_control(
+    parts: dict[str, tuple[NDArray[Any], ...]], n: int, note: RankFindings
+) -> None:
     """Take the control edges away where they close cycles that the data edges do not have."""
     if "data" not in parts or not len(parts["control"][0]):
         return
@@ -227,7 +236,7 @@ def _drop_cyclic_control(parts: dict, n: int, note: RankFindings) -> None:
     del parts["control"]
 
 
-def _cycle(before: NDArray, after: NDArray, n: int) -> tuple[NDArray, int]:
+def _cycle(before: NDArray[Any], after: NDArray[Any], n: int) -> tuple[NDArray[Any], int]:
     """Nodes of the smallest cycle, and how many cycles there are."""
     order = np.argsort(after, kind="stable")
     ptr = np.concatenate([[0], np.cumsum(np.bincount(after, minlength=n))]).astype(np.int64)

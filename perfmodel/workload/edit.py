@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -97,7 +97,7 @@ def split(graph: Graph, masks: Mapping[int, NDArray[np.bool_]], edit: Change) ->
     return replace(graph, programs=tuple(programs), program=program, row=row)
 
 
-def _none(graph: Graph, where: Where):
+def _none(graph: Graph, where: Where) -> NoReturn:
     """Raise InputError: nothing chosen, and what there is to choose."""
     text = dict(where) if isinstance(where, Mapping) else "the function"
     sample = graph.table([0])
@@ -168,13 +168,16 @@ def _mask(graph: Graph, where: Where, rank: int) -> NDArray[np.bool_]:
 def _equals(values: pd.Series, wanted: Any) -> NDArray[np.bool_]:
     """Whether each value is the one wanted, one of those wanted, or fits a pattern."""
     if isinstance(wanted, (list, tuple, set, range)):
-        return np.logical_or.reduce(
+        any_of: NDArray[np.bool_] = np.logical_or.reduce(
             [_equals(values, w) for w in wanted] or [np.zeros(len(values), bool)]
         )
+        return any_of
     if isinstance(wanted, str):
         distinct = {v: fnmatchcase(str(v), wanted) for v in values.unique()}
-        return values.map(distinct).to_numpy(bool)
-    return (values == wanted).to_numpy(bool)
+        fits: NDArray[np.bool_] = values.map(distinct).to_numpy(bool)
+        return fits
+    equal: NDArray[np.bool_] = (values == wanted).to_numpy(bool)
+    return equal
 
 
 Members = Callable[[int], Sequence[int]]

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,7 @@ from perfmodel.errors import InputError
 from perfmodel.files import whole_file
 from perfmodel.vocabulary import COLLECTIVES, NodeType
 from perfmodel.workload.graph import Graph
+from perfmodel.workload.program import Program
 
 Round = tuple[list[tuple[int, int]], list[tuple[int, int]]]
 """What a member sends and receives at once: (member, bytes) of each."""
@@ -69,7 +71,7 @@ class _Tags:
         return self.known[key]
 
 
-def _rank(graph: Graph, rank: int, tags: _Tags, times: NDArray | None) -> Iterator[str]:
+def _rank(graph: Graph, rank: int, tags: _Tags, times: NDArray[Any] | None) -> Iterator[str]:
     p, row = graph.programs[graph.program[rank]], graph.row[rank]
     labels = graph.labels[graph.label[rank]]
     seconds = p.duration if times is None else times[graph.offset[rank] : graph.offset[rank + 1]]
@@ -119,7 +121,7 @@ def _rank(graph: Graph, rank: int, tags: _Tags, times: NDArray | None) -> Iterat
     yield "}"
 
 
-def _instances(graph: Graph, p) -> NDArray[np.int64]:
+def _instances(graph: Graph, p: Program) -> NDArray[np.int64]:
     """[n] number of each collective among its group's, in the way they pair up."""
     number = np.full(len(p), -1, np.int64)
     for slot in range(p.groups.shape[1]):

@@ -167,7 +167,7 @@ class Graph:
             InputError: the table would be too large.
         """
         chosen = check_ranks(self, ranks)
-        columns: dict[str, list] = {}
+        columns: dict[str, list[np.ndarray]] = {}
         for rank in chosen:
             for key, value in self._columns(rank).items():
                 columns.setdefault(key, []).append(value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from perfmodel.errors import one_line, quoted
 from perfmodel.findings import Findings
@@ -13,11 +15,13 @@ _NUMBER = re.compile(r"0*(\d+)(?:\.0+)?")
 class Groups:
     """Names of groups to numbers; group 0 is the world."""
 
-    def __init__(self, named, ranks: int, unknown: str, problems: Findings):
+    def __init__(
+        self, named: Mapping[str, tuple[int, ...]], ranks: int, unknown: str, problems: Findings
+    ):
         self.named, self.ranks, self.unknown, self.problems = named, ranks, unknown, problems
         self.members: list[tuple[int, ...]] = [tuple(range(ranks))]
         self.names: list[str] = [""]
-        self.index: dict[tuple, int] = {}
+        self.index: dict[tuple[Any, ...], int] = {}
         self.sets: list[frozenset[int]] = [frozenset(self.members[0])]
         self.number_of_named: dict[str, int] = {}
         self.undefined: set[int] = set()
@@ -34,7 +38,7 @@ class Groups:
                 remedy="Add the missing ranks' files, or give the right group file with --groups",
             )
 
-    def find(self, name: str, rank: int, own, nodes: list[int]) -> int:
+    def find(self, name: str, rank: int, own: Mapping[str, Any], nodes: list[int]) -> int:
         """The group called `name` on this rank; `own` are the rank's process groups."""
         if name not in self.named and name not in own:
             name = self._whole(name)
@@ -130,6 +134,6 @@ class Groups:
         self.missing = {}
 
 
-def short(items: tuple, limit: int = 8) -> str:
+def short(items: tuple[Any, ...], limit: int = 8) -> str:
     text = ", ".join(one_line(str(item), 80) for item in items[:limit])
     return f"[{text}{', ...' if len(items) > limit else ''}]" if items else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ class OwnColumns:
     labels: tuple[str, ...] = ()
 
     def resources_of(
-        self, type: NDArray, host: NDArray, stream: NDArray, thread: NDArray
+        self, type: NDArray[Any], host: NDArray[Any], stream: NDArray[Any], thread: NDArray[Any]
     ) -> tuple[NDArray[np.int32], tuple[str, ...]]:
         """[n] resource of each node and the labels: the file's own where it names one, else the usual."""
         index, labels = resources_of(type, host, stream, thread)
@@ -83,7 +84,8 @@ def own_columns(t: RankTrace) -> OwnColumns:
                     " The file was written by a newer version, or is damaged"
                 )
         place = np.array([*(known.index(text) for text in texts), absent], np.int8)
-        return place[index]
+        numbers: NDArray[np.int8] = place[index]
+        return numbers
 
     sizes = lists_of(t, *(a[row[own.DIMENSIONS]] for a in (number, start, end)))
     dimensions = None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.errors import quoted
 from perfmodel.findings import Findings
@@ -73,7 +76,7 @@ def _numbered(table: np.ndarray) -> np.ndarray:
     return table
 
 
-def _unmatched(ranks, row, word, problems) -> None:
+def _unmatched(ranks: list[Rank], row: list[int], word: str, problems: Findings) -> None:
     source, destination, tag, _, _, rank, k, _ = row
     r = ranks[rank]
     other = destination if word == "send" else source
@@ -120,10 +123,12 @@ def check_groups(ranks: list[Rank], registry: Groups, problems: Findings) -> np.
     return by_name
 
 
-def _compare_members(ranks, used, name, by_name, problems) -> None:
+def _compare_members(
+    ranks: list[Rank], used: list[tuple[int, int]], name: str, by_name: bool, problems: Findings
+) -> None:
     """Members must agree in number, and in type and size: of each by name, or of all that there are."""
 
-    def calls(rank, slot):
+    def calls(rank: int, slot: int) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         s = ranks[rank].structure
         here = ranks[rank].calls(slot)
         return here, s["comm_type"][here], s["size"][here]

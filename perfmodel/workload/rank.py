@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ class Rank:
     """
 
     rank: int
-    structure: dict
+    structure: dict[str, Any]
     labels: Labels
     group_of_slot: list[int]
     names_of_slot: list[bytes]
@@ -106,7 +107,7 @@ def check_rank(rank: int, columns: RankColumns, groups: Groups, findings: Findin
     return Rank(rank, structure, labels, group_of_slot, names_of_slot, peer, t.size[p2p])
 
 
-def _check_ids(t, order, note: RankFindings) -> None:
+def _check_ids(t: RankColumns, order: NDArray[Any], note: RankFindings) -> None:
     ids = t.id[order]
     repeated = np.zeros(len(ids), bool)
     repeated[order[1:]] = ids[1:] == ids[:-1]
@@ -174,13 +175,13 @@ def _check_collectives(t: RankColumns, note: RankFindings) -> None:
 
 def _messages(
     t: RankColumns, *, rank: int, ranks: int, note: RankFindings
-) -> tuple[NDArray, NDArray]:
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """[k] positions of sends and receives, [k] their peers."""
     send = t.type == NodeType.COMM_SEND
     p2p = np.flatnonzero(send | (t.type == NodeType.COMM_RECV)).astype(np.int32)
     peer = t.peer[p2p]
 
-    def at(mask: NDArray) -> NDArray[np.bool_]:
+    def at(mask: NDArray[Any]) -> NDArray[np.bool_]:
         place = np.zeros(len(t.id), bool)
         place[p2p[mask]] = True
         return place
@@ -208,7 +209,7 @@ def _messages(
     return p2p, peer.astype(np.int32)
 
 
-def _prerequisites(t: RankColumns) -> tuple[NDArray, NDArray, NDArray]:
+def _prerequisites(t: RankColumns) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """[n+1], [e], [e] prerequisites by position, without repeats, and the longest latency of each [s]."""
     n = len(t)
     edges, number = np.unique(t.edge_to * n + t.edge_from, return_inverse=True)
@@ -246,7 +247,7 @@ def _slots(
     return slot, group_of_slot
 
 
-def _check_cycles(pred_ptr, pred, note: RankFindings) -> None:
+def _check_cycles(pred_ptr: NDArray[Any], pred: NDArray[Any], note: RankFindings) -> None:
     nodes, count = smallest_cycle(pred_ptr, pred)
     where = np.zeros(len(pred_ptr) - 1, bool)
     where[nodes] = True
@@ -259,7 +260,9 @@ def _check_cycles(pred_ptr, pred, note: RankFindings) -> None:
     )
 
 
-def _match(slot, priority, names, slots: int) -> tuple[NDArray[np.int32], list[bytes]]:
+def _match(
+    slot: NDArray[np.int32], priority: NDArray[np.int32], names: Any, slots: int
+) -> tuple[NDArray[np.int32], list[bytes]]:
     """Instance numbers by sorted (name, occurrence), and a hash of each slot's sorted names."""
     match = np.full(len(slot), -1, np.int32)
     hashes = []
@@ -271,7 +274,7 @@ def _match(slot, priority, names, slots: int) -> tuple[NDArray[np.int32], list[b
     return match, hashes
 
 
-def by_slot(slot: NDArray[np.int32], key: NDArray, slots: int) -> list[NDArray[np.intp]]:
+def by_slot(slot: NDArray[np.int32], key: NDArray[Any], slots: int) -> list[NDArray[np.intp]]:
     """Positions of the nodes of each slot, in ascending order of a key."""
     inside = np.flatnonzero(slot >= 0)
     order = inside[np.lexsort((key[inside], slot[inside]))]

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,7 +199,8 @@ def _kernels(c: RankColumns) -> NDArray[np.bool_]:
     if not c.host.any():
         return np.zeros(len(c.id), bool)
     work = ~np.isin(c.type, (NodeType.METADATA, NodeType.INVALID))
-    return ~c.host & work
+    kernels: NDArray[np.bool_] = ~c.host & work
+    return kernels
 
 
 def _communicates(c: RankColumns) -> NDArray[np.bool_]:
@@ -236,7 +238,7 @@ def with_peers(
         return tuple(found) if found is not None else tuple(range(len(ranks)))
 
     result = list(ranks)
-    classes: dict[tuple, dict[int, tuple[list[int], list[int]]]] = defaultdict(dict)
+    classes: dict[tuple[Any, ...], dict[int, tuple[list[int], list[int]]]] = defaultdict(dict)
     for r, c in enumerate(ranks):
         send, receive = c.type == NodeType.COMM_SEND, c.type == NodeType.COMM_RECV
         bare = np.flatnonzero((send | receive) & (c.peer < 0))

@@ -107,7 +107,15 @@ def rescale(
     return replace(graph, programs=tuple(programs), warnings=(*graph.warnings, text), origin=None)
 
 
-def _with_tokens(graph, p: Program, names, keeps, growing, batch, sequence) -> Program:
+def _with_tokens(
+    graph: Graph,
+    p: Program,
+    names: Sequence[str],
+    keeps: NDArray[np.bool_],
+    growing: set[int],
+    batch: tuple[int, int],
+    sequence: tuple[int, int],
+) -> Program:
     f = Fraction(batch[1] * sequence[1], batch[0] * sequence[0])
     dimensions = p.dimensions.copy()
     flop_ratio, byte_ratio = (np.full(len(p), float(f)) for _ in range(2))
@@ -148,7 +156,9 @@ def _with_tokens(graph, p: Program, names, keeps, growing, batch, sequence) -> P
     )
 
 
-def _product(old: list[int], batch, sequence, name) -> list[int]:
+def _product(
+    old: list[int], batch: tuple[int, int], sequence: tuple[int, int], name: Callable[..., str]
+) -> list[int]:
     """(batch, m, n, k) of a product with other tokens.
 
     >>> _product([1, 4096, 1024, 512], (2, 4), (2048, 2048), str)
@@ -180,7 +190,9 @@ def _elements(sizes: list[int]) -> float:
     return batch * (m * k + k * n + m * n)
 
 
-def _with_dtype(p: Program, keeps, dtype, width: float) -> Program:
+def _with_dtype(
+    p: Program, keeps: NDArray[np.bool_], dtype: tuple[str, str], width: float
+) -> Program:
     old, new = (DTYPES.index(d) for d in dtype)
     changes = (p.type == NodeType.COMP) & ~keeps & np.isin(p.dtype, (-1, old))
     communicates = np.isin(p.type, (NodeType.COMM_SEND, NodeType.COMM_RECV, NodeType.COMM_COLL))

@@ -21,6 +21,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -227,7 +228,7 @@ def _rescaled(graph: Graph, program: Program, growing: set[int], up: int, down: 
     names = graph.labels[graph.label[rank]].names
     optimizer = steps_parameters(program, names)
 
-    def less(values: NDArray, where: NDArray) -> NDArray:
+    def less(values: NDArray[Any], where: NDArray[Any]) -> NDArray[Any]:
         """Divided by the factor, rounded up; -1 stays."""
         return np.where(where & (values > 0), -(-values * down // up), values)
 
@@ -245,7 +246,8 @@ def steps_parameters(program: Program, names: Sequence[str]) -> NDArray[np.bool_
     """[n] compute nodes of the optimizer, by kind or name."""
     named = np.array([_OPTIMIZER.search(name) is not None for name in names], bool)
     comp = program.type == NodeType.COMP
-    return comp & (named | (program.kind == OPERATIONS.index("optimizer")))
+    stepping: NDArray[np.bool_] = comp & (named | (program.kind == OPERATIONS.index("optimizer")))
+    return stepping
 
 
 def _grown(graph: Graph, factor: int, growing: set[int]) -> Graph:
@@ -356,10 +358,18 @@ def _replicas(graph: Graph, growing: set[int]) -> NDArray[np.int64]:
     found, first = np.unique(part, return_index=True)
     order = np.empty(len(found), np.int64)
     order[np.argsort(first)] = np.arange(len(found))
-    return order[part]
+    component: NDArray[np.int64] = order[part]
+    return component
 
 
-def _numbered(graph, programs, groups, names, by_name, label) -> Graph:
+def _numbered(
+    graph: Graph,
+    programs: Sequence[Program],
+    groups: Sequence[tuple[int, ...]],
+    names: Sequence[str],
+    by_name: Sequence[bool],
+    label: NDArray[Any],
+) -> Graph:
     """The graph with its tables of programs and rows made anew."""
     ranks = sum(len(p.ranks) for p in programs)
     program, row = np.zeros(ranks, np.int32), np.zeros(ranks, np.int32)

@@ -72,7 +72,12 @@ def stream_waits(
     return new // n, new % n
 
 
-def _launchers(start, device, edge_from, edge_to) -> NDArray[np.int64]:
+def _launchers(
+    start: NDArray[np.float64],
+    device: NDArray[np.bool_],
+    edge_from: NDArray[np.int64],
+    edge_to: NDArray[np.int64],
+) -> NDArray[np.int64]:
     """[n] the host node that a kernel waits for and that started last, -1 where there is none."""
     launcher = np.full(len(start), -1, np.int64)
     launch = device[edge_to] & ~device[edge_from] & np.isfinite(start[edge_from])
@@ -82,7 +87,14 @@ def _launchers(start, device, edge_from, edge_to) -> NDArray[np.int64]:
     return launcher
 
 
-def _by_launch(kernels, launcher, start, end, communicates, resource) -> NDArray[np.int64]:
+def _by_launch(
+    kernels: NDArray[np.int64],
+    launcher: NDArray[np.int64],
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    communicates: NDArray[np.bool_],
+    resource: NDArray[np.int32],
+) -> NDArray[np.int64]:
     """[k, 2] the compute kernel launched last before each communication kernel, by the same thread."""
     known = kernels[launcher[kernels] >= 0]
     thread, issued = resource[launcher[known]], start[launcher[known]]
@@ -96,7 +108,13 @@ def _by_launch(kernels, launcher, start, end, communicates, resource) -> NDArray
     return np.stack([source[good], target[good]], axis=1)
 
 
-def _by_gap(kernels, launcher, start, end, resource) -> NDArray[np.int64]:
+def _by_gap(
+    kernels: NDArray[np.int64],
+    launcher: NDArray[np.int64],
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    resource: NDArray[np.int32],
+) -> NDArray[np.int64]:
     """[k, 2] the kernel of another stream whose end ended the wait of each kernel that waited."""
     order = kernels[np.lexsort((kernels, start[kernels], resource[kernels]))]
     same = np.concatenate([[False], resource[order[1:]] == resource[order[:-1]]])

@@ -44,7 +44,7 @@ def _require(good: bool, field: str, what: str) -> None:
         raise ValueError(f"{field} {what}")
 
 
-def _within(field: str, values: NDArray, low: int, high: int | None = None) -> None:
+def _within(field: str, values: NDArray[Any], low: int, high: int | None = None) -> None:
     """All values lie in low..high."""
     if values.size:
         least, most = int(values.min()), int(values.max())
@@ -120,14 +120,14 @@ def _program(where: str, p: Program, ranks: int, groups: int) -> None:
     _within(where + "peer", p.peer, 0, ranks - 1)
 
 
-def _permutation(field: str, values: NDArray) -> None:
+def _permutation(field: str, values: NDArray[Any]) -> None:
     """The values are 0..n-1, each once."""
     _within(field, values, 0, len(values) - 1)
     once = len(np.unique(values)) == len(values)
     _require(once, field, "holds a position twice")
 
 
-def _numbered(slot: NDArray, match: NDArray) -> bool:
+def _numbered(slot: NDArray[Any], match: NDArray[Any]) -> bool:
     """Whether `match` is 0..k-1 over the k nodes of each slot, in any order."""
     slot, match = slot[slot >= 0], match[slot >= 0]
     order = np.lexsort((match, slot))

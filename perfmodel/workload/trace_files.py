@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -183,9 +184,9 @@ def _own(
     """Attributes of our own for the nodes that need some: their bytes one after the other, [n+1] where each begins."""
     n = len(program)
     pieces: list[list[bytes]] = [[] for _ in range(n)]
-    known: dict[tuple, bytes] = {}
+    known: dict[tuple[str, Any], bytes] = {}
 
-    def put(i: int, name: str, value) -> None:
+    def put(i: int, name: str, value: Any) -> None:
         key = (name, value)
         if key not in known:
             known[key] = own_attributes.attribute(name, value)

@@ -145,7 +145,7 @@ def compute_costs(prediction: Prediction) -> pd.DataFrame:
     return found.reset_index().drop(columns="about")
 
 
-def _name(ax, shown: pd.DataFrame, intensity, rate) -> None:
+def _name(ax: Any, shown: pd.DataFrame, intensity: NDArray[Any], rate: NDArray[Any]) -> None:
     """Number the nodes that take longest and say in the legend what they are."""
     from matplotlib.lines import Line2D
 
@@ -171,7 +171,7 @@ def _name(ax, shown: pd.DataFrame, intensity, rate) -> None:
     legend_beside(ax, handles=handles, handlelength=1.0, fontsize=8, title=title)
 
 
-def clusters(x: NDArray, y: NDArray) -> list[tuple[tuple[float, float], list[int]]]:
+def clusters(x: NDArray[Any], y: NDArray[Any]) -> list[tuple[tuple[float, float], list[int]]]:
     """Points that are too near each other for a label each: where the first is, and their numbers.
 
     >>> clusters(np.array([1.0, 1.1, 100.0]), np.array([1.0, 1.0, 1.0]))
@@ -191,7 +191,7 @@ def clusters(x: NDArray, y: NDArray) -> list[tuple[tuple[float, float], list[int
     return found
 
 
-def _scale(ax, reach, lowest: float, peak: float) -> None:
+def _scale(ax: Any, reach: Any, lowest: float, peak: float) -> None:
     from matplotlib.ticker import FuncFormatter
 
     ax.set_xscale("log")

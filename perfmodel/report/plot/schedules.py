@@ -97,7 +97,7 @@ def _lanes(table: pd.DataFrame) -> list[tuple[int, str]]:
     """(rank, lane) from top to bottom: compute first, receives last."""
     order = ("compute", "cpu", "thread", "stream", "communication", RECEIVES)
 
-    def key(lane: tuple[int, str]):
+    def key(lane: tuple[int, str]) -> tuple[int, int, str]:
         rank, word = lane
         kind, _, number = word.partition(" ")
         return rank, order.index(kind) if kind in order else len(order), number.zfill(12)
@@ -105,7 +105,15 @@ def _lanes(table: pd.DataFrame) -> list[tuple[int, str]]:
     return sorted(set(zip(table["rank"].tolist(), table["lane"])), key=key)
 
 
-def _bars(ax, start, finish, middle, height, category, span: float) -> None:
+def _bars(
+    ax: Any,
+    start: NDArray[Any],
+    finish: NDArray[Any],
+    middle: NDArray[Any],
+    height: NDArray[Any],
+    category: NDArray[Any],
+    span: float,
+) -> None:
     """One collection of rectangles per category; wide bars are set apart by a white line."""
     from matplotlib.collections import PolyCollection
 
@@ -125,14 +133,18 @@ def _bars(ax, start, finish, middle, height, category, span: float) -> None:
         )
 
 
-def rectangles(start, finish, middle, height) -> list[NDArray[np.float64]]:
+def rectangles(
+    start: NDArray[Any], finish: NDArray[Any], middle: NDArray[Any], height: NDArray[Any]
+) -> list[NDArray[np.float64]]:
     """n bars, each [4, 2] corners."""
     low, high = middle - height / 2, middle + height / 2
     corners = [(start, low), (finish, low), (finish, high), (start, high)]
     return list(np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1))
 
 
-def _outline(ax, start, finish, middle, span: float) -> None:
+def _outline(
+    ax: Any, start: NDArray[Any], finish: NDArray[Any], middle: NDArray[Any], span: float
+) -> None:
     """A frame around each stretch of the critical path on a lane."""
     from matplotlib.collections import PolyCollection
 
@@ -155,7 +167,7 @@ def _outline(ax, start, finish, middle, span: float) -> None:
     )
 
 
-def stretches(start: NDArray, finish: NDArray, gap: float) -> list[tuple[float, float]]:
+def stretches(start: NDArray[Any], finish: NDArray[Any], gap: float) -> list[tuple[float, float]]:
     """Intervals joined where they touch, but for a gap.
 
     >>> stretches(np.array([0.0, 2.0, 1.0]), np.array([1.0, 3.0, 1.5]), 0.1)
@@ -170,7 +182,7 @@ def stretches(start: NDArray, finish: NDArray, gap: float) -> list[tuple[float, 
     return joined
 
 
-def _label_lanes(ax, lanes: list[tuple[int, str]]) -> None:
+def _label_lanes(ax: Any, lanes: list[tuple[int, str]]) -> None:
     """Every lane by name where there is room, else every rank, else some ranks."""
     first = [k for k, (rank, _) in enumerate(lanes) if k == 0 or lanes[k - 1][0] != rank]
     if len(lanes) <= 48:
@@ -233,7 +245,7 @@ def critical_path(table: pd.DataFrame, *, ax: Any = None) -> Any:
     return ax
 
 
-def _legend_with_shares(ax, seconds: pd.Series, total: float) -> None:
+def _legend_with_shares(ax: Any, seconds: pd.Series, total: float) -> None:
     from matplotlib.patches import Patch
 
     words = [w for w in ("compute", "memory", "communication", "waiting") if seconds.get(w, 0) > 0]

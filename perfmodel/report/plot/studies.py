@@ -69,7 +69,7 @@ def tornado(table: pd.DataFrame, *, top: int = 12, fraction: float = 0.1, ax: An
     return ax
 
 
-def _named(row) -> str:
+def _named(row: Any) -> str:
     return f"{row.parameter}\n{text_of(row.value, row.unit)}"
 
 
@@ -134,7 +134,7 @@ def pareto(
     return ax
 
 
-def not_dominated(points: NDArray) -> NDArray[np.bool_]:
+def not_dominated(points: NDArray[Any]) -> NDArray[np.bool_]:
     """[n] whether no other point is as low in both columns and lower in one.
 
     >>> not_dominated(np.array([[1.0, 3.0], [2.0, 2.0], [2.0, 4.0], [2.0, 2.0]])).tolist()

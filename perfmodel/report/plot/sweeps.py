@@ -84,7 +84,7 @@ def sweep_lines(
     return ax
 
 
-def _lines(table: pd.DataFrame, hue: str | None):
+def _lines(table: pd.DataFrame, hue: str | None) -> list[tuple[Any, str, pd.DataFrame]]:
     """Colour, label and rows of each line."""
     if hue is None:
         return [(SERIES[0], "", table)]
@@ -145,7 +145,7 @@ def sweep_heatmap(
     return ax
 
 
-def _colour_numbers(ax, values: np.ndarray, z: str) -> None:
+def _colour_numbers(ax: Any, values: np.ndarray, z: str) -> None:
     """Cells from light to dark, with a bar, and their values in them where they are few."""
     log = bool(np.nanmin(values) > 0 and np.nanmax(values) > 20 * np.nanmin(values))
     factor, spelling = scale_of(values, unit_of(z))
@@ -167,7 +167,7 @@ def _colour_numbers(ax, values: np.ndarray, z: str) -> None:
         _write_values(ax, mesh, values / factor)
 
 
-def _colour_texts(ax, grid: pd.DataFrame, z: str) -> None:
+def _colour_texts(ax: Any, grid: pd.DataFrame, z: str) -> None:
     """A colour for each text, in a legend, the most frequent first."""
     from matplotlib.colors import BoundaryNorm, ListedColormap
     from matplotlib.patches import Patch
@@ -193,7 +193,7 @@ def _edges(shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     return np.arange(shape[1] + 1) - 0.5, np.arange(shape[0] + 1) - 0.5
 
 
-def _colours(count: int) -> list:
+def _colours(count: int) -> list[Any]:
     """So many that can be told apart, or as well as can be."""
     if count <= len(SERIES):
         return list(SERIES[:count])
@@ -202,13 +202,13 @@ def _colours(count: int) -> list:
     return list(matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, count)))
 
 
-def _ordered(column: pd.Series) -> list:
+def _ordered(column: pd.Series) -> list[Any]:
     """Numbers by size, choices as they come."""
     distinct = list(dict.fromkeys(column))
     return sorted(distinct) if pd.api.types.is_numeric_dtype(column) else distinct
 
 
-def _write_values(ax, mesh, values: np.ndarray) -> None:
+def _write_values(ax: Any, mesh: Any, values: np.ndarray) -> None:
     """Each cell's value, in white where the cell is dark."""
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
@@ -225,7 +225,7 @@ def _write_values(ax, mesh, values: np.ndarray) -> None:
             )
 
 
-def _ticks(axis, column: str, values: pd.Index) -> None:
+def _ticks(axis: Any, column: str, values: pd.Index) -> None:
     """At most TICKS labels, in one unit where that reads well."""
     chosen = np.arange(0, len(values), -(-len(values) // TICKS))
     unit = unit_of(column)

@@ -138,12 +138,12 @@ def _values(data: bytes, source: str) -> Iterator[Any]:
         yield value
 
 
-def _is_message(value: dict) -> bool:
+def _is_message(value: dict[str, Any]) -> bool:
     """Whether an object can be the first of chakra_jsonizer's: metadata, or a node."""
     return bool(_NODE_KEYS & value.keys()) or bool(value.keys() & {"version"}) or value == {}
 
 
-def _jsonizer(first: dict, rest: Iterator[Any], source: str) -> list[bytes]:
+def _jsonizer(first: dict[str, Any], rest: Iterator[Any], source: str) -> list[bytes]:
     is_node = bool(_NODE_KEYS - {"attr"} & first.keys())
     found = (
         []
@@ -194,10 +194,11 @@ def _metadata(form: str, *, stage: bool = False) -> bytes:
     if stage:
         head.attr.add(name="schema", string_val="symbolic_tensor_network")
     head.attr.add(name="converted_from", string_val=form)
-    return head.SerializeToString()
+    payload: bytes = head.SerializeToString()
+    return payload
 
 
-def _feeder(value: dict, where: str) -> Any:
+def _feeder(value: dict[str, Any], where: str) -> Any:
     """A node of feeder JSON; `ctrlDeps`, which the feeder passes over, are kept."""
     node = schema.Node(id=_whole(value, "Id", where), name=_text(value.get("Name", "")))
     node.type = _whole(value, "NodeType", where)
@@ -209,7 +210,7 @@ def _feeder(value: dict, where: str) -> Any:
     return node
 
 
-def _stage(value: dict, where: str) -> Any:
+def _stage(value: dict[str, Any], where: str) -> Any:
     """A node of STAGE's JSON."""
     word = str(value.get("node_type")).lower()
     if word not in _STAGE_TYPES:
@@ -247,7 +248,7 @@ def _stage(value: dict, where: str) -> Any:
     return node
 
 
-def _attributes(node: Any, value: dict, where: str) -> None:
+def _attributes(node: Any, value: dict[str, Any], where: str) -> None:
     for name, kind in _KINDS.items():
         if value.get(name) is None:
             continue
@@ -257,7 +258,7 @@ def _attributes(node: Any, value: dict, where: str) -> None:
             node.attr.add(name=name, **{kind: _whole(value, name, where)})
 
 
-def _whole(value: dict, key: str, where: str) -> int:
+def _whole(value: dict[str, Any], key: str, where: str) -> int:
     number = value.get(key, 0 if key in ("Id", "id") else None)
     if isinstance(number, str) and number.strip().lstrip("-").isdigit() and len(number) < 32:
         number = int(number)
@@ -268,7 +269,7 @@ def _whole(value: dict, key: str, where: str) -> int:
     return number
 
 
-def _ids(value: dict, key: str, where: str) -> list[int]:
+def _ids(value: dict[str, Any], key: str, where: str) -> list[int]:
     ids = value.get(key) or []
     if not isinstance(ids, list) or not all(type(i) is int and 0 <= i < 2**64 for i in ids):
         raise TraceError(f"{where}: {key} is {_short(ids)}, expected a list of node ids.")

@@ -6,6 +6,7 @@ For attributes that most files lack: those that every model reads stand in `attr
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,9 @@ DOUBLE, DOUBLES, INTEGERS, TEXT, TEXTS = 3, 4, 10, 29, 30
 """Fields of AttributeProto that hold a double, lists of doubles, int64 and texts, and a text."""
 
 
-def locate(trace: RankTrace, names: Sequence[str]) -> tuple[NDArray, NDArray, NDArray]:
+def locate(
+    trace: RankTrace, names: Sequence[str]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Where the values of the named attributes stand in `trace.data`.
 
     Returns:
@@ -45,8 +48,8 @@ def locate(trace: RankTrace, names: Sequence[str]) -> tuple[NDArray, NDArray, ND
 
 
 def texts_of(
-    trace: RankTrace, number: NDArray, start: NDArray, end: NDArray
-) -> tuple[NDArray, list[str]]:
+    trace: RankTrace, number: NDArray[Any], start: NDArray[Any], end: NDArray[Any]
+) -> tuple[NDArray[Any], list[str]]:
     """[n] index of each node's text into the distinct ones (-1: none), for one row of `locate`."""
     index = np.full(len(trace), -1, np.int64)
     known: dict[bytes, int] = {}
@@ -55,7 +58,7 @@ def texts_of(
     return index, [text.decode("utf-8", "replace") for text in known]
 
 
-def doubles_of(trace: RankTrace, number: NDArray, start: NDArray) -> NDArray[np.float64]:
+def doubles_of(trace: RankTrace, number: NDArray[Any], start: NDArray[Any]) -> NDArray[np.float64]:
     """[n] each node's double, nan where it has none."""
     value = np.full(len(trace), np.nan)
     here = np.flatnonzero(number == DOUBLE)
@@ -65,7 +68,7 @@ def doubles_of(trace: RankTrace, number: NDArray, start: NDArray) -> NDArray[np.
 
 
 def lists_of(
-    trace: RankTrace, number: NDArray, start: NDArray, end: NDArray
+    trace: RankTrace, number: NDArray[Any], start: NDArray[Any], end: NDArray[Any]
 ) -> dict[int, tuple[float, ...]]:
     """Numbers of each node that has a list of doubles or of int64, by position."""
     found: dict[int, tuple[float, ...]] = {}

@@ -45,5 +45,5 @@ def attribute(name: str, value: str | float | Sequence[float]) -> bytes:
         message.double_list.values.extend(value)
     else:
         message.int64_list.values.extend(value)
-    payload = message.SerializeToString()
+    payload: bytes = message.SerializeToString()
     return b"\x52" + length_prefix(len(payload)) + payload

@@ -160,7 +160,8 @@ def decode(data: bytes, source: str, *, limit: int = LIMIT) -> RankTrace:
     group, group_names = _groups(data, table)
 
     def column(code: int, kind: type = np.int64) -> np.ndarray:
-        return table[code].astype(kind, copy=False)
+        values: np.ndarray = table[code].astype(kind, copy=False)
+        return values
 
     def pointers(code: int) -> np.ndarray:
         return np.concatenate([np.zeros(1, np.int64), table[code]])

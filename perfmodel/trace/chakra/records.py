@@ -72,7 +72,7 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def _record(message: Any) -> bytes:
-    payload = message.SerializeToString()
+    payload: bytes = message.SerializeToString()
     return length_prefix(len(payload)) + payload
 
 

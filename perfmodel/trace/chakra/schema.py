@@ -54,7 +54,8 @@ def compile_descriptor(folder: Path) -> bytes:
     for message in file.message_type:
         for field in message.field:
             field.ClearField("json_name")
-    return file.SerializeToString(deterministic=True)
+    payload: bytes = file.SerializeToString(deterministic=True)
+    return payload
 
 
 if __name__ == "__main__":

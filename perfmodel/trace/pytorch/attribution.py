@@ -8,6 +8,7 @@ not `aten::linear` round it. Copies and memsets say themselves how many bytes th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -118,7 +119,13 @@ def _above(
         found[other] = parent[found[other]]
 
 
-def _work(device, event: int, host, node, signatures) -> OperatorWork | None:
+def _work(
+    device: Device,
+    event: int,
+    host: HostTrace | None,
+    node: NDArray[np.int64] | None,
+    signatures: dict[Any, OperatorWork | None],
+) -> OperatorWork | None:
     """The work of one operator event; equal calls are looked at once."""
     name = device.names[device.name[event]]
     if host is not None and node is not None and node[event] >= 0:
@@ -152,10 +159,16 @@ def _longest(owner: NDArray[np.int64], length: NDArray[np.float64]) -> NDArray[n
     mine = np.flatnonzero(owner >= 0)
     order = mine[np.lexsort((-length[mine], owner[mine]))]
     first = np.diff(owner[order], prepend=-1) != 0
-    return order[first]
+    longest: NDArray[np.int64] = order[first]
+    return longest
 
 
-def _share(owner, carrier, length, totals) -> None:
+def _share(
+    owner: NDArray[np.int64],
+    carrier: NDArray[np.int64],
+    length: NDArray[np.float64],
+    totals: Sequence[NDArray[np.int64]],
+) -> None:
     """Split what the longest kernel of each owner holds over all its kernels, by their time; the longest keeps the
     rest."""
     mine = np.flatnonzero(owner >= 0)
@@ -171,7 +184,14 @@ def _share(owner, carrier, length, totals) -> None:
         np.subtract.at(total, first, total[others])
 
 
-def _copies(device: Device, work: Launches, category, source, flops, moved) -> None:
+def _copies(
+    device: Device,
+    work: Launches,
+    category: NDArray[np.int8],
+    source: NDArray[np.int8],
+    flops: NDArray[np.int64],
+    moved: NDArray[np.int64],
+) -> None:
     """Bytes of copies and memsets; those over the host's link scale with nothing that a device has."""
     for i in np.flatnonzero(np.isin(category, (MEMCPY, MEMSET))).tolist():
         event = int(work.event[i])

@@ -121,7 +121,7 @@ def describe(
     return Collective(kind, size, group, ranks, peer)
 
 
-def _parameters(enclosing) -> Mapping[str, Any]:
+def _parameters(enclosing: Sequence[tuple[str, Mapping[str, Any]]]) -> Mapping[str, Any]:
     """Arguments of the innermost `record_param_comms`."""
     return next((args for name, args in enclosing if name == "record_param_comms"), {})
 
@@ -147,7 +147,7 @@ def _ranks(text: Any) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", text)))
 
 
-def _size(own: Mapping[str, Any], enclosing) -> int:
+def _size(own: Mapping[str, Any], enclosing: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
     """Bytes of this rank's input."""
     count, width = (
         own.get("In msg nelems", own.get("in_msg_nelems")),

@@ -127,12 +127,13 @@ def _short_names(device: Device) -> NDArray[np.object_]:
     return short
 
 
-def _join(outer: NDArray, inner: NDArray) -> NDArray[np.object_]:
+def _join(outer: NDArray[Any], inner: NDArray[Any]) -> NDArray[np.object_]:
     slash = np.where((outer != "") & (inner != ""), "/", "").astype(object)
-    return outer.astype(object) + slash + inner.astype(object)
+    names: NDArray[np.object_] = outer.astype(object) + slash + inner.astype(object)
+    return names
 
 
-def _host_names(device: Device, time: host.HostTime, path: NDArray) -> NDArray[np.object_]:
+def _host_names(device: Device, time: host.HostTime, path: NDArray[Any]) -> NDArray[np.object_]:
     """[h] the call stack of the operator in which a host node lies; "host" outside of any."""
     name = np.where(
         time.event >= 0, path[np.maximum(time.event, 0)] if len(path) else "", ""
@@ -147,7 +148,7 @@ def _host_names(device: Device, time: host.HostTime, path: NDArray) -> NDArray[n
 
 
 def _resources(
-    device: Device, threads: NDArray, streams: NDArray
+    device: Device, threads: NDArray[Any], streams: NDArray[Any]
 ) -> tuple[NDArray[np.int32], tuple[str, ...]]:
     """[n] resource of each node, and labels: threads are numbered in order of size, streams keep their numbers."""
     order = {int(t): i for i, t in enumerate(np.unique(threads))}
@@ -162,7 +163,7 @@ def _resources(
     return np.array([place[t] for t in used.tolist()], np.int32), tuple(labels)
 
 
-def _find_collectives(nodes: RankNodes, trace: HostTrace | None, node: NDArray | None) -> None:
+def _find_collectives(nodes: RankNodes, trace: HostTrace | None, node: NDArray[Any] | None) -> None:
     """Fill in which nodes are collectives."""
     line = nodes.timeline
     device, work, time = line.device, line.work, line.host

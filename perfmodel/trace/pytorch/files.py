@@ -144,7 +144,7 @@ def find(trace: Trace, ranks: Iterable[int] | None = None) -> list[RankFiles]:
         and trace
         and all(isinstance(e, list | tuple) for e in trace)
     ):
-        found = [_pair([Path(p) for p in entry], i) for i, entry in enumerate(trace)]  # type: ignore[union-attr]
+        found = [_pair([Path(p) for p in entry], i) for i, entry in enumerate(trace)]
         found.sort(key=lambda f: f.rank)
         repeated = [b for a, b in pairwise(found) if a.rank == b.rank]
         if repeated:

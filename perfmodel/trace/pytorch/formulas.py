@@ -153,7 +153,7 @@ def _as_product(
 
 def convolution(
     stride: int, padding: int, dilation: int, groups: int, transposed: int | None = None
-):
+) -> Callable[[Call], OperatorWork]:
     """A convolution whose settings stand at these arguments."""
 
     def formula(call: Call) -> OperatorWork:
@@ -223,7 +223,7 @@ def convolution_backward(call: Call) -> OperatorWork:
 
 def attention(
     q: int, *, heads_last: bool = False, backward: bool = False, causal: int | None = None
-):
+) -> Callable[[Call], OperatorWork]:
     """Attention of query, key and value that stand from argument `q` on: [batch, heads, length, size], or the two
     middle ones swapped."""
 
@@ -253,7 +253,9 @@ def _heads(tensor: Tensor, heads_last: bool) -> tuple[int, int, int, int]:
     return (a, c, b, d) if heads_last else (a, b, c, d)
 
 
-def streaming(kind: str, *, in_place: bool = False, like: int | None = None):
+def streaming(
+    kind: str, *, in_place: bool = False, like: int | None = None
+) -> Callable[[Call], OperatorWork]:
     """An operator that reads its inputs and writes its output once; one FLOP per element of the largest."""
 
     def formula(call: Call) -> OperatorWork:

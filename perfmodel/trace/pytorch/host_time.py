@@ -11,7 +11,9 @@ woken: by whatever thread did something last. Both go on as long after that as t
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +68,7 @@ class HostTime:
     def __len__(self) -> int:
         return len(self.thread)
 
-    def ending(self, threads: NDArray, times: NDArray[np.float64]) -> NDArray[np.int64]:
+    def ending(self, threads: NDArray[Any], times: NDArray[np.float64]) -> NDArray[np.int64]:
         """[q] the last node of a thread that is over at a time, -1 for none."""
         found = np.full(len(times), -1, np.int64)
         for thread in np.unique(threads):
@@ -131,7 +133,10 @@ def _computing(device: Device) -> NDArray[np.bool_]:
     """[n] operators of a library that compute something: "aten::mm", "fbgemm::...", not "c10d::..." or
     "autograd::..."."""
     names = [("::" in n) and not n.startswith(NOT_COMPUTING) for n in device.names]
-    return np.array([*names, False], bool)[device.name] & (device.category == OPERATOR)
+    computing: NDArray[np.bool_] = np.array([*names, False], bool)[device.name] & (
+        device.category == OPERATOR
+    )
+    return computing
 
 
 def _host_collectives(device: Device) -> NDArray[np.bool_]:
@@ -141,7 +146,7 @@ def _host_collectives(device: Device) -> NDArray[np.bool_]:
     )
 
 
-def _boundaries(device: Device, inside: NDArray, window: Window, thread: int) -> NDArray:
+def _boundaries(device: Device, inside: NDArray[Any], window: Window, thread: int) -> NDArray[Any]:
     """Times at which anything begins or ends on a thread, in order."""
     mine = inside & (device.thread == thread)
     times = np.concatenate([device.start[mine], device.end[mine]])
@@ -163,7 +168,14 @@ class _Wakes:
     when: NDArray[np.float64]
 
 
-def _wakes(device, window, boundaries, parent, computing, inside) -> _Wakes:
+def _wakes(
+    device: Device,
+    window: Window,
+    boundaries: Mapping[int, NDArray[np.float64]],
+    parent: NDArray[np.int64],
+    computing: NDArray[np.bool_],
+    inside: NDArray[np.bool_],
+) -> _Wakes:
     """Who woke whom."""
     found = []
     for thread, times in boundaries.items():
@@ -197,7 +209,13 @@ def _wakes(device, window, boundaries, parent, computing, inside) -> _Wakes:
     return _Wakes(*(c[known] for c in columns))
 
 
-def _open(device, inside, parent, thread: int, times: NDArray) -> NDArray[np.int64]:
+def _open(
+    device: Device,
+    inside: NDArray[np.bool_],
+    parent: NDArray[np.int64],
+    thread: int,
+    times: NDArray[Any],
+) -> NDArray[np.int64]:
     """[q] the innermost event of a thread that is open at each time, -1 for none."""
     mine = np.flatnonzero(inside & (device.thread == thread))
     if not len(mine):
@@ -211,7 +229,15 @@ def _open(device, inside, parent, thread: int, times: NDArray) -> NDArray[np.int
         found[over] = parent[found[over]]
 
 
-def _rows(thread, cuts, device, waits, wakes, blocks, boundaries) -> list[NDArray]:
+def _rows(
+    thread: int,
+    cuts: NDArray[np.float64],
+    device: Device,
+    waits: HostWaits,
+    wakes: _Wakes,
+    blocks: NDArray[np.int64],
+    boundaries: NDArray[np.float64],
+) -> list[NDArray[Any]]:
     """[r] start, end, kind and subject (call or collective) of a thread's nodes."""
     cuts = np.unique(np.clip(cuts, boundaries[0], boundaries[-1]))
     mine = wakes.thread == thread
@@ -250,7 +276,17 @@ def _rows(thread, cuts, device, waits, wakes, blocks, boundaries) -> list[NDArra
     ]
 
 
-def _assemble(rows, device, waits, wakes, work, parent, inside, outer, window) -> HostTime:
+def _assemble(
+    rows: Sequence[Sequence[NDArray[Any]]],
+    device: Device,
+    waits: HostWaits,
+    wakes: _Wakes,
+    work: Launches,
+    parent: NDArray[np.int64],
+    inside: NDArray[np.bool_],
+    outer: NDArray[np.int64],
+    window: Window,
+) -> HostTime:
     start, end, kind, subject, thread = (np.concatenate([r[i] for r in rows]) for i in range(5))
     order = np.lexsort((np.isin(kind, (RESUME, TAIL)), kind != BEGIN, end, start, thread))
     start, end, kind, subject, thread = (
@@ -302,7 +338,7 @@ def _assemble(rows, device, waits, wakes, work, parent, inside, outer, window) -
     )
 
 
-def _returns(device: Device, waits: HostWaits, work: Launches) -> tuple[NDArray, NDArray]:
+def _returns(device: Device, waits: HostWaits, work: Launches) -> tuple[NDArray[Any], NDArray[Any]]:
     """[p] s from the GPU's end to the call's return; [c] s that a call takes where there is nothing to wait for.
 
     A call that waited returns as long after the last thing it waited for as recorded. The others return a median later
@@ -321,7 +357,17 @@ def _returns(device: Device, waits: HostWaits, work: Launches) -> tuple[NDArray,
     return latency[waits.of], own
 
 
-def _names(device, start, end, kind, subject, thread, parent, inside, outer) -> NDArray[np.int64]:
+def _names(
+    device: Device,
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    kind: NDArray[np.int8],
+    subject: NDArray[np.int64],
+    thread: NDArray[np.int32],
+    parent: NDArray[np.int64],
+    inside: NDArray[np.bool_],
+    outer: NDArray[np.int64],
+) -> NDArray[np.int64]:
     """[h] the event that a node is named by: the outermost operator that computes, else the innermost open event."""
     event = np.full(len(start), -1, np.int64)
     inside = inside | (device.category == MODULE)

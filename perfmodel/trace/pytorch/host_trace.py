@@ -47,8 +47,8 @@ class HostTrace:
     thread: NDArray[np.int64]
     names: Sequence[str]
     operator: NDArray[np.bool_]
-    inputs: Sequence[tuple[list, list, list]]
-    outputs: Sequence[tuple[list, list, list]]
+    inputs: Sequence[tuple[list[Any], list[Any], list[Any]]]
+    outputs: Sequence[tuple[list[Any], list[Any], list[Any]]]
     attributes: Sequence[Mapping[str, Any]]
     process_groups: Mapping[str, tuple[int, ...]]
     group_names: Mapping[str, str]
@@ -99,7 +99,7 @@ def host_trace(document: Any, path: str) -> HostTrace:
     )
 
 
-def _attributes(node: dict) -> Mapping[str, Any]:
+def _attributes(node: dict[str, Any]) -> Mapping[str, Any]:
     """What a node says beside its inputs and outputs; schema 1.0.1 has it in the node itself."""
     listed = node.get("attrs")
     if not isinstance(listed, list):
@@ -108,7 +108,7 @@ def _attributes(node: dict) -> Mapping[str, Any]:
     return {a["name"]: a.get("value") for a in named}
 
 
-def _values(node: dict, side: str) -> tuple[list, list, list]:
+def _values(node: dict[str, Any], side: str) -> tuple[list[Any], list[Any], list[Any]]:
     """(shapes, types, values) of a node's inputs or outputs."""
     held = node.get(f"{side}s")
     if isinstance(held, dict):
@@ -119,7 +119,7 @@ def _values(node: dict, side: str) -> tuple[list, list, list]:
 
 
 def _process_groups(
-    nodes: list, names: list[str]
+    nodes: list[Any], names: list[str]
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
     """{name: ranks} and {number: name} of the nodes that list the process groups."""
     groups: dict[str, tuple[int, ...]] = {}
@@ -138,7 +138,7 @@ def _process_groups(
     return groups, numbers
 
 
-def _entries(text: Any) -> list[dict]:
+def _entries(text: Any) -> list[dict[str, Any]]:
     """The records of a JSON text; none where it is something else."""
     try:
         found = json.loads(text)

@@ -119,8 +119,8 @@ def _communication(
 
 
 def _edges(
-    collective: NDArray[np.bool_], called: NDArray, waited: NDArray
-) -> tuple[NDArray, NDArray]:
+    collective: NDArray[np.bool_], called: NDArray[Any], waited: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """From, to: order on both streams, collectives after compute, compute after the waits for collectives."""
     compute, issue = np.flatnonzero(~collective), np.flatnonzero(collective)
     pairs = [(compute[:-1], compute[1:]), (issue[:-1], issue[1:])]

@@ -185,7 +185,7 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, int | str) else str(value)
 
 
-def _words(values: list) -> tuple[tuple, NDArray[np.int32]]:
+def _words(values: list[Any]) -> tuple[tuple[Any, ...], NDArray[np.int32]]:
     """Distinct values in order of first use, and which of them each is."""
     numbers = {value: i for i, value in enumerate(dict.fromkeys(values))}
     return tuple(numbers), np.fromiter(
@@ -193,7 +193,7 @@ def _words(values: list) -> tuple[tuple, NDArray[np.int32]]:
     )
 
 
-def _numbers(values: list, field: str, path: str, *, shift: int = 0) -> NDArray[np.float64]:
+def _numbers(values: list[Any], field: str, path: str, *, shift: int = 0) -> NDArray[np.float64]:
     try:
         numbers = np.array([v - shift for v in values], np.float64)
     except (TypeError, ValueError, OverflowError) as error:
@@ -212,7 +212,7 @@ def _whole(value: Any, default: int = -1) -> int:
         return default
 
 
-def _ids(args: list, *keys: str) -> NDArray[np.int64]:
+def _ids(args: list[Any], *keys: str) -> NDArray[np.int64]:
     """[n] an id of each event; -1 where it is absent, no whole number or out of range."""
     return np.array([_id(a.get(keys[0], a.get(keys[-1], -1))) for a in args], np.int64)
 

@@ -12,6 +12,7 @@ correlation and meets unrelated operators.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ class Launches:
     def last_issued(
         self,
         times: NDArray[np.float64],
-        streams: NDArray,
+        streams: NDArray[Any],
         *,
         chosen: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.int64]:
@@ -79,7 +80,7 @@ class Launches:
     def next_issued(
         self,
         times: NDArray[np.float64],
-        streams: NDArray,
+        streams: NDArray[Any],
         *,
         chosen: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.int64]:
@@ -89,7 +90,7 @@ class Launches:
     def last_by_thread(
         self,
         times: NDArray[np.float64],
-        threads: NDArray,
+        threads: NDArray[Any],
         *,
         chosen: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.int64]:
@@ -99,14 +100,22 @@ class Launches:
     def next_by_thread(
         self,
         times: NDArray[np.float64],
-        threads: NDArray,
+        threads: NDArray[Any],
         *,
         chosen: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.int64]:
         """[w] the first event that a thread issued at or after a time, -1 for none."""
         return self._around(times, threads, self.thread, chosen, after=True)
 
-    def _around(self, times, keys, key_of, chosen, *, after: bool) -> NDArray[np.int64]:
+    def _around(
+        self,
+        times: NDArray[np.float64],
+        keys: NDArray[Any],
+        key_of: NDArray[Any],
+        chosen: NDArray[np.bool_] | None,
+        *,
+        after: bool,
+    ) -> NDArray[np.int64]:
         places = np.flatnonzero(chosen) if chosen is not None else np.arange(len(self))
         found = np.full(len(times), -1, np.int64)
         for key in np.unique(keys):  # a handful of streams or threads
@@ -186,7 +195,14 @@ def _forks(call: NDArray[np.int64], stream: NDArray[np.int32]) -> NDArray[np.boo
     return np.isin(call, calls[(streams > 1) & (calls >= 0)])
 
 
-def _medians(start, end, issued, plain, before, category) -> tuple[NDArray[np.float64], float]:
+def _medians(
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    issued: NDArray[np.float64],
+    plain: NDArray[np.bool_],
+    before: NDArray[np.int64],
+    category: NDArray[np.int8],
+) -> tuple[NDArray[np.float64], float]:
     """[k] L, of kernels, copies and memsets apart where there are enough of them, and g [s]."""
     free = np.where(before >= 0, end[before], -np.inf)
     idle = plain & (free <= issued)
@@ -202,11 +218,22 @@ def _medians(start, end, issued, plain, before, category) -> tuple[NDArray[np.fl
     return latency, max(gap, 0.0)
 
 
-def _blocked(device, start, end, issued, call, before, latency) -> NDArray[np.bool_]:
+def _blocked(
+    device: Device,
+    start: NDArray[np.float64],
+    end: NDArray[np.float64],
+    issued: NDArray[np.float64],
+    call: NDArray[np.int64],
+    before: NDArray[np.int64],
+    latency: NDArray[np.float64],
+) -> NDArray[np.bool_]:
     """[k] launches whose call lasted long in the driver (a full queue, lazy loading), on a stream that was idle."""
     length = np.where(call >= 0, device.end[call] - device.start[call], 0.0)
     free = np.where(before >= 0, end[before], -np.inf)
-    return (length > BLOCKED * latency) & (free < start - latency) & (start > issued + latency)
+    blocked: NDArray[np.bool_] = (
+        (length > BLOCKED * latency) & (free < start - latency) & (start > issued + latency)
+    )
+    return blocked
 
 
 def _fill(thread: NDArray[np.int32], stream: NDArray[np.int32], main: int) -> NDArray[np.int32]:
@@ -226,4 +253,5 @@ def _fill(thread: NDArray[np.int32], stream: NDArray[np.int32], main: int) -> ND
 
 def is_copy(device: Device, work: Launches) -> NDArray[np.bool_]:
     """[k] memory copies."""
-    return device.category[work.event] == MEMCPY
+    copies: NDArray[np.bool_] = device.category[work.event] == MEMCPY
+    return copies

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,7 +78,7 @@ def link(host: HostTrace, device: Device) -> Links:
     return best
 
 
-def _share(node: NDArray, ops: NDArray, nodes: NDArray) -> float:
+def _share(node: NDArray[Any], ops: NDArray[Any], nodes: NDArray[Any]) -> float:
     """Joined operators among those of the shorter of the two traces: one may hold more steps than the other."""
     return float((node[ops] >= 0).sum() / max(min(len(ops), len(nodes)), 1))
 
@@ -90,7 +91,13 @@ def _join(key: NDArray[np.int64], values: NDArray[np.int64]) -> NDArray[np.int64
     return np.where((key > 0) & (values[found] == key), found, -1)
 
 
-def _shifted(host, device, ops, nodes, host_name) -> NDArray[np.int64]:
+def _shifted(
+    host: HostTrace,
+    device: Device,
+    ops: NDArray[np.int64],
+    nodes: NDArray[np.int64],
+    host_name: NDArray[np.int64],
+) -> NDArray[np.int64]:
     """[n] External ids less the constant that makes most of them the `rf_id` of a node of the same name.
 
     The constant is voted for by names that are rare in both traces, each pair of equal name with its difference.
@@ -114,7 +121,14 @@ def _shifted(host, device, ops, nodes, host_name) -> NDArray[np.int64]:
     return np.where(device.external >= 0, device.external - shift, -1)
 
 
-def _by_names(host, device, ops, nodes, host_name, node) -> NDArray[np.int64]:
+def _by_names(
+    host: HostTrace,
+    device: Device,
+    ops: NDArray[np.int64],
+    nodes: NDArray[np.int64],
+    host_name: NDArray[np.int64],
+    node: NDArray[np.int64],
+) -> NDArray[np.int64]:
     """Join what is left by names in order: whole threads where nothing is joined yet, else the gaps between joins."""
     node = node.copy()
     left = ops[node[ops] < 0]
@@ -135,7 +149,13 @@ def _by_names(host, device, ops, nodes, host_name, node) -> NDArray[np.int64]:
     return node
 
 
-def _threads(host, device, left, free, host_name) -> list[tuple[int, int]]:
+def _threads(
+    host: HostTrace,
+    device: Device,
+    left: NDArray[np.int64],
+    free: NDArray[np.int64],
+    host_name: NDArray[np.int64],
+) -> list[tuple[int, int]]:
     """(thread of the device trace, thread of the host trace) by how many names they share, each once."""
     found = []
     for thread in np.unique(device.thread[left]):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,7 +60,8 @@ def offsets(ranks: Sequence[RankNodes], how: str = "recorded") -> NDArray[np.flo
                 f"{', '.join(str(len(e)) for e in ends)} collectives, expected the same number on all of them"
             )
         begin = np.array([float(np.median(ends[0] - e)) for e in ends])
-    return begin - begin.min()
+    offset: NDArray[np.float64] = begin - begin.min()
+    return offset
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +84,7 @@ class Meetings:
 
 
 def meet(
-    ranks: Sequence[RankNodes], numbers: Sequence[int], world: int, begin: NDArray
+    ranks: Sequence[RankNodes], numbers: Sequence[int], world: int, begin: NDArray[Any]
 ) -> Meetings:
     """Match the collectives of all ranks, n-th with n-th in each communicator.
 
@@ -157,7 +159,7 @@ def meet(
     return Meetings(groups, group, tail, met / total if total else 1.0, findings)
 
 
-def _order(rank: RankNodes, node: int) -> tuple:
+def _order(rank: RankNodes, node: int) -> tuple[Any, ...]:
     """Collectives in order of issue; those of the host, which threads may take up in any order, by size first."""
     if node < rank.hosts:
         return (0, rank.collective[node].kind, rank.collective[node].size, rank.start[node])
@@ -182,7 +184,12 @@ def _communicator(
     return what.group or "world", ranks
 
 
-def _tails(ranks, used, begin, tail) -> None:
+def _tails(
+    ranks: Sequence[RankNodes],
+    used: Mapping[int, list[int]],
+    begin: NDArray[Any],
+    tail: Sequence[dict[int, float]],
+) -> None:
     """What each member of a host collective still has to do when the first of them is done."""
     places = sorted(used)
     nodes = np.array([used[i] for i in places])  # members x times used
@@ -197,7 +204,9 @@ def _tails(ranks, used, begin, tail) -> None:
         tail[i].update({n: r for n, r in zip(nodes[row].tolist(), rest[row].tolist()) if r > 0})
 
 
-def _possible(ranks, used, begin) -> bool:
+def _possible(
+    ranks: Sequence[RankNodes], used: Mapping[int, list[int]], begin: NDArray[Any]
+) -> bool:
     """Whether ranks that are taken to meet can have met: none was done before another came, but for a few."""
     start = np.stack([ranks[i].start[nodes] + begin[i] for i, nodes in used.items()])
     end = np.stack([ranks[i].end[nodes] + begin[i] for i, nodes in used.items()])
@@ -215,7 +224,7 @@ def _impossible(name: str) -> Finding:
     )
 
 
-def _uneven(name: str, counts: dict[int, int], numbers) -> Finding:
+def _uneven(name: str, counts: dict[int, int], numbers: Sequence[int]) -> Finding:
     text = ", ".join(f"{c} on rank {numbers[i]}" for i, c in sorted(counts.items()))
     return Finding(
         "uneven-collectives",
@@ -226,7 +235,9 @@ def _uneven(name: str, counts: dict[int, int], numbers) -> Finding:
     )
 
 
-def _absent(absent: dict[str, int], members, place) -> Finding:
+def _absent(
+    absent: dict[str, int], members: Mapping[str, tuple[int, ...]], place: Mapping[int, int]
+) -> Finding:
     name = next(iter(absent))
     lacking = [r for r in members[name] if r not in place]
     more = f" and {len(absent) - 1} more communicators" if len(absent) > 1 else ""

@@ -14,7 +14,7 @@ from perfmodel.trace.pytorch.attribution import TRANSFER
 from perfmodel.trace.pytorch.collectives import SEND_RECV, UNKNOWN
 from perfmodel.trace.pytorch.columns import RankNodes, rank_nodes
 from perfmodel.trace.pytorch.files import RankFiles, Trace, find, without_collection
-from perfmodel.trace.pytorch.link import link
+from perfmodel.trace.pytorch.link import Links, link
 from perfmodel.trace.pytorch.ranks import Finding, Meetings, has_tail, meet, offsets
 from perfmodel.trace.pytorch.steps import StepChoice, choose
 from perfmodel.trace.pytorch.timeline import timeline
@@ -135,7 +135,7 @@ def replayable(
     )
 
 
-def _findings(nodes: list[RankNodes], numbers) -> list[Finding]:
+def _findings(nodes: list[RankNodes], numbers: Sequence[int]) -> list[Finding]:
     found = []
     for number, rank in zip(numbers, nodes):
         line = rank.timeline
@@ -170,7 +170,7 @@ def _findings(nodes: list[RankNodes], numbers) -> list[Finding]:
     return found
 
 
-def _figures(rank: RankNodes, files: RankFiles, links, offset: float) -> Figures:
+def _figures(rank: RankNodes, files: RankFiles, links: Links | None, offset: float) -> Figures:
     line, work = rank.timeline, rank.timeline.work
     length = work.end - work.start
     total = max(float(length.sum()), 1e-30)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +71,9 @@ def timeline(device: Device, window: Window) -> Timeline:
     )
 
 
-def _edges(device, window, time: HostTime, work: Launches, streams: StreamWaits) -> list[tuple]:
+def _edges(
+    device: Device, window: Window, time: HostTime, work: Launches, streams: StreamWaits
+) -> list[tuple[Any, ...]]:
     """(from, to, latency, kind) of every kind of edge; GPU nodes stand after the h host nodes."""
     h = len(time)
     main = int(np.flatnonzero((time.thread == window.main) & (time.kind == host.BEGIN))[0])

@@ -24,7 +24,9 @@ for all streams, in `cudaEventSynchronize` for the event's kernel, and in a copy
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,13 +99,15 @@ def stream_waits(
     return StreamWaits(source[holds], target[holds], kind[holds], int((~holds).sum()))
 
 
-def _recorded(device: Device, work: Launches, said: NDArray) -> tuple[NDArray, NDArray]:
+def _recorded(
+    device: Device, work: Launches, said: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Waits that `cuda_sync` events name."""
     calls = np.flatnonzero(device.category == RUNTIME)
     calls = calls[np.argsort(device.correlation[calls], kind="stable")]
     correlations = device.correlation[calls]
 
-    def begun(wanted: NDArray) -> NDArray[np.float64]:
+    def begun(wanted: NDArray[Any]) -> NDArray[np.float64]:
         at = np.minimum(np.searchsorted(correlations, wanted), len(calls) - 1)
         return np.where(correlations[at] == wanted, device.start[calls[at]], np.nan)
 
@@ -115,7 +119,7 @@ def _recorded(device: Device, work: Launches, said: NDArray) -> tuple[NDArray, N
     gpu = np.array([a.get("device", -1) for a in args], object)
     places = {(str(p), str(s)): i for i, (p, s) in enumerate(device.threads)}
 
-    def place(stream: NDArray) -> NDArray[np.int64]:
+    def place(stream: NDArray[Any]) -> NDArray[np.int64]:
         return np.array(
             [places.get((str(g), str(s)), -1) for g, s in zip(gpu, stream.tolist())], np.int64
         )
@@ -125,19 +129,19 @@ def _recorded(device: Device, work: Launches, said: NDArray) -> tuple[NDArray, N
     return source, target
 
 
-def _number(args, key: str) -> int:
+def _number(args: Mapping[str, Any], key: str) -> int:
     value = args.get(key, -1)
     return value if isinstance(value, int) else -1
 
 
-def _into_collectives(work: Launches) -> tuple[NDArray, NDArray]:
+def _into_collectives(work: Launches) -> tuple[NDArray[Any], NDArray[Any]]:
     """An NCCL kernel waits for its thread's last compute kernel before it."""
     target = np.flatnonzero(work.collective)
     source = work.last_by_thread(work.issued[target], work.thread[target], chosen=~work.collective)
     return source, target
 
 
-def _in_graphs(work: Launches) -> tuple[NDArray, NDArray]:
+def _in_graphs(work: Launches) -> tuple[NDArray[Any], NDArray[Any]]:
     """Waits between the streams of one CUDA graph, whose calls are not in the trace: by the recorded times.
 
     Where an event starts later than its stream explains, it waited for the event of its graph that was over last
@@ -162,7 +166,9 @@ def _in_graphs(work: Launches) -> tuple[NDArray, NDArray]:
     return np.concatenate([none, *sources]), np.concatenate([none, *targets])
 
 
-def _inferred(device, work, calls, parent) -> list[tuple[NDArray, NDArray, int]]:
+def _inferred(
+    device: Device, work: Launches, calls: NDArray[np.int64], parent: NDArray[np.int64]
+) -> list[tuple[NDArray[Any], NDArray[Any], int]]:
     """Waits for collectives and between compute streams, from the wait calls and where they stand."""
     operator = device.category == OPERATOR
     communication = device.named(*PARAMETERS) & operator
@@ -182,7 +188,7 @@ def _inferred(device, work, calls, parent) -> list[tuple[NDArray, NDArray, int]]
     return [(source, target, COLLECTIVE_TO_COMPUTE), (one, two, SWITCH)]
 
 
-def _oldest(work: Launches, times: NDArray, threads: NDArray) -> NDArray[np.int64]:
+def _oldest(work: Launches, times: NDArray[Any], threads: NDArray[Any]) -> NDArray[np.int64]:
     """[w] the collective that each wait is for: the oldest of its own thread that nobody has waited for, else of
     any."""
     collective = np.flatnonzero(work.collective)
@@ -200,7 +206,7 @@ def _oldest(work: Launches, times: NDArray, threads: NDArray) -> NDArray[np.int6
     return taken
 
 
-def _next_compute(device, work, waits) -> NDArray[np.int64]:
+def _next_compute(device: Device, work: Launches, waits: NDArray[np.int64]) -> NDArray[np.int64]:
     """[w] the next compute event on the stream that the waiting thread uses."""
     at, thread = device.start[waits], device.thread[waits]
     previous = work.last_by_thread(at, thread, chosen=~work.collective)
@@ -210,7 +216,7 @@ def _next_compute(device, work, waits) -> NDArray[np.int64]:
     return work.next_issued(at, stream, chosen=~work.collective)
 
 
-def first_in_first_out(arrivals: NDArray, departures: NDArray) -> NDArray[np.int64]:
+def first_in_first_out(arrivals: NDArray[Any], departures: NDArray[Any]) -> NDArray[np.int64]:
     """[w] which arrival each departure takes, oldest first; -1 where all that arrived before it are gone.
 
     Both in order of time. Departure j has been served at most one more than the departure before it, and at most
@@ -246,7 +252,7 @@ def host_waits(device: Device, window: Window, work: Launches) -> HostWaits:
     inside = (
         (device.category == RUNTIME) & (device.start >= window.start) & (device.start < window.end)
     )
-    parts: list[tuple[NDArray, NDArray]] = []
+    parts: list[tuple[NDArray[Any], NDArray[Any]]] = []
     streams = np.flatnonzero(inside & device.named(*STREAM_SYNC))
     if len(streams) and len(work):
         last = work.last_by_thread(device.start[streams], device.thread[streams])
@@ -289,7 +295,7 @@ def _said_stream(device: Device, calls: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.where(device.correlation[said[at]] == wanted, device.thread[said[at]], -1)
 
 
-def _latest_end(work: Launches, start: NDArray, end: NDArray) -> NDArray[np.int64]:
+def _latest_end(work: Launches, start: NDArray[Any], end: NDArray[Any]) -> NDArray[np.int64]:
     """[c] the GPU event that was over last before a call returned, and after it began; -1 for none."""
     order = np.argsort(work.end, kind="stable")
     at = np.searchsorted(work.end[order], end, side="right") - 1
