@@ -69,7 +69,7 @@ def costs(graph, nodes: Nodes, system, models) -> tuple[list[float], list[bool]]
 def _cost(graph, nodes: Nodes, v: int, system, models) -> tuple[float, bool]:
     program = graph.programs[int(graph.program[nodes.rank[v]])]
     k, kind = nodes.position[v], nodes.type[v]
-    if kind not in (COMP, MEM_LOAD, MEM_STORE, SEND, COLLECTIVE) or len(nodes.group[v]) == 1:
+    if kind not in (COMP, MEM_LOAD, MEM_STORE, SEND, COLLECTIVE):
         return 0.0, False
     scale, recorded = float(program.scale[k]), float(program.duration[k])
     flops, moved, size = int(program.flops[k]), int(program.bytes[k]), int(program.size[k])
@@ -82,6 +82,8 @@ def _cost(graph, nodes: Nodes, v: int, system, models) -> tuple[float, bool]:
     }[kind]
     if not math.isnan(recorded) and (models.prefer == "recorded" or not has_work):
         return scale * recorded, kind == COLLECTIVE
+    if len(nodes.group[v]) == 1:  # alone: nothing to send
+        return 0.0, False
     if not has_work:
         raise ValueError(f"node {v} has neither work nor a record")
     if kind == COMP:

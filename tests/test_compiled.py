@@ -23,7 +23,7 @@ def graph():
 
 @pytest.fixture(scope="module")
 def system():
-    return pm.hardware("dgx-h100", ranks=8)
+    return pm.hardware("dgx-h100", ranks=8, models="roofline")
 
 
 @pytest.fixture

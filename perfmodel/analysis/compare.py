@@ -92,7 +92,8 @@ def _prediction(case: Case, name: str) -> Prediction:
 def _seconds(prediction: Prediction, section: str, depth: int) -> dict[str, float]:
     """Seconds of the critical path by item; they add up to the makespan."""
     if section == "category":
-        return path_breakdown(prediction)
+        seconds = path_breakdown(prediction)
+        return {word: value for word, value in seconds.items() if value or word != "host"}
     table = breakdown(prediction, section, depth=depth, numbers=False)
     on_path = table[table["critical_path_s"] > 0]
     seconds = dict(zip(on_path[section], on_path["critical_path_s"]))

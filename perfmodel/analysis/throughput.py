@@ -56,7 +56,7 @@ def throughput(
         >>> p = pm.predict(pm.synth.training("llama-3-8b", tensor=8).graph(), pm.hardware("dgx-h100"))
         >>> row = throughput(p).iloc[0]
         >>> bool(row.fits), bool(0 < row.mfu < 1)
-        (False, True)
+        (True, True)
     """
     step, system = known(prediction.graph), prediction.compiled.system
     for name, value in (("tokens", tokens), ("years", years)):

@@ -26,6 +26,10 @@ from tests.oracle_case import (
 DESIGNS = 7
 seeds = st.integers(0, 2**32)
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*above 1. a fraction of a rate"
+)  # random efficiencies
+
 
 def designs(case: Case, seed: int) -> list[tuple]:
     """The case's own design and others, every parameter multiplied by something between 1/5 and 5."""

@@ -34,6 +34,8 @@ class Cluster:
         for process in (*self.workers, self.scheduler):
             process.kill()
             process.wait()
+            if process.stderr is not None:
+                process.stderr.close()
 
 
 def start(what: str, *options: str) -> subprocess.Popen:

@@ -80,6 +80,7 @@ def test_a_part_that_is_not_this_ones_is_evaluated_again(graph, system, tmp_path
         pd.testing.assert_frame_equal(swept(graph, system, tmp_path / "a"), expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*no node answers")
 def test_two_workloads_without_a_file_do_not_share_a_folder(system, tmp_path):
     one, two = (synth.collective("all_reduce", 2, size).graph() for size in (1 << 20, 1 << 24))
     assert one.digest != two.digest

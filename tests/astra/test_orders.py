@@ -47,7 +47,7 @@ def test_a_trace_in_program_order_leaves_nothing_open(trace, network):
 
 def test_a_made_gpt_in_program_order_is_swept_along_its_frozen_order(tmp_path):
     synth.training(
-        {"layers": 4, "hidden": 256, "heads": 4}, data=2, tensor=2, pipeline=2, micro_batches=4
+        {"layers": 4, "hidden": 256, "heads": 4}, data=4, tensor=2, micro_batches=4
     ).write(tmp_path)
     place = reference.folder()
     graph, system, models = pm.astra.load(

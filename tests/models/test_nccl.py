@@ -10,6 +10,7 @@ import pytest
 from perfmodel.errors import InputError
 from perfmodel.machine.placement import Span
 from perfmodel.machine.system import Dimension
+from perfmodel.machine.topology import TOPOLOGIES
 from perfmodel.models.across import Across
 from perfmodel.models.nccl import Messages, Nccl, Nvls, Protocols, volume
 from perfmodel.pytree import number, record, static
@@ -24,6 +25,10 @@ class Link:
     topology: str = static(default="switch")
     size: int = static(default=8)
     reduction: str = static(default="")
+
+    @property
+    def shape(self):
+        return TOPOLOGIES[self.topology]
 
 
 RING = Protocols("all_reduce", 5e-6, 1.3, 5e-6, 1.8, 0.88, 7e-3, 1e6, 0.5)

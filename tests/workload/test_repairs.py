@@ -161,7 +161,7 @@ def test_unknown_groups_of_two_pytorch_ranks_are_those_ranks(shared):
 def test_group_zero(shared, case):
     folder = shared / "cases/group_zero" / case
     graph = pm.load(folder)
-    system = pm.hardware("dgx-h100")
+    system = pm.hardware("dgx-h100", models="roofline")
     ring = pm.predict(
         pm.synth.collective("all_reduce", 2 if case != "all" else 4, 2**20).graph(), system
     )
