@@ -158,7 +158,7 @@ def test_objects_show_themselves_in_a_few_lines(graph, compiled):
     shown = [graph, compiled, compiled.system, pm.predict(compiled), best]
     shown.append(
         pm.calibrate(
-            [(compiled, 0.03)],
+            [(compiled, 3 * pm.predict(compiled).makespan)],
             compiled.system,
             parameters=["compute.efficiency"],
             models=pm.Models(),
