@@ -390,7 +390,7 @@ def test_the_history_tells_every_step(overlapped):
         ({"bounds": {"npu.peak_flops": (2e15, 1e15)}}, "lowest <= highest"),
         ({"bounds": {"npu.peak_flops": (1e15, float("nan"))}}, "finite"),
         ({"bounds": {"npu.peak_flops": (0, 1e15)}}, "log=False"),
-        ({"bounds": {"npu.peak_flops": 1e15}}, r"\(lowest, highest\), two numbers each"),
+        ({"bounds": {"npu.peak_flops": 1e15}}, r"\(lowest, highest\)\}, two numbers each"),
         ({"constraints": ["npu.peek_flops <= 1e15"]}, "did you mean npu.peak_flops"),
         ({"constraints": ["npu.peak_flops + <= 1e15"]}, "expression"),
         ({"constraints": [3]}, "expected a text"),
