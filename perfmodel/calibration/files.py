@@ -116,7 +116,9 @@ def _parquet(path: Path) -> pd.DataFrame:
                 f"{path}: {described.num_rows} rows of {described.num_columns} columns; at most {MOST_CELLS} values "
                 "are read. Split it, or take a sample of its rows"
             )
-        return pd.read_parquet(path)
+        table = pd.read_parquet(path)
+        texts = [name for name, column in table.items() if pd.api.types.is_string_dtype(column)]
+        return table.astype(dict.fromkeys(texts, object))  # texts that are no UTF-8 show here
     except InputError:
         raise
     except OSError as error:
