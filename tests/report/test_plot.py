@@ -116,6 +116,19 @@ def test_every_rank_and_resource_has_a_lane_and_bars_stay_on_it(prediction):
     assert (compute[:, 3] - compute[:, 2] < 1).all()
 
 
+def test_lanes_of_any_name_stand_in_one_order_whatever_the_order_of_the_table():
+    """Names that no reader gives a place of their own used to stand in the order of a hash table."""
+    names = [f"{word} queue" for word in "hbkaemcfi"] + ["compute", "stream 10", "stream 9", ""]
+    rows = [(r, "COMP", w, 0.0, 1.0, False) for r in (1, 0) for w in names]
+    columns = ["rank", "type", "resource", "start_s", "finish_s", "critical"]
+    table = pd.DataFrame(rows, columns=columns)
+    expected = ["compute", "stream 9", "stream 10", "receives", *sorted(names[:9])]
+    for order in (table, table[::-1], table.sample(frac=1, random_state=0)):
+        axes = plot.timeline(order)
+        labels = [t.get_text().removeprefix("rank 0  ") for t in axes.get_yticklabels()]
+        assert labels[: len(names)] == expected
+
+
 def test_the_outline_covers_the_critical_nodes_and_nothing_else(prediction):
     table = pm.timeline(prediction)
     ax = plot.timeline(table)

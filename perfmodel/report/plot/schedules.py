@@ -94,13 +94,13 @@ def timeline(table: pd.DataFrame, *, ranks: Sequence[int] | None = None, ax: Any
 
 
 def _lanes(table: pd.DataFrame) -> list[tuple[int, str]]:
-    """(rank, lane) from top to bottom: compute first, receives last."""
+    """(rank, lane) from top to bottom: compute first, receives and then all other names by the alphabet."""
     order = ("compute", "cpu", "thread", "stream", "communication", RECEIVES)
 
-    def key(lane: tuple[int, str]) -> tuple[int, int, str]:
+    def key(lane: tuple[int, str]) -> tuple[int, int, str, str]:
         rank, word = lane
         kind, _, number = word.partition(" ")
-        return rank, order.index(kind) if kind in order else len(order), number.zfill(12)
+        return rank, order.index(kind) if kind in order else len(order), kind, number.zfill(12)
 
     return sorted(set(zip(table["rank"].tolist(), table["lane"])), key=key)
 
