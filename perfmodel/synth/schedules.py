@@ -3,7 +3,7 @@
 A pass is the forward pass F of a micro-batch through one chunk of a stage's layers, its backward pass B, or the two
 halves of the backward pass: I for the gradient of the input, which the stage before waits for, and W for the
 gradients of the weights, which nobody waits for. Stage r of p holds v chunks; chunk c of stage r is the place c p + r
-of the pipeline, but where the name says V, where the second chunk runs back up: place 2 p - 1 - r.
+of the pipeline, but in `V`, where the second chunk runs back up: place 2 p - 1 - r.
 
     name            order on stage r                                                      idle
     gpipe           all F, then all B                                                     (p-1)(F+B)
@@ -11,33 +11,46 @@ of the pipeline, but where the name says V, where the second chunk runs back up:
     interleaved     the same over chunks, groups of p micro-batches one chunk at a time   (p-1)(F+B)/v
     zero-bubble     1f1b with W put off until the pipeline drains (ZB-H1)                 (p-1)(F+I-W)
     zero-bubble-v   two chunks in a V (ZB-V): no gap inside a stage's work for F = I = W  (p-1)F, as a shift
+    dualpipe-v      two chunks in a V, F of one beside B of the other (FB their time)     (p-1)(FB+B-3W) of a chunk
 
-F, B, I, W in the last column: seconds of a stage's pass. Activations in flight at most: m; min(p-r, m);
-min(2(p-1-r) + (v-1) p + 1, m v) chunks; p; 2 p chunks.
+F, B, I, W in the last column: seconds of a stage's pass (for dualpipe-v with F = I). Activations in flight at most:
+m; min(p-r, m); min(2(p-1-r) + (v-1) p + 1, m v) chunks; p; 2 p chunks; 2 p + 1 chunks.
+
+DualPipe itself sends micro-batches down and up one pipeline whose ranks hold two stages each, and so all parameters
+twice. Rank r of p runs what rank min(r, p-1-r) of p/2 runs in the V with half the micro-batches, which needs no copy.
 
 Sources: Huang et al. 2019 (GPipe, arXiv:1811.06965); Narayanan et al. 2021 (arXiv:2104.04473), section 2.2, figure 4;
-Qi et al. 2023 (Zero Bubble, arXiv:2401.10241) and 2024 (arXiv:2405.15362) for the V; the orders are those that
-Megatron-LM (interleaved) and PyTorch (zero bubble) run.
+Qi et al. 2023 (Zero Bubble, arXiv:2401.10241) and 2024 (arXiv:2405.15362) for the V; DeepSeek-AI 2024 (DeepSeek-V3,
+arXiv:2412.19437), section 3.2.1, and its DualPipe repository for both forms of DualPipe; the orders are those that
+Megatron-LM (interleaved), PyTorch (zero bubble) and that repository run.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Literal, NamedTuple
 
 from perfmodel.errors import InputError
 from perfmodel.synth.checks import one_of
 
-SCHEDULES = ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v")
+SCHEDULES = ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v", "dualpipe-v")
+
+V = ("zero-bubble-v", "dualpipe-v")
+"""Schedules of two chunks, of which the second lies on the way back up."""
 
 Kind = Literal["F", "B", "I", "W"]
 
 
 class Pass(NamedTuple):
-    """One pass: what kind, of which micro-batch, through which of the stage's chunks."""
+    """One pass: what kind, of which micro-batch, through which of the stage's chunks.
+
+    `beside`: it runs beside the pass before it, one computing while the other communicates.
+    """
 
     kind: Kind
     micro_batch: int
     chunk: int = 0
+    beside: bool = False
 
 
 def order(
@@ -66,6 +79,8 @@ def order(
         return _zero_bubble(stage, stages, micro_batches)
     if schedule == "zero-bubble-v":
         return _zero_bubble_v(stage, stages, micro_batches)
+    if schedule == "dualpipe-v":
+        return _dualpipe_v(stage, stages, micro_batches)
     if virtual > 1:
         return _interleaved(stage, stages, micro_batches, virtual, group or stages)
     fill = min(stages - 1 - stage, micro_batches)
@@ -75,6 +90,11 @@ def order(
 
 def check(schedule: str, *, stages: int, micro_batches: int, virtual: int, group: int = 0) -> None:
     """Whether a schedule fits the numbers of stages, micro-batches and chunks."""
+    if schedule == "dualpipe":
+        raise InputError(
+            "schedule: got 'dualpipe', which keeps all parameters twice. Say schedule='dualpipe-v' with virtual=2 and"
+            " half as many stages, the same order with one copy of them."
+        )
     one_of("schedule", schedule, SCHEDULES)
     if schedule == "interleaved" and virtual < 2:
         raise InputError(
@@ -85,8 +105,13 @@ def check(schedule: str, *, stages: int, micro_batches: int, virtual: int, group
         raise InputError(
             f"virtual: got {virtual}, expected 1 for schedule={schedule!r}. Say schedule='interleaved'."
         )
-    if virtual != 2 and schedule == "zero-bubble-v":
-        raise InputError(f"virtual: got {virtual}, expected 2 for schedule='zero-bubble-v'.")
+    if virtual != 2 and schedule in V:
+        raise InputError(f"virtual: got {virtual}, expected 2 for schedule={schedule!r}.")
+    if schedule == "dualpipe-v" and micro_batches < 2 * stages:
+        raise InputError(
+            f"micro_batches: got {micro_batches}, expected at least 2 x pipeline = {2 * stages} for"
+            " schedule='dualpipe-v'."
+        )
     if virtual > 1 and stages == 1:
         raise InputError(
             f"virtual: got {virtual} chunks a stage, expected 1 without a pipeline. Say pipeline=2 or more."
@@ -105,14 +130,14 @@ def check(schedule: str, *, stages: int, micro_batches: int, virtual: int, group
 
 def place(schedule: str, stage: int, chunk: int, *, stages: int) -> int:
     """Which place of the pipeline a stage's chunk is, 0 to p v - 1."""
-    if schedule == "zero-bubble-v" and chunk == 1:
+    if schedule in V and chunk == 1:
         return 2 * stages - 1 - stage
     return chunk * stages + stage
 
 
 def stage_of(schedule: str, where: int, *, stages: int) -> int:
     """The stage that holds a place of the pipeline."""
-    if schedule == "zero-bubble-v" and where >= stages:
+    if schedule in V and where >= stages:
         return 2 * stages - 1 - where
     return where % stages
 
@@ -192,4 +217,57 @@ def _zero_bubble_v(r: int, p: int, m: int) -> list[Pass]:
         run(("W", 1))
     while following["W", 0] < n:
         run(("W", 0))
+    return passes
+
+
+def _dualpipe_v(r: int, p: int, m: int) -> list[Pass]:
+    """DualPipeV: a, the first chunk, and b, the second; weights' gradients that were put off wait in one queue."""
+    passes: list[Pass] = []
+    following = dict.fromkeys(((k, c) for k in "FB" for c in (0, 1)), 0)
+    owed: deque[tuple[int, int]] = deque()
+    a, b = 0, 1
+
+    def run(kind: Kind, chunk: int, *, beside: bool = False) -> None:
+        way = "F" if kind == "F" else "B"
+        i = following[way, chunk]
+        following[way, chunk] += 1
+        passes.append(Pass(kind, i, chunk, beside))
+        if kind == "I":
+            owed.append((i, chunk))
+
+    def weights() -> None:
+        passes.append(Pass("W", *owed.popleft()))
+
+    def pair(forward: int, *, beside: bool = True) -> None:
+        run("F", forward)
+        run("B", 1 - forward, beside=beside)
+
+    for _ in range(2 * (p - r - 1)):
+        run("F", a)
+    for _ in range(r + 1):
+        run("F", a)
+        run("F", b)
+    for _ in range(p - r - 1):
+        run("I", b)
+        weights()
+        run("F", b)
+    for k in range(m - 2 * p + r + 1):
+        pair(
+            a, beside=k > 0 or r < p - 1
+        )  # the last stage's first has just made what B starts from
+        pair(b)
+    for _ in range(p - r - 1):
+        run("B", b)
+        pair(b)
+    split = (r + 1) // 2
+    for k in range(
+        r + 1
+    ):  # from the middle on weights are put off, so that the stages before get on
+        run("I" if k > split or (k == split and r % 2) else "B", b)
+        run("I" if k >= split else "B", a)
+    for _ in range(p - r - 1):
+        weights()
+        run("I", a)
+    while owed:
+        weights()
     return passes

@@ -346,6 +346,7 @@ class Stage:
                     self._reach(chunk, -1, i),
                     blocking,
                     gathered[item.chunk] if item.kind == "F" else (),
+                    item.beside and not blocking,
                 )
             )
             if i == last:

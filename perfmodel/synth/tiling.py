@@ -4,7 +4,7 @@ A piece is the nodes of one pass (a micro-batch through a chunk of layers), desc
 waits for something outside its piece it names a port; each repetition says which node the port is there:
 
     PREVIOUS  the last kernel of the piece before
-    SENT      the message that the piece before sent, where computation waits for it
+    SENT      what else computation waits for: the message that the piece before sent, or the piece beside it
     AHEAD     the kernel before the last layer of the piece before, after which weights may be fetched
     port(k)   anything else: the gather of a bucket of parameters, a reduction that the optimizer waits for
 
@@ -94,6 +94,8 @@ class Repetition:
         following, preceding: (distance, number of the boundary) to the next and the previous place of the pipeline.
         wait_sent: the next piece's first kernel waits for this one's message.
         ports: nodes of further ports, by number.
+        beside: its kernels run beside those of the piece before, wherever one of the two waits; the next piece waits
+            for both.
     """
 
     piece: Piece
@@ -102,6 +104,7 @@ class Repetition:
     preceding: tuple[int, int] = (0, 0)
     wait_sent: bool = False
     ports: Sequence[int] = field(default_factory=list)
+    beside: bool = False
 
 
 @dataclass
@@ -121,12 +124,14 @@ class Tiling:
         start, this = self.length, part.piece
         self.parts.append(part)
         self.starts.append(start)
-        self.fixed.append((self.previous, self.sent, self.ahead))
+        previous = self.fixed[-1][0] if part.beside else self.previous
+        self.fixed.append((previous, self.sent, self.ahead))
         self.length += len(this.nodes)
+        joined = self.previous if part.beside else ABSENT
         if this.last is not None:
             self.ahead = start + this.ahead if this.ahead >= 0 else self.previous
             self.previous = start + this.last
-        self.sent = start + this.sent if part.wait_sent and this.sent is not None else ABSENT
+        self.sent = start + this.sent if part.wait_sent and this.sent is not None else joined
         return start
 
     def columns(self) -> Columns:

@@ -95,7 +95,8 @@ def training(
         expert, expert_tensor: ranks that share a layer's experts, and that share each expert; together a divisor of
             tensor x context x data, on whose ranks they lie.
         virtual: v, chunks of layers that each pipeline stage holds.
-        schedule: "gpipe", "1f1b" ("interleaved" where virtual > 1), "zero-bubble", "zero-bubble-v" (two chunks).
+        schedule: "gpipe", "1f1b" ("interleaved" where virtual > 1), "zero-bubble", and of two chunks
+            (virtual=2) "zero-bubble-v", "dualpipe-v".
         micro_batch: sequences that go through at once.
         micro_batches, global_batch: micro-batches of a step on each replica (1 unless given), or sequences of a step
             over all.
