@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,12 +45,27 @@ class GroupTable:
         return ("", *map(str, range(1, len(self.members))))
 
 
+class Messages(NamedTuple):
+    """Messages of one kind to peers at one distance, by tag, those of equal tags in program order.
+
+    Attributes:
+        column: [k] place in `Program.p2p`. position: [k] in the program. tag: [k].
+    """
+
+    column: NDArray[np.int64]
+    position: NDArray[np.int64]
+    tag: NDArray[np.int64]
+
+
+NOTHING = Messages(*(np.zeros(0, np.int64) for _ in range(3)))
+
+
 def assemble(name: str, roles: Sequence[Role], step: TrainingStep | None = None) -> Graph:
     """The graph of a workload (see `Workload.graph`), and what it does for a model."""
     roles = ordered(name, roles)
     ranks = sum(len(role.ranks) for role in roles)
     table = number_groups(name, roles)
-    partners = _pair(roles, ranks, name)
+    partners = pair(roles, ranks, name)
     programs: dict[bytes, list[int]] = {}
     structures = []
     labels: list[Labels] = []
@@ -215,7 +230,7 @@ def _offsets(role: Role, p2p: NDArray[Any]) -> NDArray[np.int64]:
     return np.broadcast_to(offset, (len(role.ranks), len(p2p)))
 
 
-def _pair(roles: Sequence[Role], ranks: int, name: str) -> list[NDArray[np.int32]]:
+def pair(roles: Sequence[Role], ranks: int, name: str) -> list[NDArray[np.int32]]:
     """Of each role, [m, k] position of each send's receive and each receive's send on the peer."""
     role_of = np.zeros(ranks, np.int32)
     for k, role in enumerate(roles):
@@ -223,33 +238,44 @@ def _pair(roles: Sequence[Role], ranks: int, name: str) -> list[NDArray[np.int32
     places = [_messages(role) for role in roles]
     result = []
     for role, mine in zip(roles, places):
-        k = sum(len(found) for found in mine.values())
-        partner = np.full((len(role.ranks), k), -1, np.int32)
-        for (kind, offset, tag), found in mine.items():
+        count = sum(len(found.tag) for found in mine.values())
+        partner = np.full((len(role.ranks), count), -1, np.int32)
+        for (kind, offset), found in mine.items():
             peer = role.ranks.astype(np.int64) + offset
             outside = (peer < 0) | (peer >= ranks)
             other = np.where(outside, -1, role_of[np.clip(peer, 0, ranks - 1)])
             back = NodeType.COMM_RECV if kind == NodeType.COMM_SEND else NodeType.COMM_SEND
             for o in np.unique(other):
-                theirs = places[o].get((back, -offset, tag), []) if o >= 0 else []
-                if len(theirs) != len(found):
-                    _unmatched(name, role, peer[other == o][0] - offset, offset, found[0][1])
+                theirs = places[o].get((back, -offset), NOTHING) if o >= 0 else NOTHING
+                known = np.isin(theirs.tag, found.tag)  # others are found out on the peer
+                if not np.array_equal(theirs.tag[known], found.tag):
+                    alone = _alone(found, theirs)
+                    _unmatched(name, role, peer[other == o][0] - offset, offset, alone)
                 rows = np.flatnonzero(other == o)
-                columns = np.array([column for column, _ in found])
-                partner[rows[:, None], columns] = [p for _, p in theirs]
+                partner[rows[:, None], found.column] = theirs.position[known]
         result.append(partner)
     return result
 
 
-def _messages(role: Role) -> dict[tuple[NodeType, int, int], list[tuple[int, int]]]:
-    """(column in `p2p`, position) of the messages, by (send or receive, offset, tag), in program order."""
-    found: dict[tuple[NodeType, int, int], list[tuple[int, int]]] = {}
+def _messages(role: Role) -> dict[tuple[NodeType, int], Messages]:
+    """The messages of a role by (send or receive, distance to the peer)."""
     nodes = role.columns
     at = np.flatnonzero(_is_p2p(nodes.type))
-    keys = zip(nodes.type[at].tolist(), nodes.offset[at].tolist(), nodes.tag[at].tolist())
-    for column, (key, position) in enumerate(zip(keys, at.tolist())):
-        found.setdefault((NodeType(key[0]), *key[1:]), []).append((column, position))
+    kind, offset, tag = nodes.type[at], nodes.offset[at], nodes.tag[at]
+    order = np.lexsort((tag, offset, kind))
+    ends = np.flatnonzero(np.diff(kind[order]) | np.diff(offset[order])) + 1
+    found = {}
+    for part in np.split(order, ends) if len(order) else []:
+        key = NodeType(kind[part[0]]), int(offset[part[0]])
+        found[key] = Messages(part, at[part], tag[part].astype(np.int64))
     return found
+
+
+def _alone(found: Messages, theirs: Messages) -> int:
+    """Position of the first message whose tag the peer has not as often."""
+    end, begin = (np.searchsorted(theirs.tag, found.tag, side=side) for side in ("right", "left"))
+    _, number, counts = np.unique(found.tag, return_inverse=True, return_counts=True)
+    return int(found.position[end - begin != counts[number]].min())
 
 
 def _unmatched(name: str, role: Role, rank: int, offset: int, position: int) -> None:

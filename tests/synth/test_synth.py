@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import re
 import shlex
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import perfmodel as pm
 from perfmodel import synth
 from perfmodel.cli import synth as commands_synth
 from perfmodel.synth import Communicators, Layout, Role, Steps, Work, Workload
+from perfmodel.synth.assemble import pair
 from perfmodel.synth.layout import communicators
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.program import Labels, Program
@@ -206,6 +208,28 @@ def test_a_message_that_nobody_takes_is_an_error_that_names_it():
     waiting.receive("wait", 8, -1, tag=3)
     with pytest.raises(pm.InputError, match="rank 0 has no send"):
         two_roles(idle, waiting).graph()
+
+
+def test_a_hundred_thousand_messages_pair_up_in_a_second():
+    sender, receiver = Steps(), Steps()
+    for tag in range(50_000):
+        sender.send("give", 8, 1, tag=tag)
+        receiver.receive("take", 8, -1, tag=49_999 - tag)
+    roles = two_roles(sender, receiver).roles
+    begin = time.process_time()
+    given, taken = pair(roles, 2, "pair")
+    assert time.process_time() - begin < 1.0
+    assert (given[0] == np.arange(50_000)[::-1]).all()
+    assert (taken == given).all()
+
+
+def test_a_receive_beside_messages_that_pair_up_is_the_one_that_is_named():
+    sender, receiver = Steps(), Steps()
+    sender.send("first", 8, 1, tag=0)
+    receiver.receive("take", 8, -1, tag=0)
+    receiver.receive("more", 8, -1, tag=1)
+    with pytest.raises(pm.InputError, match=r"rank 1 node 2 \('more'\): rank 0 has no send"):
+        two_roles(sender, receiver).graph()
 
 
 def test_messages_of_one_tag_pair_up_in_order():
