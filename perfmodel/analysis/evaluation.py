@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from perfmodel.analysis.economics import columns as columns_of
 from perfmodel.analysis.throughput import per_token, step_columns
 from perfmodel.compiled import Compiled
-from perfmodel.engine import bulk_cpu as engine
-from perfmodel.engine import bulk_jax as window
+from perfmodel.engine import bulk
+from perfmodel.engine.bulk import Devices, devices_of
+from perfmodel.engine.bulk_jax import split_over
 from perfmodel.engine.cells import NOBODY, SAMPLE
 from perfmodel.forking import check_process
 from perfmodel.models.cost import check_costs
@@ -43,6 +44,7 @@ class EvaluationOptions:
     dtype: str = "float64"
     threads: int = 2
     economics: Any = None
+    devices: str | None = None
 
 
 class Evaluator:
@@ -59,7 +61,9 @@ class Evaluator:
         kept: Evaluator = compiled.functions.setdefault("evaluator", cls(compiled))
         return kept
 
-    def costs(self, paths: tuple[str, ...], values: NDArray[Any]) -> NDArray[np.float64]:
+    def costs(
+        self, paths: tuple[str, ...], values: NDArray[Any], devices: Devices = ()
+    ) -> NDArray[np.float64]:
         """[S, D] cost table, from [P, D] parameter values."""
         check_process()
         if self.compiled.batched:
@@ -70,7 +74,7 @@ class Evaluator:
             self._costs[paths] = jax.jit(
                 jax.vmap(partial(self._cost, paths), in_axes=1, out_axes=1)
             )
-        return _padded(self._costs[paths], values)
+        return _padded(self._costs[paths], values, devices=devices)
 
     def _cost(self, paths: tuple[str, ...], values: jax.Array) -> jax.Array:
         c = self.compiled
@@ -82,6 +86,7 @@ class Evaluator:
         values: NDArray[Any],
         counts: NDArray[Any],
         wanted: tuple[str, ...],
+        devices: Devices = (),
     ) -> NDArray[np.float64]:
         """[W, D] derivative of the makespan with respect to the wanted parameters.
 
@@ -89,6 +94,7 @@ class Evaluator:
             paths, values: [P], [P, D] what the points set.
             counts: [S, D] how often each cost stands on the critical path.
             wanted: parameter paths.
+            devices: that share the designs.
         """
         key = (*paths, "|", *wanted)
         if key not in self._pull:
@@ -106,7 +112,8 @@ class Evaluator:
                 return jax.numpy.stack(jax.vjp(cost, point)[1](counts)[0])
 
             self._pull[key] = jax.jit(jax.vmap(one, in_axes=1, out_axes=1))
-        return _padded(self._pull[key], values, counts.astype(float)) * self.compiled.unit
+        found = _padded(self._pull[key], values, counts.astype(float), devices=devices)
+        return found * self.compiled.unit
 
     def makespans(
         self, costs: NDArray[Any], options: EvaluationOptions, *, paths: bool
@@ -121,7 +128,9 @@ class Evaluator:
             return makespan, np.full(costs.shape[1], FROZEN, np.int8), counts
         if options.schedule == "simulated":
             return self._simulated(costs, options, paths=paths)
-        makespan, found, counts = c.cells.answer(costs, paths=paths, threads=options.threads)
+        makespan, found, counts = c.cells.answer(
+            costs, paths=paths, threads=options.threads, devices=devices_of(options.devices)
+        )
         who = WHO[found]
         who[np.isnan(makespan)] = DEADLOCK
         for quicker in (True, False):
@@ -159,18 +168,15 @@ class Evaluator:
         self, costs: NDArray[Any], options: EvaluationOptions, *, paths: bool
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """[D] makespan and [S, D] path counts (or empty) along the frozen order."""
-        plan, dtype, threads = self.compiled.plan, options.dtype, options.threads
+        plan = self.compiled.plan
+        where: dict[str, Any] = {
+            "dtype": options.dtype,
+            "threads": options.threads,
+            "devices": devices_of(options.devices),
+        }
         if paths:
-            return engine.makespans_and_paths(plan, costs, dtype=dtype, threads=threads)
-        nothing = np.zeros((0, costs.shape[1]))
-        if jax.default_backend() != "cpu":  # an accelerator takes the batch in JAX
-            return window.makespans(self.window, costs, dtype=dtype), nothing
-        return engine.makespans(plan, costs, dtype=dtype, threads=threads), nothing
-
-    @cached_property
-    def window(self) -> window.Window:
-        """The reduced graph laid out for accelerators."""
-        return window.window(self.compiled.reduced)
+            return bulk.makespans_and_paths(plan, costs, **where)
+        return bulk.makespans(plan, costs, **where), np.zeros((0, costs.shape[1]))
 
     def figures(
         self, paths: tuple[str, ...], values: NDArray[Any], options: EvaluationOptions
@@ -181,7 +187,8 @@ class Evaluator:
             paths, values: [P], [P, D] what the points set.
         """
         c, designs = self.compiled, values.shape[1]
-        costs = self.costs(paths, values) if paths else self._same(designs)
+        devices = devices_of(options.devices)
+        costs = self.costs(paths, values, devices) if paths else self._same(designs)
         timed = np.asarray(((costs >= 0) & (costs < np.inf)).all(axis=0))
         if not timed.all():
             return self._some(paths, values, options, costs, timed)
@@ -190,7 +197,7 @@ class Evaluator:
         figures: dict[str, NDArray[Any]] = {"makespan_s": seconds}
         if options.breakdown:
             figures |= self._parts(seconds, costs, counts)
-            figures["limited_by"] = self._limits(paths, values, costs, counts)
+            figures["limited_by"] = self._limits(paths, values, costs, counts, devices)
         if options.economics is not None:
             figures |= columns_of(c, list(paths), values, seconds, economics=options.economics)
         figures["schedule"] = who
@@ -283,11 +290,12 @@ class Evaluator:
         values: NDArray[Any],
         costs: NDArray[Any],
         counts: NDArray[Any],
+        devices: Devices,
     ) -> NDArray[np.intp]:
         """Number of what takes most of the time: a parameter, by p dT/dp [s]; what is recorded; the host."""
         known = parameters(self.compiled.system)
         wanted, designs = tuple(known), values.shape[1]
-        slope = self.gradients(paths, values, counts, wanted)
+        slope = self.gradients(paths, values, counts, wanted, devices)
         point = np.stack(
             [
                 values[paths.index(w)] if w in paths else np.full(designs, float(known[w]))
@@ -345,9 +353,15 @@ class Evaluator:
         return [p for k, p in enumerate(named) if same[1 + k] and same[1 + len(named) + k]]
 
 
-def _padded(function: Any, *arrays: NDArray[Any]) -> NDArray[np.float64]:
-    """Call a batched function with the designs padded to a power of two: few shapes, few compilations."""
+def _padded(function: Any, *arrays: NDArray[Any], devices: Devices) -> NDArray[np.float64]:
+    """Call a batched function with the designs padded to a power of two: few shapes, few compilations.
+
+    Devices get equal shares of the designs.
+    """
     designs = arrays[0].shape[1]
     size = 1 << max(designs - 1, 0).bit_length()
-    padded = [np.pad(a, ((0, 0), (0, size - designs)), mode="edge") for a in arrays]
+    size += -size % max(len(devices), 1)
+    padded: list[Any] = [np.pad(a, ((0, 0), (0, size - designs)), mode="edge") for a in arrays]
+    if devices:
+        padded = [jax.device_put(a, split_over(devices)) for a in padded]
     return np.asarray(function(*padded), np.float64)[:, :designs]

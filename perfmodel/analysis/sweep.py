@@ -36,6 +36,7 @@ from perfmodel.analysis.design_space import Points, table_of
 from perfmodel.analysis.evaluation import EvaluationOptions, Evaluator
 from perfmodel.analysis.sweep_store import Damaged, Store, claim, identity_of_table
 from perfmodel.compiled import Compiled, check_kinds, recall, unpack
+from perfmodel.engine.bulk import devices_of
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
 from perfmodel.models.cost import models_meant, models_of
@@ -65,6 +66,7 @@ def sweep(
     collect: bool = True,
     progress: bool | None = None,
     threads: int | None = None,
+    devices: str | None = None,
 ) -> pd.DataFrame | None:
     """Evaluate a graph on every design point.
 
@@ -89,6 +91,9 @@ def sweep(
         collect: give the rows back; without it (and with `output`) memory stays bounded by one part.
         progress: a progress bar; by default where the output is a terminal and there is more than one part.
         threads: of this process (default: its processors).
+        devices: what evaluates the designs: "host", compiled loops in this process, or a platform of JAX ("gpu",
+            "tpu", "cpu"), whose devices share them; by default accelerators where there are any, else "host".
+            Schedules of a design's own are made on the host in any case.
 
     Returns:
         The points' columns, makespan_s, compute_s + memory_s + communication_s + waiting_s (of the critical path),
@@ -129,7 +134,10 @@ def sweep(
         dtype=_name_of(dtype),
         threads=threads or os.cpu_count() or 1,
         economics=economics or None,
+        devices=devices,
     )
+    if client is None:
+        devices_of(devices)
     table = table_of(points)
     graphs = _graphs(graph, table)
     models = models_meant(system, models, table)
@@ -186,7 +194,7 @@ def _described(work: SweepWork, table: pd.DataFrame, part: int) -> dict[str, Any
         "system": identity(work.system),
         "models": identity(models_of(work.system, work.models)),
         "points": identity_of_table(table),
-        "options": identity(replace(work.options, threads=0)),
+        "options": identity(replace(work.options, threads=0, devices=None)),
         "part": part,
     }
 

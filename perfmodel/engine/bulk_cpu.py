@@ -55,7 +55,7 @@ class Plan:
         choice: integer type that can number the predecessors of any vertex.
         matrix, spread: (pointers, columns, weights) of the graph's combination of costs, and of its transpose.
         checks: (pointers [V+1], slots a, b, c, factor, strict): the comparisons to make when a vertex has finished.
-        reduced: the graph.
+        reduced: the graph. certificate: the comparisons by vertex.
     """
 
     cost: NDArray[np.uint32]
@@ -68,6 +68,7 @@ class Plan:
     spread: tuple[NDArray[Any], ...]
     checks: tuple[NDArray[Any], ...]
     reduced: Reduced
+    certificate: Checks | None
 
     @property
     def graph(self) -> tuple[NDArray[Any], ...]:
@@ -105,6 +106,7 @@ def plan(reduced: Reduced, checks: Checks | None = None) -> Plan:
             strict[order],
         ),
         reduced,
+        checks,
     )
 
 

@@ -1,15 +1,19 @@
-"""Bulk evaluation in JAX: the engine for GPUs, one or several.
+"""Bulk evaluation in JAX: the engine for accelerators, one or several.
 
-The same reduced graph as `engine` takes, cut into steps as in `longest_path`, for a whole batch of designs at once.
+The same reduced graph as `bulk_cpu` takes, cut into steps as in `longest_path`, for a whole batch of designs at once.
 Finish times live in a window of rows, one design per column; a row is given to another vertex as soon as nothing
-needs it any more. Every design is a column of its own, so the batch is sharded over devices without any exchange.
-On a CPU `engine` is several times faster (see the benchmarks); this one is for where JAX finds something better.
+needs it any more, those that a certificate compares stay. Every design is a column of its own, so the batch is
+sharded over devices without any exchange.
+
+The way back is the engine's on the host, too: forward a bit per vertex and design notes which predecessor was last;
+backward a byte in the vertex's row says whether it is on the design's critical path.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,13 +22,24 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import DTypeLike, NDArray
+from scipy import sparse
 
 from perfmodel.compiled_code import machine_code
 from perfmodel.engine.longest_path import cut
 from perfmodel.engine.reduction import Reduced
+from perfmodel.schedule.certificate import Checks
 
 BATCH = 16_384
-"""Designs per batch and device."""
+"""Most designs per batch and device."""
+
+MEMORY = 4 * 1024**3
+"""Bytes of a device that a batch may take, which makes the batches of large graphs smaller."""
+
+BLOCK = 64
+"""Rows of a sparse product that are added to at once."""
+
+TOGETHER = 64
+"""Comparisons that are made at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,49 +47,119 @@ class Window:
     """A reduced graph laid out in steps of w vertices over a window of rows.
 
     Attributes:
-        pred: [steps, w, 2] i32, rows of the two predecessors; row 0 always holds 0 s.
-        cost: [steps, w] i32, combined cost.
-        row: [steps, w] i32, where the finish times go; row 1 takes what nobody reads.
+        steps: (predecessors [steps, w, 2], cost [steps, w], row [steps, w]), i32: rows of the two predecessors (row 0
+            always holds 0 s), combined cost, and where the finish times go (row 1 takes what nobody reads).
         rows: their number. last: the row that holds the makespan in the end.
-        combination: [K, S] how often each distinct cost is in each combined cost.
+        matrix, spread: the graph's combination of costs and its transpose, see `_in_blocks`.
+        checks: (rows [n, 3, t], factor [n, t], strict [n, t]): comparisons to make in the end.
     """
 
-    pred: NDArray[np.int32]
-    cost: NDArray[np.int32]
-    row: NDArray[np.int32]
+    steps: tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]
     rows: int
     last: int
-    combination: NDArray[np.float64]
+    matrix: tuple[NDArray[Any], ...]
+    spread: tuple[NDArray[Any], ...]
+    checks: tuple[NDArray[Any], ...]
+
+    def bytes_per_design(self, dtype: DTypeLike, *, paths: bool) -> int:
+        """What one design takes of a device's memory."""
+        places, size = self.steps[1].size, np.dtype(dtype).itemsize
+        combined, costs = len(self.matrix[3]), len(self.spread[3])
+        back = places + self.rows + 4 * combined + 8 * costs
+        return int((self.rows + combined + costs) * size + paths * back)
 
 
-def window(reduced: Reduced) -> Window:
-    """Lay out a reduced graph."""
+def window(reduced: Reduced, checks: Checks | None = None) -> Window:
+    """Lay out a reduced graph, with comparisons of its finish times."""
     levels = cut(reduced.pred_ptr, reduced.pred, reduced.cost.astype(np.int32))
     pred, cost = np.asarray(levels.pred), np.asarray(levels.cost)
     steps, width = cost.shape
-    last = int(np.asarray(levels.place)[-1])
-    row, rows = _rows(pred.reshape(-1, 2), steps, width, last)
-    lookup = np.append(row, 0)
+    place = np.asarray(levels.place).astype(np.int64)
+    compared = np.zeros((3, 0), np.int64)
+    factor, strict = np.zeros(0), np.zeros(0, bool)
+    if checks is not None:
+        compared = place[np.stack([checks.a, checks.b, checks.c])]
+        factor, strict = checks.factor, checks.strict
+    last_place = int(place[-1])
+    kept = np.unique(np.append(compared, last_place))
+    row, rows = _rows(pred.reshape(-1, 2), steps, width, kept)
+    matrix, place_of = _in_blocks(reduced.combination)
+    first, column, weight, cost_place = _in_blocks(reduced.combination.T.tocsr())[0]
     return Window(
-        pred=lookup[pred].astype(np.int32),
-        cost=np.maximum(cost, 0),  # combined cost 0 is nothing
-        row=row.reshape(steps, width),
-        rows=rows,
-        last=int(row[last]),
-        combination=reduced.combination.toarray(),
+        (
+            np.append(row, 0)[pred].astype(np.int32),
+            place_of[np.maximum(cost, 0)],  # combined cost 0 is nothing
+            row.reshape(steps, width),
+        ),
+        rows,
+        int(row[last_place]),
+        matrix,
+        (first, place_of[column], weight, cost_place),
+        _in_groups(row[compared], factor, strict),
     )
 
 
+def _in_groups(
+    rows: NDArray[Any], factor: NDArray[Any], strict: NDArray[Any]
+) -> tuple[NDArray[Any], ...]:
+    """Comparisons in groups of `TOGETHER`, filled up with 0 s <= 0 s."""
+    groups = -(-len(factor) // TOGETHER)
+    empty = groups * TOGETHER - len(factor)
+    return (
+        np.pad(rows, ((0, 0), (0, empty))).reshape(3, groups, TOGETHER).swapaxes(0, 1),
+        np.pad(factor, (0, empty)).reshape(groups, TOGETHER),
+        np.pad(strict, (0, empty)).reshape(groups, TOGETHER),
+    )
+
+
+def _in_blocks(matrix: sparse.csr_array) -> tuple[tuple[NDArray[Any], ...], NDArray[np.int32]]:
+    """A sparse matrix [K, S] as blocks of `BLOCK` rows that take one number each, and the place of each row.
+
+    Rows with many numbers come first, so that the rows which have a k-th one are a run from the first row on; blocks
+    go over the first numbers of all rows, then the second ones, and so on: the sum of a row is in order of columns,
+    as on the host, and the same whatever happens at the same time.
+
+    Returns:
+        (first row [n], column [n, BLOCK], weight [n, BLOCK], row in the order of the matrix [K]); [K] place.
+    """
+    count = np.diff(matrix.indptr)
+    order = np.argsort(-count, kind="stable")
+    at, columns, weights = [], [], []
+    for k in range(int(count.max(initial=0))):
+        mine = matrix.indptr[order[: int((count > k).sum())]] + k
+        for first in range(0, len(mine), BLOCK):
+            here = mine[first : first + BLOCK]
+            empty = (0, BLOCK - len(here))
+            at.append(first)
+            columns.append(np.pad(matrix.indices[here], empty))
+            weights.append(np.pad(matrix.data[here], empty))
+    place = np.empty(len(order), np.int32)
+    place[order] = np.arange(len(order))
+    blocks = (
+        np.array(at, np.int32),
+        np.array(columns, np.int32).reshape(-1, BLOCK),
+        np.array(weights, np.float64).reshape(-1, BLOCK),
+        place,
+    )
+    return blocks, place
+
+
 @machine_code
-def _rows(pred: NDArray[Any], steps: int, width: int, last: int) -> tuple[NDArray[Any], int]:
-    """Row of each place: free again after the step that reads it last; rows are read before they are written."""
+def _rows(
+    pred: NDArray[Any], steps: int, width: int, kept: NDArray[Any]
+) -> tuple[NDArray[Any], int]:
+    """Row of each place: free again after the step that reads it last; rows are read before they are written.
+
+    Those of the places in `kept` are never free again.
+    """
     nowhere = steps * width
     last_read = np.full(nowhere, -1, np.int64)
     for place in range(nowhere):
         for k in range(2):
             if pred[place, k] < nowhere:
                 last_read[pred[place, k]] = place // width
-    last_read[last] = steps
+    for place in kept:
+        last_read[place] = steps
     row = np.ones(nowhere, np.int32)
     free = np.empty(nowhere + 1, np.int32)
     count = 0
@@ -105,17 +190,93 @@ def _rows(pred: NDArray[Any], steps: int, width: int, last: int) -> tuple[NDArra
     return row, rows
 
 
-@jax.jit
-def _run(pred: Array, cost: Array, row: Array, last: Array, start: Array, combined: Array) -> Array:
-    """[D] makespan from the combined costs [K, D] and a window of zeros [rows, D]."""
+def _product(blocks: tuple[Array, ...], values: Array, zeros: Array) -> Array:
+    """A sparse matrix in blocks times values [S, D], added to zeros [places, D]; rows by place."""
 
-    def step(finish: Array, now: tuple[Array, Array, Array]) -> tuple[Array, None]:
+    def add(total: Array, block: tuple[Array, ...]) -> tuple[Array, None]:
+        first, column, weight = block
+        here = lax.dynamic_slice_in_dim(total, first, BLOCK)
+        here = here + weight[:, None].astype(total.dtype) * values[column]
+        return lax.dynamic_update_slice_in_dim(total, here, first, 0), None
+
+    total: Array = lax.scan(add, zeros, blocks[:3])[0]
+    return total
+
+
+def _held(checks: tuple[Array, ...], finish: Array, held: Array) -> Array:
+    """[D] whether all comparisons hold; `held` [D] is true."""
+
+    def compare(held: Array, group: tuple[Array, ...]) -> tuple[Array, None]:
+        (a, b, c), factor, strict = group
+        here = finish[a] * factor[:, None].astype(finish.dtype)
+        there = jnp.maximum(finish[b], finish[c])
+        holds = jnp.where(strict[:, None], here < there, here <= there)
+        return held & holds.all(axis=0), None
+
+    result: Array = lax.scan(compare, held, checks)[0]
+    return result
+
+
+@partial(jax.jit, static_argnames=("rows", "columns", "paths"))
+def run(
+    plan: tuple[Any, ...], costs: Array, *, rows: int, columns: NamedSharding, paths: bool
+) -> tuple[Array, Array, Array]:
+    """[D] makespan, [D] whether all comparisons hold, [S, D] path counts (or none), of costs [S, D].
+
+    Args:
+        plan, rows: what `laid_out` gives, `Window.rows`. columns: how the designs are shared out.
+    """
+    steps, last, matrix, spread, checks = plan
+    designs = costs.shape[1]
+
+    def zeros(height: int, dtype: Any) -> Any:
+        return jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=columns)(
+            (height, designs), dtype
+        )
+
+    # as high as the last block may reach
+    height = len(matrix[3]) + BLOCK
+    combined = _product(matrix, costs, zeros(height, costs.dtype))
+
+    def forward(finish: Array, now: tuple[Array, Array, Array]) -> tuple[Array, Array | None]:
         pred, cost, row = now
-        ends = jnp.maximum(finish[pred[:, 0]], finish[pred[:, 1]]) + combined[cost]
-        return finish.at[row].set(ends), None
+        first, second = finish[pred[:, 0]], finish[pred[:, 1]]
+        ends = jnp.maximum(first, second) + combined[cost]
+        return finish.at[row].set(ends), second > first if paths else None
 
-    finish, _ = lax.scan(step, start, (pred, cost, row))
-    return finish[last]
+    finish, chosen = lax.scan(forward, zeros(rows, costs.dtype), steps)
+    held = _held(checks, finish, zeros(1, costs.dtype)[0] == 0)
+    if not paths:
+        return finish[last], held, costs[:0]
+
+    def backward(
+        state: tuple[Array, Array], now: tuple[Any, Any]
+    ) -> tuple[tuple[Array, Array], None]:
+        (on, counts), ((pred, cost, row), second) = state, now
+        mine = on[row]
+        counts = counts.at[cost].add(mine.astype(counts.dtype))
+        on = on.at[row].set(jnp.uint8(0))
+        on = on.at[pred[:, 1]].max(mine & second.astype(on.dtype))
+        on = on.at[pred[:, 0]].max(mine & (~second).astype(on.dtype))
+        return (on, counts), None
+
+    start = zeros(rows, jnp.uint8).at[last].set(jnp.uint8(1)), zeros(height, jnp.int32)
+    (_, counts), _ = lax.scan(backward, start, (steps, chosen), reverse=True)
+    often = _product(spread, counts.astype(float), zeros(len(spread[3]) + BLOCK, float))
+    return finish[last], held, often[spread[3]]
+
+
+def laid_out(plan: Window, columns: NamedSharding) -> Any:
+    """What `run` takes of a plan, a copy on each device."""
+    layout = (plan.steps, plan.last, plan.matrix, plan.spread, plan.checks)
+    everywhere = PartitionSpec()  # type: ignore[no-untyped-call, unused-ignore]
+    return jax.device_put(layout, NamedSharding(columns.mesh, everywhere))
+
+
+def split_over(devices: Sequence[Any]) -> NamedSharding:
+    """Columns of a table [rows, designs] shared out over devices."""
+    split = PartitionSpec(None, "designs")  # type: ignore[no-untyped-call, unused-ignore]
+    return NamedSharding(Mesh(np.array(devices), ("designs",)), split)
 
 
 def makespans(
@@ -124,7 +285,8 @@ def makespans(
     *,
     dtype: DTypeLike = np.float64,
     devices: Sequence[Any] | None = None,
-    batch: int = BATCH,
+    batch: int | None = None,
+    held: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.floating]:
     """The makespan on every design.
 
@@ -133,22 +295,64 @@ def makespans(
         costs: [S, D] duration of each distinct cost on each design [s].
         dtype: float64 or float32.
         devices: JAX devices that share the designs, all of the default platform by default.
-        batch: designs per device at a time: the window takes rows x batch numbers.
+        batch: designs per device at a time; by default as many as `MEMORY` holds, at most `BATCH`.
+        held: [D], becomes 1 where all of the plan's comparisons hold, 0 elsewhere.
 
     Returns:
         [D] makespan [s].
     """
+    return _batches(plan, costs, dtype, devices, batch, held, paths=False)[0]
+
+
+def makespans_and_paths(
+    plan: Window,
+    costs: NDArray[np.floating],
+    *,
+    dtype: DTypeLike = np.float64,
+    devices: Sequence[Any] | None = None,
+    batch: int | None = None,
+    held: NDArray[np.uint8] | None = None,
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """The makespan and its derivative with respect to each distinct cost.
+
+    Args:
+        as for `makespans`.
+
+    Returns:
+        [D] makespan [s], and [S, D] how often each distinct cost stands on the critical path; at ties as in `bulk_cpu`.
+    """
+    return _batches(plan, costs, dtype, devices, batch, held, paths=True)
+
+
+def _batches(
+    plan: Window,
+    costs: NDArray[np.floating],
+    dtype: DTypeLike,
+    devices: Sequence[Any] | None,
+    batch: int | None,
+    held: NDArray[np.uint8] | None,
+    *,
+    paths: bool,
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """[D] makespan and [S, D] path counts (or none)."""
     devices = jax.devices() if devices is None else list(devices)
-    split = PartitionSpec(None, "designs")  # type: ignore[no-untyped-call, unused-ignore]
-    columns = NamedSharding(Mesh(np.array(devices), ("designs",)), split)
-    size = min(batch, -(-costs.shape[1] // len(devices))) * len(devices)
-    start = jax.device_put(np.zeros((plan.rows, size), dtype), columns)
-    makespan = np.empty(costs.shape[1], dtype)
-    for at in range(0, costs.shape[1], size):
-        part = costs[:, at : at + size]
+    designs = costs.shape[1]
+    makespan = np.empty(designs, dtype)
+    counts = np.empty((len(costs) if paths else 0, designs))
+    if not designs or not len(costs):  # a trace of metadata: nothing takes time
+        return np.zeros_like(makespan), counts
+    if batch is None:
+        batch = min(BATCH, max(MEMORY // plan.bytes_per_design(dtype, paths=paths), 1))
+    columns = split_over(devices)
+    size = min(batch, -(-designs // len(devices))) * len(devices)
+    layout = laid_out(plan, columns)
+    for at in range(0, designs, size):
+        part = np.asarray(costs[:, at : at + size], dtype)
         width = part.shape[1]
-        padded = np.pad(plan.combination @ part, ((0, 0), (0, size - width))).astype(dtype)
-        combined = jax.device_put(padded, columns)
-        found = _run(plan.pred, plan.cost, plan.row, plan.last, start, combined)
+        part = jax.device_put(np.pad(part, ((0, 0), (0, size - width))), columns)
+        found, sure, often = run(layout, part, rows=plan.rows, columns=columns, paths=paths)
         makespan[at : at + size] = np.asarray(found)[:width]
-    return makespan
+        counts[:, at : at + size] = np.asarray(often)[:, :width]
+        if held is not None:
+            held[at : at + size] = np.asarray(sure)[:width]
+    return makespan, counts

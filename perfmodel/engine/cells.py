@@ -14,7 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.engine import bulk
 from perfmodel.engine import bulk_cpu as engine
+from perfmodel.engine.bulk import Devices
 from perfmodel.engine.reduction import Reduced, reduce_observed
 from perfmodel.schedule.certificate import TIE, Checks, Decisions, comparisons, open_decisions
 from perfmodel.schedule.frozen_graph import Events
@@ -89,17 +91,17 @@ class Cell:
         return self.tried < FEWEST or self.passed * simulation_s > self.seconds
 
     def answer(
-        self, costs: NDArray[np.float64], *, paths: bool, threads: int
+        self, costs: NDArray[np.float64], *, paths: bool, threads: int, devices: Devices = ()
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
         """[D] makespan along this order, [D] whether it is certainly the design's, [S, D] path counts (or empty)."""
         begin = time.perf_counter()
         held = np.ones(costs.shape[1], np.uint8)
         if paths:
-            makespan, counts = engine.makespans_and_paths(
-                self.plan, costs, threads=threads, held=held
+            makespan, counts = bulk.makespans_and_paths(
+                self.plan, costs, threads=threads, devices=devices, held=held
             )
         else:
-            makespan = engine.makespans(self.plan, costs, threads=threads, held=held)
+            makespan = bulk.makespans(self.plan, costs, threads=threads, devices=devices, held=held)
             counts = np.zeros((0, costs.shape[1]))
         sure = held.astype(bool)
         for row in self.checks.longer:
@@ -160,13 +162,13 @@ class Cells:
         self.simulation_s = 0.0
 
     def answer(
-        self, costs: NDArray[np.float64], *, paths: bool, threads: int
+        self, costs: NDArray[np.float64], *, paths: bool, threads: int, devices: Devices = ()
     ) -> tuple[NDArray[np.float64], NDArray[np.int8], NDArray[np.float64]]:
         """What cells can say of designs: [D] makespan, [D] who answered, [S, D] path counts (or empty).
 
         Who: `REFERENCE`, `ANOTHER`, `NOBODY`, or `SAMPLE` where a design was simulated to learn its order.
         """
-        batch = _Batch(costs, paths, threads)
+        batch = _Batch(costs, paths, threads, devices)
         cells = [(digest, cell) for digest, cell in self.known.items() if cell is not None]
         for digest, cell in sorted(cells, key=lambda item: -item[1].share):
             if cell.pays(self.simulation_s):
@@ -219,9 +221,9 @@ class Cells:
 class _Batch:
     """Designs that are being answered; `sample` holds the digests of those that were simulated for it."""
 
-    def __init__(self, costs: NDArray[np.float64], paths: bool, threads: int):
+    def __init__(self, costs: NDArray[np.float64], paths: bool, threads: int, devices: Devices):
         designs = costs.shape[1]
-        self.costs, self.paths, self.threads = costs, paths, threads
+        self.costs, self.paths, self.threads, self.devices = costs, paths, threads, devices
         self.makespan = np.full(designs, np.nan)
         self.who = np.full(designs, NOBODY, np.int8)
         self.counts = np.zeros((len(costs) if paths else 0, designs))
@@ -242,12 +244,18 @@ class _Batch:
         if not len(left):
             return
         at_once = self.paths and cell.share > MOSTLY
-        makespan, sure, counts = cell.answer(self.of(left), paths=at_once, threads=self.threads)
+        makespan, sure, counts = self._answer(cell, left, paths=at_once)
         mine = left[sure]
         self.makespan[mine], self.who[mine] = makespan[sure], who
         if self.paths and len(mine):
             if not at_once:
-                counts = cell.answer(self.of(mine), paths=True, threads=self.threads)[2]
-                self.counts[:, mine] = counts
+                self.counts[:, mine] = self._answer(cell, mine, paths=True)[2]
             else:
                 self.counts[:, mine] = counts[:, sure]
+
+    def _answer(
+        self, cell: Cell, designs: NDArray[np.intp], *, paths: bool
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+        return cell.answer(
+            self.of(designs), paths=paths, threads=self.threads, devices=self.devices
+        )

@@ -87,6 +87,7 @@ def _at_most_two(
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Every larger maximum as a tree of vertices without cost.
 
+    Neighbours are joined, so that of equally late predecessors the first one still comes first.
     Returns (number [V] of each vertex, predecessors [W, 2] with -1 for none, cost [W]), in topological order.
     """
     vertices = cost.size
@@ -96,21 +97,25 @@ def _at_most_two(
     number = np.empty(vertices, np.int64)
     pair = np.full((vertices + extra, 2), -1, np.int64)
     new_cost = np.full(vertices + extra, -1, np.int32)
-    queue = np.empty(2 * pred.size + 1, np.int64)
+    left = np.empty(pred.size + 1, np.int64)
     count = 0
     for v in range(vertices):
-        head, tail = 0, 0
-        for e in range(ptr[v], ptr[v + 1]):
-            queue[tail] = number[pred[e]]
-            tail += 1
-        while tail - head > 2:
-            pair[count, 0], pair[count, 1] = queue[head], queue[head + 1]
-            head += 2
-            queue[tail] = count
-            tail += 1
-            count += 1
-        for k in range(tail - head):
-            pair[count, k] = queue[head + k]
+        size = ptr[v + 1] - ptr[v]
+        for k in range(size):
+            left[k] = number[pred[ptr[v] + k]]
+        while size > 2:
+            joined = 0
+            for k in range(0, size - 1, 2):
+                pair[count, 0], pair[count, 1] = left[k], left[k + 1]
+                left[joined] = count
+                joined += 1
+                count += 1
+            if size % 2:
+                left[joined] = left[size - 1]
+                joined += 1
+            size = joined
+        for k in range(size):
+            pair[count, k] = left[k]
         new_cost[count] = cost[v]
         number[v] = count
         count += 1
