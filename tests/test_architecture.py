@@ -17,7 +17,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "perfmodel"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "vocabulary", "compiled_code"),
-    ("units", "files", "findings", "pytree", "display", "forking", "json_text"),
+    ("units", "files", "findings", "pytree", "display", "forking", "json_text", "threads"),
     ("parameter_paths",),
     ("trace", "machine"),
     ("workload", "models"),

@@ -21,7 +21,7 @@ from perfmodel.machine.system import System
 from perfmodel.models.cost import models_of
 from perfmodel.models.cost_power_area import models_for
 from perfmodel.models.fitted import hardware
-from perfmodel.parameter_paths import check_path, in_si, parameter_units, parameters
+from perfmodel.parameter_paths import check_path, in_si, parameter_units
 from perfmodel.pytree import children
 from perfmodel.workload.graph import Graph
 
@@ -57,19 +57,19 @@ def check(
     for names, part in _by_choice(table, models_of(system, models)):
         here, with_choice = apply_choices(system, models, names)
         here = here.resized(graphs[str(names.get("trace", ""))].ranks)
-        known, units = parameters(here, with_choice), parameter_units(here, with_choice)
-        for column in part.columns:
-            if column not in names:
-                check_path(column, known)
-                if not pd.api.types.is_numeric_dtype(part[column]):
-                    raise InputError(
-                        f"points: {column} holds {part[column].iloc[0]!r}, expected numbers"
-                    )
-                zero = np.flatnonzero(part[column].to_numpy(float) == 0)
-                if units[column].endswith("/s") and len(zero):
-                    raise InputError(
-                        f"points: {column} is 0 in row {part.index[zero[0]]}; a rate must be positive"
-                    )
+        units = parameter_units(here, with_choice)
+        varied = [column for column in part.columns if column not in names]
+        for column, kind in zip(varied, part.dtypes[varied]):
+            check_path(column, units)
+            if not pd.api.types.is_numeric_dtype(kind):
+                raise InputError(
+                    f"points: {column} holds {part[column].iloc[0]!r}, expected numbers"
+                )
+        rates = [column for column in varied if units[column].endswith("/s")]
+        for row, k in np.argwhere(part[rates].to_numpy(float) == 0):
+            raise InputError(
+                f"points: {rates[k]} is 0 in row {part.index[row]}; a rate must be positive"
+            )
 
 
 def in_si_units(
@@ -78,10 +78,11 @@ def in_si_units(
     """The table with texts that name a number and its unit in SI."""
     chosen = models_of(system, models)
     texts = [
-        column
-        for column in table.columns
-        if column not in choices(table, chosen) and not pd.api.types.is_numeric_dtype(table[column])
+        column for column, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)
     ]
+    if texts:
+        chosen_by_name = choices(table, chosen)
+        texts = [column for column in texts if column not in chosen_by_name]
     if not texts:
         return table
     found: dict[str, list[pd.Series]] = {column: [] for column in texts}

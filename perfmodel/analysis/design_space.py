@@ -47,20 +47,21 @@ def table_of(points: Points) -> pd.DataFrame:
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
         raise InputError(f"points: column {twice[0]} stands twice")
-    for column in table.columns:
-        values = table[column]
-        if pd.api.types.is_bool_dtype(values) or pd.api.types.is_complex_dtype(values):
-            raise InputError(f"points: {column} holds {values.iloc[0]!r}, expected real numbers")
-        if pd.api.types.is_numeric_dtype(values):
-            wrong = ~np.isfinite(values.to_numpy(float)) | (values.to_numpy(float) < 0)
-            if wrong.any():
-                row = int(np.flatnonzero(wrong)[0])
-                raise InputError(
-                    f"points: {column} is {values.iloc[row]} in row {row}; expected a finite number >= 0"
-                )
-        elif values.isna().any():
-            row = int(np.flatnonzero(values.isna())[0])
+    numbers: list[Any] = []
+    for column, kind in table.dtypes.items():
+        if pd.api.types.is_bool_dtype(kind) or pd.api.types.is_complex_dtype(kind):
+            first = table[column].iloc[0]
+            raise InputError(f"points: {column} holds {first!r}, expected real numbers")
+        if pd.api.types.is_numeric_dtype(kind):
+            numbers.append(column)
+        elif table[column].isna().any():
+            row = int(np.flatnonzero(table[column].isna())[0])
             raise InputError(f"points: {column} is missing in row {row}")
+    values = table[numbers].to_numpy(float)  # all columns at once: one by one takes longer
+    for k, row in np.argwhere(~(np.isfinite(values) & (values >= 0)).T):
+        raise InputError(
+            f"points: {numbers[k]} is {table[numbers[k]].iloc[row]} in row {row}; expected a finite number >= 0"
+        )
     return table
 
 

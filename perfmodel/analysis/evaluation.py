@@ -54,6 +54,7 @@ class Evaluator:
         self.compiled = compiled
         self._costs: dict[tuple[str, ...], Any] = {}
         self._pull: dict[tuple[str, ...], Any] = {}
+        self._unanswered: dict[tuple[str, ...], list[str]] = {}
 
     @classmethod
     def of(cls, compiled: Compiled) -> Evaluator:
@@ -338,6 +339,11 @@ class Evaluator:
 
     def unanswered(self, paths: tuple[str, ...]) -> list[str]:
         """Parameters that no cost of the workload depends on, whether a thousandth or a thousandfold."""
+        if paths not in self._unanswered:
+            self._unanswered[paths] = self._without_effect(paths)
+        return self._unanswered[paths]
+
+    def _without_effect(self, paths: tuple[str, ...]) -> list[str]:
         c = self.compiled
         known = parameters(c.system, c.models)
         named = tuple(path for path in paths if np.isfinite(float(known[path])))

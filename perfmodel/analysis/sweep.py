@@ -175,8 +175,11 @@ def sweep(
 def _warn_of_unanswered(graph: Graph, system: System, models: Any, table: pd.DataFrame) -> None:
     """Say which varied parameters no node of the workload answers to."""
     names = choices(table, models)
-    varied = [c for c in table if c not in names and table[c].nunique() > 1]
-    if not varied or names:
+    if names:
+        return
+    values = table.to_numpy(float)
+    varied = table.columns[(values != values[0]).any(axis=0)]
+    if not len(varied):
         return
     unanswered = Evaluator.of(recall(graph, system, models)).unanswered(tuple(varied))
     if unanswered:

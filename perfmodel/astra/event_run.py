@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +14,7 @@ from perfmodel.astra.lower import Lowered
 from perfmodel.engine import longest_path
 from perfmodel.errors import InputError
 from perfmodel.schedule.frozen_graph import predecessors
+from perfmodel.threads import in_threads
 
 _POOL_WIDTHS = {
     layout.TIMERS: layout.TIMER_W,
@@ -286,12 +286,8 @@ def run_many(
             ends[:, d] = _rank_ends(memory)
             digests[d] = memory.words[layout.DIGEST : layout.DIGEST + 1].view(np.uint64)[0]
 
-    if threads <= 1 or designs == 1:
-        threads = 1
-        work(0)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, range(threads)))
+    threads = max(min(threads, designs), 1)
+    in_threads(work, range(threads))
     return ends, digests
 
 

@@ -7,9 +7,7 @@ servers are left to the simulator as well.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from perfmodel.astra import by_node, layout
 from perfmodel.astra.decisions import ROUNDING
 from perfmodel.astra.kernel_tables import Tables
 from perfmodel.astra.lower import Lowered
+from perfmodel.threads import even_slices, in_threads
 
 Ints = NDArray[np.int64]
 
@@ -64,9 +63,7 @@ class NodeProgram:
                 counts[part],
             )
 
-        edges = np.linspace(0, designs, threads + 1).astype(int)
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, [slice(a, b) for a, b in pairwise(edges)]))
+        in_threads(work, even_slices(designs, threads))
         return makespan, digest, counts.T if paths else np.zeros((0, designs))
 
 

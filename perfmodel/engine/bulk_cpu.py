@@ -13,10 +13,6 @@ operation over the tile, too, and vertices on nobody's path are passed over.
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +23,7 @@ from perfmodel.compiled_code import machine_code
 from perfmodel.engine import bulk_cpu_kernels as kernels
 from perfmodel.engine.reduction import Reduced
 from perfmodel.schedule.certificate import Checks
+from perfmodel.threads import in_threads
 
 if TYPE_CHECKING:
     from scipy import sparse
@@ -185,7 +182,7 @@ def makespans(
         for part in tiles:
             makespan[part] = room.finish(part, nothing, held)
 
-    _share(work, _tiles(plan, costs.shape[1], dtype, threads, tile), threads)
+    in_threads(work, _shared_out(_tiles(plan, costs.shape[1], dtype, threads, tile), threads))
     return makespan
 
 
@@ -229,7 +226,7 @@ def makespans_and_paths(
             paths[:, part] = often[: len(costs) * int(width)].reshape(len(costs), -1)
 
     tiles = _tiles(plan, costs.shape[1], dtype, threads, tile, choices=True)
-    _share(work, tiles, threads)
+    in_threads(work, _shared_out(tiles, threads))
     return makespan, paths
 
 
@@ -297,20 +294,7 @@ def _tiles(
     return [slice(at, min(at + tile, designs)) for at in range(0, designs, tile)]
 
 
-def _share(work: Callable[[list[slice]], None], tiles: list[slice], threads: int) -> None:
-    """Thread k takes tiles k, k + threads, ...; the calling thread takes part."""
+def _shared_out(tiles: list[slice], threads: int) -> list[list[slice]]:
+    """Thread k takes tiles k, k + threads, ..."""
     threads = min(threads, len(tiles))
-    waiting = [_helpers(threads - 1).submit(work, tiles[k::threads]) for k in range(1, threads)]
-    if tiles:
-        work(tiles[::threads])
-    for future in waiting:
-        future.result()
-
-
-@functools.cache
-def _helpers(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_helpers.cache_clear)  # threads do not survive a fork
+    return [tiles[k::threads] for k in range(threads)]

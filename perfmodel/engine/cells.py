@@ -185,6 +185,8 @@ class Cells:
 
         What cells have not answered of a sample is one of what they have left.
         """
+        if len(batch.left) * self.simulation_s < self.build_s and self.simulation_s:
+            return None  # all that is left is simulated sooner than a cell is built
         batch.sample = {d: digest for d, digest in batch.sample.items() if batch.who[d] >= SAMPLE}
         if len(batch.sample) < min(SAMPLE_SIZE // 4, len(batch.left) // 4):
             self._draw(batch)

@@ -13,9 +13,7 @@ over those edges equals the schedule's times at that design.
 from __future__ import annotations
 
 import hashlib
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,6 +24,7 @@ from perfmodel.models.cost import check_costs
 from perfmodel.schedule.frozen_graph import Events
 from perfmodel.schedule.list_scheduler import RECV, new_state, simulate, simulate_many
 from perfmodel.schedule.tasks import Tasks
+from perfmodel.threads import even_slices, in_threads
 from perfmodel.vocabulary import describe
 from perfmodel.workload.graph import Graph
 
@@ -277,9 +276,7 @@ def own_makespans(
             costs[:, part], program, expected, makespan[part], differs[part], counts[:, part]
         )
 
-    edges = np.linspace(0, designs, threads + 1).astype(int)
-    with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(work, [slice(a, b) for a, b in pairwise(edges)]))
+    in_threads(work, even_slices(designs, threads))
     return makespan, differs, counts
 
 

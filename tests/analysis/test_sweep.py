@@ -473,3 +473,26 @@ def test_progress_is_shown_where_asked_for(graph, system, capsys):
     assert "8.00/8.00" in capsys.readouterr().err
     pm.sweep(graph, system, VARIED, part=2, progress=False)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.filterwarnings("ignore:.*no node answers to")
+def test_a_second_sweep_asks_for_the_labels_of_the_models_once_not_per_column(
+    graph, system, monkeypatch
+):
+    from perfmodel.analysis import design_parts
+
+    compiled = pm.compile(graph, system)
+    table = pm.sample({path: (v, 2 * v) for path, v in few_parameters(system).items()}, 8)
+    pm.sweep(compiled, table)
+    asked = []
+    labels = design_parts.choices
+    monkeypatch.setattr(design_parts, "choices", lambda *a: asked.append(1) or labels(*a))
+    pm.sweep(compiled, table)
+    assert len(table.columns) > 4
+    assert len(asked) <= 4
+
+
+def few_parameters(system):
+    """Those of a system that are numbers above 0."""
+    known = pm.parameters(system)
+    return {path: float(v) for path, v in known.items() if 0 < float(v) < np.inf}

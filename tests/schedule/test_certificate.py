@@ -198,3 +198,18 @@ def test_a_sample_of_the_designs_finds_the_orders_that_pay(tmp_path):
         if paths:
             np.testing.assert_allclose((counts * costs).sum(axis=0)[answered], own[answered])
     assert 2 <= len(compiled.cells.known) <= 4
+
+
+def test_nothing_is_tried_out_where_simulating_all_takes_less_time(tmp_path, monkeypatch):
+    compiled = compiled_of(tmp_path, two_messages((13, 12)))
+    costs = np.random.default_rng(0).random((len(compiled.category), 200)) + 0.1
+    cells = compiled.cells
+    cells.build_s = 1e9
+    cells.answer(costs, paths=True, threads=1)  # learns how long a simulation takes
+    assert cells.simulation_s > 0
+
+    def refuse(*_):
+        raise AssertionError("a sample was drawn")
+
+    monkeypatch.setattr(cells, "_draw", refuse)
+    assert (cells.answer(costs, paths=True, threads=1)[1] == NOBODY).all()
