@@ -57,6 +57,9 @@ LENIENT = frozenset(
 )
 """What `lower` and the simulator judge by their own rules."""
 
+RUN_S, EVENT_S, NODE_S = 1e-5, 1.7e-7, 2e-7
+"""Time to run a design: in all; per event; or per node, by the schedule of nodes [s], as measured on a Xeon."""
+
 TOPOLOGIES = {"Ring": "ring", "Switch": "switch", "FullyConnected": "fully-connected"}
 CATEGORY = {
     costs.FIXED: COMPUTE,
@@ -177,6 +180,13 @@ class AstraOrders:
     def digest(self) -> int:
         """Of the reference's order."""
         return int(self.digests(self.cost[:, None], 1)[1][0])
+
+    @property
+    def simulation_s(self) -> float:
+        """About how long a run of a design takes [s]."""
+        if self.program is not None:
+            return RUN_S + NODE_S * len(self.lowered.order)
+        return RUN_S + EVENT_S * self.reference.count
 
     def decided(self) -> Decisions | None:
         """What the reference's run decided."""

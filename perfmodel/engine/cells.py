@@ -2,13 +2,17 @@
 
 Which cells pay is learned from a sample: designs that are simulated anyway show how often each order occurs. A cell is
 built while the simulations that it is expected to save take longer than building it and trying it on the rest.
+
+Who answers a design decides about the last bits of its makespan (sums are associated differently). So what a batch is
+answered by hangs on that batch alone: on no clock (times are estimated from counts) and on no earlier batch, of which
+only what has been built is kept. A sweep that is interrupted, or spread over workers, comes out bit for bit the same.
 """
 
 from __future__ import annotations
 
-import time
+import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,11 +28,17 @@ from perfmodel.schedule.frozen_graph import Events
 SAMPLE_SIZE = 64
 """Designs that are simulated to learn which orders there are."""
 
-BUILD_S = (0.05, 5e-6)
-"""A first guess of the time to build a cell: in all, and per vertex of its frozen graph [s]."""
+BUILD_S = (0.01, 4e-6)
+"""Time to build a cell: in all, and per vertex of its frozen graph [s]; this and the next as measured on a Xeon."""
+
+TRY_S = (5e-7, 5e-10)
+"""Time to try a cell on a design: in all, and per vertex, edge and comparison [s]; with paths about twice as much."""
 
 FEWEST = 64
 """Designs from which on it is worth asking at all."""
+
+KEPT_VERTICES = 5_000_000
+"""Vertices that the frozen graphs of kept cells may have together."""
 
 MOSTLY = 0.7
 """Share of designs that pass from which on the path counts of all are computed with the certificate."""
@@ -40,6 +50,10 @@ class Orders(Protocol):
     @property
     def digest(self) -> int:
         """Of the reference design's order."""
+
+    @property
+    def simulation_s(self) -> float:
+        """About how long simulating a design takes, from counts of what there is to do [s]."""
 
     def __call__(
         self, costs: NDArray[np.float64], *, paths: bool = False, threads: int = 2
@@ -66,35 +80,22 @@ class Orders(Protocol):
 REFERENCE, ANOTHER, SAMPLE, NOBODY = range(4)
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Cell:
-    """An order, and the designs that certainly have it.
-
-    Attributes:
-        plan, checks: its reduced graph, and what a design has to pass.
-        tried, passed, seconds: designs so far, those that passed, time that the former took.
-    """
+    """An order, and the designs that certainly have it: its reduced graph, and what a design has to pass."""
 
     plan: engine.Plan
     checks: Checks
-    tried: int = 0
-    passed: int = 0
-    seconds: float = 0.0
 
-    @property
-    def share(self) -> float:
-        """Of the designs that passed."""
-        return self.passed / max(self.tried, 1)
-
-    def pays(self, simulation_s: float) -> bool:
-        """Whether trying the cell took less time than simulating what it answered would have."""
-        return self.tried < FEWEST or self.passed * simulation_s > self.seconds
+    def seconds(self, *, paths: bool) -> float:
+        """About how long trying it on a design takes [s]."""
+        work = len(self.plan.cost) + len(self.plan.slot_in) + len(self.checks)
+        return (TRY_S[0] + TRY_S[1] * work) * (1 + paths)
 
     def answer(
         self, costs: NDArray[np.float64], *, paths: bool, threads: int, devices: Devices = ()
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
         """[D] makespan along this order, [D] whether it is certainly the design's, [S, D] path counts (or empty)."""
-        begin = time.perf_counter()
         held = np.ones(costs.shape[1], np.uint8)
         if paths:
             makespan, counts = bulk.makespans_and_paths(
@@ -108,9 +109,6 @@ class Cell:
             sure &= costs[row] > TIE * makespan
         for taken, other in self.checks.rows:
             sure &= costs[taken] <= costs[other]
-        self.tried += len(sure)
-        self.passed += int(sure.sum())
-        self.seconds += time.perf_counter() - begin
         return np.asarray(makespan, np.float64), sure, np.asarray(counts, np.float64)
 
 
@@ -149,17 +147,16 @@ def reduced_with(graph: Events, checks: Checks, costs: int) -> tuple[Reduced, Ch
 
 
 class Cells:
-    """The orders found so far, for one compiled graph; they stay from one part of a sweep to the next.
+    """Answers batches of designs of one compiled graph.
 
     Args:
-        orders: simulates. vertices: of a frozen graph, from which the time to build a cell is guessed at first.
+        orders: simulates. vertices: of a frozen graph, from which the time to build a cell is estimated.
     """
 
     def __init__(self, orders: Orders, vertices: int):
-        self.orders = orders
-        self.known: dict[int, Cell | None] = {}
+        self.orders, self.vertices = orders, vertices
         self.build_s = BUILD_S[0] + BUILD_S[1] * vertices
-        self.simulation_s = 0.0
+        self._built: dict[bytes, Cell | None] = {}
 
     def answer(
         self, costs: NDArray[np.float64], *, paths: bool, threads: int, devices: Devices = ()
@@ -169,50 +166,48 @@ class Cells:
         Who: `REFERENCE`, `ANOTHER`, `NOBODY`, or `SAMPLE` where a design was simulated to learn its order.
         """
         batch = _Batch(costs, paths, threads, devices)
-        cells = [(digest, cell) for digest, cell in self.known.items() if cell is not None]
-        for digest, cell in sorted(cells, key=lambda item: -item[1].share):
-            if cell.pays(self.simulation_s):
-                batch.try_on(cell, REFERENCE if digest == self.orders.digest else ANOTHER)
         while len(batch.left) >= FEWEST and (found := self._next(batch)):
-            digest, made = found
-            self.known[digest] = made
-            if made is not None:
-                batch.try_on(made, REFERENCE if digest == self.orders.digest else ANOTHER)
+            digest, share = found
+            cell = self._cell(batch.design_of(digest))
+            batch.looked_at.add(digest)
+            if cell is not None and share * self.orders.simulation_s > cell.seconds(paths=paths):
+                batch.try_on(cell, REFERENCE if digest == self.orders.digest else ANOTHER, share)
         return batch.makespan, batch.who, batch.counts
 
-    def _next(self, batch: _Batch) -> tuple[int, Cell | None] | None:
-        """The most frequent order of a sample of what is left, as a cell; None where it would not pay.
+    def _next(self, batch: _Batch) -> tuple[int, float] | None:
+        """(digest, share) of the most frequent order of a sample of what is left; None where a cell would not pay.
 
         What cells have not answered of a sample is one of what they have left.
         """
-        if len(batch.left) * self.simulation_s < self.build_s and self.simulation_s:
+        if len(batch.left) * self.orders.simulation_s < self.build_s:
             return None  # all that is left is simulated sooner than a cell is built
         batch.sample = {d: digest for d, digest in batch.sample.items() if batch.who[d] >= SAMPLE}
         if len(batch.sample) < min(SAMPLE_SIZE // 4, len(batch.left) // 4):
             self._draw(batch)
-        digest, often = max(
-            ((x, k) for x, k in Counter(batch.sample.values()).items() if x not in self.known),
-            key=lambda item: item[1],
-            default=(0, 0),
-        )
+        seen = Counter(x for x in batch.sample.values() if x not in batch.looked_at)
+        digest, often = max(seen.items(), key=lambda item: item[1], default=(0, 0))
         share = (often - 1) / max(len(batch.sample), 1)
-        if often < 2 or share * len(batch.left) * self.simulation_s < self.build_s:
+        if often < 2 or share * len(batch.left) * self.orders.simulation_s < self.build_s:
             return None
-        begin = time.perf_counter()
-        design = next(d for d, x in batch.sample.items() if x == digest)
-        checked = checks_of(*self.orders.frozen_at(batch.costs[:, design]))
-        cell = None if checked is None else cell_of(*checked, len(batch.costs))
-        self.build_s = time.perf_counter() - begin
-        return digest, cell
+        return digest, share
+
+    def _cell(self, cost: NDArray[np.float64]) -> Cell | None:
+        """The cell of a design's order, costs [S]; None where that certifies no design."""
+        events, decided = self.orders.frozen_at(cost)
+        key = _hash_of(events, decided)
+        if key not in self._built:
+            while self._built and (len(self._built) + 1) * self.vertices > KEPT_VERTICES:
+                del self._built[next(iter(self._built))]
+            checked = checks_of(events, decided)
+            self._built[key] = None if checked is None else cell_of(*checked, len(cost))
+        return self._built[key]
 
     def _draw(self, batch: _Batch) -> None:
         """Simulate some of the designs that are left, to learn their order."""
         left = batch.left
         size = min(SAMPLE_SIZE, len(left) // 4)
         sample = left[np.linspace(0, len(left) - 1, size).astype(int)]
-        begin = time.perf_counter()
         found, digests = self.orders.digests(batch.of(sample), threads=batch.threads)
-        self.simulation_s = (time.perf_counter() - begin) / len(sample)
         ended = np.isfinite(found)
         if not batch.paths:
             batch.makespan[sample[ended]] = found[ended]
@@ -220,8 +215,22 @@ class Cells:
         batch.sample |= dict(zip(sample[ended].tolist(), map(int, digests[ended]), strict=True))
 
 
+def _hash_of(events: Events, decided: Decisions | None) -> bytes:
+    """Of all that a cell is made from."""
+    hasher = hashlib.blake2b()
+    for record in (events, decided):
+        for value in () if record is None else (getattr(record, f.name) for f in fields(record)):
+            array = np.ascontiguousarray(value)
+            hasher.update(f"{array.dtype}{array.shape}".encode())
+            hasher.update(array.tobytes())
+    return hasher.digest()
+
+
 class _Batch:
-    """Designs that are being answered; `sample` holds the digests of those that were simulated for it."""
+    """Designs that are being answered; `sample` holds the digests of those that were simulated for it.
+
+    `looked_at` holds the digests of the orders that were tried, or that did not pay.
+    """
 
     def __init__(self, costs: NDArray[np.float64], paths: bool, threads: int, devices: Devices):
         designs = costs.shape[1]
@@ -230,6 +239,7 @@ class _Batch:
         self.who = np.full(designs, NOBODY, np.int8)
         self.counts = np.zeros((len(costs) if paths else 0, designs))
         self.sample: dict[int, int] = {}
+        self.looked_at: set[int] = set()
 
     @property
     def left(self) -> NDArray[np.intp]:
@@ -240,12 +250,16 @@ class _Batch:
         """Costs of some designs."""
         return self.costs if len(chosen) == len(self.who) else self.costs[:, chosen]
 
-    def try_on(self, cell: Cell, who: int) -> None:
-        """Answer what a cell certifies; where few are expected to pass, paths are looked for on those only."""
+    def design_of(self, digest: int) -> NDArray[np.float64]:
+        """Costs [S] of the first design of the sample with this order."""
+        return self.costs[:, next(d for d, x in self.sample.items() if x == digest)]
+
+    def try_on(self, cell: Cell, who: int, share: float) -> None:
+        """Answer what a cell certifies; where a small share is expected to pass, paths are looked for on those only."""
         left = np.flatnonzero(self.who >= SAMPLE)
         if not len(left):
             return
-        at_once = self.paths and cell.share > MOSTLY
+        at_once = self.paths and share > MOSTLY
         makespan, sure, counts = self._answer(cell, left, paths=at_once)
         mine = left[sure]
         self.makespan[mine], self.who[mine] = makespan[sure], who

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 
 import perfmodel as pm
+from perfmodel import compiled as compiled_module
 from perfmodel.analysis.design_space import table_of
 from perfmodel.models.cost import Models
 
@@ -282,6 +284,7 @@ def test_parts_that_are_there_are_not_evaluated_again(graph, system, tmp_path, m
 KILLED = """
 import sys, time
 import perfmodel as pm
+from perfmodel import compiled as compiled_module
 from perfmodel.analysis.sweep_store import Store
 write = Store.write
 def slowly(store, part, result):
@@ -496,3 +499,46 @@ def few_parameters(system):
     """Those of a system that are numbers above 0."""
     known = pm.parameters(system)
     return {path: float(v) for path, v in known.items() if 0 < float(v) < np.inf}
+
+
+class Clock:
+    """A clock that runs at another speed with every look at it."""
+
+    def __init__(self, seed):
+        self.choice, self.now = np.random.default_rng(seed), 0.0
+
+    def __call__(self):
+        self.now += float(np.exp(self.choice.uniform(-12, 3)))
+        return self.now
+
+
+@pytest.mark.parametrize("breakdown", [True, False])
+def test_a_part_is_the_same_to_the_last_bit_whatever_was_evaluated_before_and_however_long_it_took(
+    graph, system, tmp_path, monkeypatch, breakdown
+):
+    box = {"npu.peak_flops": (1e14, 1e16), "network.0.bandwidth": (1e10, 1e12)}
+
+    def run(folder):
+        pm.sweep(
+            graph,
+            system,
+            pm.sample(box, 4096),
+            output=folder,
+            part=2048,
+            breakdown=breakdown,
+            threads=1,
+        )
+        return {path.name: path.read_bytes() for path in sorted(folder.glob("part-*"))}
+
+    whole = run(tmp_path / "whole")
+    table = pd.read_parquet(tmp_path / "whole")
+    assert {"cell", "own"} <= set(table.schedule), "several ways of answering, else nothing is seen"
+    for seed in range(3):
+        monkeypatch.setattr(time, "perf_counter", Clock(seed))
+        monkeypatch.setattr(compiled_module, "_kept", [])  # as in a fresh process
+        folder = tmp_path / str(seed)
+        run(folder)
+        (folder / "part-000000.parquet").unlink()
+        (folder / f"part-{seed % 2:06d}.parquet").unlink(missing_ok=True)
+        monkeypatch.setattr(compiled_module, "_kept", [])
+        assert run(folder) == whole, seed
