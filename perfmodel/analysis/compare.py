@@ -66,7 +66,7 @@ def compare(
 def _with_throughput(table: pd.DataFrame, left: Prediction, right: Prediction) -> pd.DataFrame:
     """Also rows of utilization, throughput and memory, which are no share of the makespan's difference."""
     one, other = throughput(left).iloc[0], throughput(right).iloc[0]
-    items = [name for name in one.index if name != "step_time_s"]
+    items = [name for name in one.index if name != "step_time_s" and name in other.index]
     more = pd.DataFrame({"section": "throughput", "item": items})
     more["a_s"] = [float(one[name]) for name in items]
     more["b_s"] = [float(other[name]) for name in items]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.analysis.economics import columns as columns_of
-from perfmodel.analysis.throughput import per_token, step_columns
+from perfmodel.analysis.throughput import memory_columns, per_token, step_columns
 from perfmodel.compiled import Compiled
 from perfmodel.engine import bulk
 from perfmodel.engine.bulk import Devices, devices_of
@@ -20,6 +20,7 @@ from perfmodel.engine.cells import NOBODY, SAMPLE
 from perfmodel.forking import check_process
 from perfmodel.models.cost import check_costs
 from perfmodel.parameter_paths import parameters, with_parameters
+from perfmodel.report.memory import peak_memory
 from perfmodel.vocabulary import CATEGORIES, HOST
 
 SCHEDULES = ("own", "frozen", "simulated")
@@ -207,24 +208,24 @@ class Evaluator:
                 figures["throughput_per_s"] = options.batch_size / seconds
         return figures | self._of_step(paths, values, figures)
 
+    @cached_property
+    def peak_memory(self) -> float | None:
+        """Bytes of the rank that holds most, where that is known, with nodes as the reference design runs them [B]."""
+        return peak_memory(self.compiled)
+
     def _of_step(
         self, paths: tuple[str, ...], values: NDArray[Any], figures: dict[str, NDArray[Any]]
     ) -> dict[str, NDArray[Any]]:
-        """Utilization, throughput and memory, of a graph that knows its model; nothing of another."""
-        c = self.compiled
-        step, npu = c.graph.step, c.system.npu
+        """Utilization and throughput of a graph that knows its model, memory of one that knows what it holds."""
+        c, seconds = self.compiled, figures["makespan_s"]
+        step, npu, given = c.graph.step, c.system.npu, dict(zip(paths, values))
+        capacity = given.get("npu.memory_capacity", float(npu.memory_capacity))
+        memory = memory_columns(self.peak_memory, seconds, capacity=capacity)
         if step is None:
-            return {}
-        given = dict(zip(paths, values))
+            return memory
         peak = given.get("npu.peak_flops", float(npu.peak_flops))
         ratio = float(npu.of_dtype(step.dtype).peak_flops) / float(npu.peak_flops)
-        found = step_columns(
-            step,
-            c.graph.ranks,
-            figures["makespan_s"],
-            peak_flops=peak * ratio,
-            capacity=given.get("npu.memory_capacity", float(npu.memory_capacity)),
-        )
+        found = step_columns(step, c.graph.ranks, seconds, peak_flops=peak * ratio) | memory
         if "cost_usd" in figures:
             cost, energy = figures["cost_usd"], figures["energy_J"]
             found |= per_token(step, figures["makespan_s"], cost, energy)

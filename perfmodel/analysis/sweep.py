@@ -41,6 +41,7 @@ from perfmodel.errors import InputError
 from perfmodel.machine.system import System
 from perfmodel.models.cost import models_meant, models_of
 from perfmodel.models.cost_power_area import basis
+from perfmodel.report.memory import knows_memory
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.identity import identity
 from perfmodel.workload.load import load
@@ -182,6 +183,8 @@ def _warn_of_unanswered(graph: Graph, system: System, models: Any, table: pd.Dat
     if not len(varied):
         return
     unanswered = Evaluator.of(recall(graph, system, models)).unanswered(tuple(varied))
+    if knows_memory(graph):  # whether it fits is an answer
+        unanswered = [path for path in unanswered if path != "npu.memory_capacity"]
     if unanswered:
         warnings.warn(
             f"{graph.source}: no node answers to {', '.join(unanswered)}: the makespan is the same whatever the value; "

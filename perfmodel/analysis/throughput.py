@@ -20,7 +20,7 @@ from perfmodel.analysis.economics import figures, totals
 from perfmodel.errors import InputError
 from perfmodel.models.cost_power_area import models_for
 from perfmodel.prediction import Prediction
-from perfmodel.report.memory import known
+from perfmodel.report.memory import known, knows_memory, peak_memory
 from perfmodel.workload.training_step import TrainingStep
 
 YEAR = 365.25 * 86_400
@@ -39,7 +39,8 @@ def throughput(
     """Utilization, throughput, memory and cost of a training step, in one row.
 
     Args:
-        prediction: of a graph that knows its model (`synth.training`).
+        prediction: of a graph that knows its model (`synth.training`); of a trace that names tensors, which says
+            nothing of a model, the row is step time and memory.
         tokens: of a whole training run; adds how long it takes without interruption.
         economics: models of cost and energy (`pm.economics.Economics`), or True for the public ones; adds $ and J.
         years: over which the machine's price is spread.
@@ -49,7 +50,8 @@ def throughput(
         memory_margin_B; training_days; usd_per_token, J_per_token.
 
     Raises:
-        InputError: the graph does not know its model; a number that is not positive.
+        InputError: the graph knows neither its model nor its memory, or not its model where tokens or economics are
+            asked for; a number that is not positive.
 
     Example:
         >>> import perfmodel as pm
@@ -58,42 +60,49 @@ def throughput(
         >>> bool(row.fits), bool(0 < row.mfu < 1)
         (True, True)
     """
-    step, system = known(prediction.graph), prediction.compiled.system
+    graph, system = prediction.graph, prediction.compiled.system
     for name, value in (("tokens", tokens), ("years", years)):
         if value is not None and not 0 < value < float("inf"):
             raise InputError(f"{name}: got {value!r}, expected a positive number.")
-    seconds = prediction.makespan
-    columns = {"step_time_s": seconds} | step_columns(
+    seconds, capacity = prediction.makespan, float(system.npu.memory_capacity)
+    columns: dict[str, Any] = {"step_time_s": seconds}
+    asked = tokens is not None or (economics is not None and economics is not False)
+    if graph.step is None and not asked and knows_memory(graph):
+        columns |= memory_columns(peak_memory(prediction), seconds, capacity=capacity)
+        return _one_row(columns)
+    step = known(graph)
+    columns |= step_columns(
         step,
-        prediction.graph.ranks,
+        graph.ranks,
         seconds,
         peak_flops=float(system.npu.of_dtype(step.dtype).peak_flops),
-        capacity=float(system.npu.memory_capacity),
     )
+    columns |= memory_columns(step.peak, seconds, capacity=capacity)
     if tokens is not None:
         columns["training_days"] = tokens / columns["tokens_per_s"] / 86_400
     if economics is not None and economics is not False:
         work = totals(prediction.graph, system)
         found = figures(system, seconds, work, economics=models_for(system, economics))
         columns |= per_token(step, seconds, found["cost_usd"], found["energy_J"], years=years)
+    return _one_row(columns)
+
+
+def _one_row(columns: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame({name: [np.asarray(value).item()] for name, value in columns.items()})
 
 
 def step_columns(
-    step: TrainingStep, ranks: int, makespan: Any, *, peak_flops: Any, capacity: Any
+    step: TrainingStep, ranks: int, makespan: Any, *, peak_flops: Any
 ) -> dict[str, Any]:
-    """Columns of utilization, throughput and memory, for one design or arrays of designs.
+    """Columns of utilization and throughput, for one design or arrays of designs.
 
     Args:
         step: what the graph does.
         ranks: of the job.
         makespan: step time [s].
         peak_flops: of the products' type, of one rank [FLOP/s].
-        capacity: memory of one rank [B].
     """
-    makespan = np.asarray(makespan)
-    rank_time = makespan * ranks
-    margin = np.broadcast_to(np.asarray(capacity) - step.peak, makespan.shape)
+    rank_time = np.asarray(makespan) * ranks
     with np.errstate(divide="ignore"):  # a step that takes no time
         rate = 1 / rank_time
     return {
@@ -102,10 +111,21 @@ def step_columns(
         "TFLOP_per_s_per_gpu": step.model_flops * rate / 1e12,
         "tokens_per_s": step.tokens * rate * ranks,
         "tokens_per_s_per_gpu": step.tokens * rate,
-        "peak_memory_B": np.full(makespan.shape, step.peak),
-        "fits": margin >= 0,
-        "memory_margin_B": margin,
     }
+
+
+def memory_columns(peak: float | None, makespan: Any, *, capacity: Any) -> dict[str, Any]:
+    """Columns of memory, for one design or as many as there are makespans; none where the peak is not known.
+
+    Args:
+        peak: bytes of the rank that holds most [B].
+        capacity: memory of one rank [B].
+    """
+    if peak is None:
+        return {}
+    shape = np.shape(makespan)
+    margin = np.broadcast_to(np.asarray(capacity) - peak, shape)
+    return {"peak_memory_B": np.full(shape, peak), "fits": margin >= 0, "memory_margin_B": margin}
 
 
 def per_token(

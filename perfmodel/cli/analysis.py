@@ -279,6 +279,7 @@ def compare(
     from perfmodel.analysis.compare import compare as side_by_side
     from perfmodel.machine.system import accelerators, systems
     from perfmodel.prediction import predict
+    from perfmodel.report.memory import knows_memory
 
     if (second is None) == (other is None):
         given = "is given twice, as an argument and by --with" if second else "is missing"
@@ -308,7 +309,7 @@ def compare(
             click.echo(f"{name}: {case.graph.source} on {case.compiled.system.name}")
         click.echo()
     sections = ["category", "type", "component"]
-    if one.graph.step is not None and two.graph.step is not None:
+    if knows_memory(one.graph) and knows_memory(two.graph):
         sections.append("throughput")
     show(side_by_side(one, two, by=sections), as_json, output)
 

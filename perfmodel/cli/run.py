@@ -68,11 +68,12 @@ def run(
 
     Prints the makespan, each rank's breakdown (compute + exposed memory + exposed communication + idle), and the
     longest parts of the critical path. -o writes the timeline table of every node. Of a graph that knows its model (one
-    saved from synth.training) also utilization, throughput, memory by part and whether it fits.
+    saved from synth.training) also utilization, throughput, memory by part and whether it fits; of a trace that names
+    tensors its memory.
     """
     from perfmodel.analysis.throughput import throughput
     from perfmodel.prediction import predict
-    from perfmodel.report.memory import memory
+    from perfmodel.report.memory import knows_memory, memory
     from perfmodel.report.tables import breakdown, critical_path, timeline
 
     check_different(timeline_file, output)
@@ -82,7 +83,7 @@ def run(
     per_rank, path = breakdown(prediction), critical_path(prediction)
     on_path = breakdown(prediction, by="critical_path")
     step = held = None
-    if graph.step is not None or tokens or economics:
+    if knows_memory(graph) or tokens or economics:
         step = throughput(prediction, tokens=tokens, economics=economics or None)
         held = memory(prediction)
     if timeline_file:
@@ -142,6 +143,22 @@ def _print_step(step: Any, held: Any) -> None:
     from perfmodel import units
 
     row = step.iloc[0]
+    if "mfu" in step:
+        click.echo("\n" + ", ".join(_throughput_words(row)))
+    size, margin = units.format(row.peak_memory_B, "B"), units.format(abs(row.memory_margin_B), "B")
+    fits = f"fits with {margin} to spare" if row.fits else f"does NOT fit, {margin} too much"
+    click.echo(f"\nmemory: at most {size} on a rank, {fits} [B]")
+    same = held.drop(columns="rank").drop_duplicates()
+    click.echo(text_of(held.loc[same.index].dropna(axis=1, how="all")))
+    if "source" in held.attrs:
+        click.echo(
+            "weights_B: all that was there before the step; activations_B: all that came since; from"
+            f" {held.attrs['source']}"
+        )
+
+
+def _throughput_words(row: Any) -> list[str]:
+    """Utilization, throughput and what a token costs."""
     words = [
         f"MFU {row.mfu:.1%}",
         f"HFU {row.hfu:.1%}",
@@ -149,17 +166,12 @@ def _print_step(step: Any, held: Any) -> None:
         f"{row.tokens_per_s:,.0f} tokens/s",
         f"{row.tokens_per_s_per_gpu:,.1f} tokens/s per GPU",
     ]
-    if "training_days" in step:
+    if "training_days" in row:
         words.append(f"{row.training_days:.4g} days for all tokens")
-    if "usd_per_token" in step:
+    if "usd_per_token" in row:
         words.append(f"{row.usd_per_token * 1e6:.4g} $ a million tokens")
         words.append(f"{row.J_per_token:.4g} J a token")
-    click.echo("\n" + ", ".join(words))
-    size, margin = units.format(row.peak_memory_B, "B"), units.format(abs(row.memory_margin_B), "B")
-    fits = f"fits with {margin} to spare" if row.fits else f"does NOT fit, {margin} too much"
-    click.echo(f"\nmemory: at most {size} on a rank, {fits} [B]")
-    same = held.drop(columns="rank").drop_duplicates()
-    click.echo(text_of(held.loc[same.index]))
+    return words
 
 
 def _print_longest(path: Any, node_count: int) -> None:

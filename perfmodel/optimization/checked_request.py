@@ -23,6 +23,7 @@ from perfmodel.models.cost_power_area import models_for
 from perfmodel.optimization.epigraph import Effort, EpigraphProblem, Scale
 from perfmodel.optimization.objective import Constraints, Goal, Objective, VariedDesign, goal
 from perfmodel.parameter_paths import check_path, parameters
+from perfmodel.report.memory import peak_memory
 from perfmodel.schedule.total_work import totals
 from perfmodel.workload.graph import Graph
 
@@ -155,13 +156,20 @@ def _prepare(
     ends = np.array([[float(a), float(b)] for a, b in variables.values()])
     scale = Scale(ends[:, 0], ends[:, 1], options.log)
     economics = models_for(system, options.economics)
-    held = graph.step.peak if graph.step is not None else None
+    held = _held(graph, system, models)
     work = totals(graph, system)
     design = VariedDesign(tuple(variables), system, models, economics, work, held)
     wanted = goal(design, options.objective, options.constraints, jnp.asarray(scale.centre()))
     if options.method == "L-BFGS-B" and wanted.limits:
         raise InputError('method "L-BFGS-B" takes no constraints; use "SLSQP" or "trust-constr"')
     return Prepared(labels, design, wanted, scale)
+
+
+def _held(graph: Graph, system: System, models: Any) -> float | None:
+    """Bytes of the rank that holds most, where that is known [B]; of tensors as the nodes run on this system."""
+    if graph.step is None and graph.tensors is not None:
+        return peak_memory(recall(graph, system, models))
+    return graph.step.peak if graph.step is not None else None
 
 
 def _check(options: SearchOptions) -> None:

@@ -27,6 +27,7 @@ from perfmodel.workload.graph import Graph
 from perfmodel.workload.program import Labels, Origin, Program
 from perfmodel.workload.recorded import Recorded
 from perfmodel.workload.structure_check import check_structure, shapes
+from perfmodel.workload.tensor_memory import RankTensors, TensorMemory
 from perfmodel.workload.training_step import PARTS, TrainingStep
 
 FORMAT = "perfmodel-graph-4"
@@ -41,6 +42,8 @@ STEP_ARRAYS: dict[str, tuple[str, tuple[int | None, ...]]] = {
     "change": ("f8", (None,)),
 }
 """What is kept of a `TrainingStep`: figures in the header, arrays with their types and shapes."""
+TENSOR_ARRAYS = {"kind": "i4", "before": "f8", "count": "i8", "node": "i8", "change": "f8"}
+"""What is kept of a `TensorMemory`, with types."""
 LONGEST_NOTE = 1 << 26
 """Bytes of a note that are read."""
 
@@ -100,6 +103,9 @@ def save(graph: Graph, path: str | Path) -> None:
     if graph.step is not None:
         header["step"] = {name: getattr(graph.step, name) for name in STEP_FIGURES}
         arrays |= {f"step.{name}": getattr(graph.step, name) for name in STEP_ARRAYS}
+    if graph.tensors is not None:
+        header["tensors"] = [kind.source for kind in graph.tensors.kinds]
+        arrays |= _of_tensors(graph.tensors)
     arrays["header"] = _bytes(header)
     write_members(path, arrays)
     _write_note(graph.origin, path)
@@ -272,6 +278,7 @@ def _open(path: Path, note: _Note) -> Graph:
         + [f"p{k}.{name}" for k in range(len(resources)) for name in ARRAYS]
         + [f"l{k}.{name}" for k in labels for name in ("node_id", "tag", "start", "names")]
         + [f"step.{name}" for name in STEP_ARRAYS if "step" in header]
+        + [f"tensors.{name}" for name in TENSOR_ARRAYS if "tensors" in header]
     )
     graph = Graph(
         programs=tuple(_program(members, k, words) for k, words in enumerate(resources)),
@@ -286,9 +293,13 @@ def _open(path: Path, note: _Note) -> Graph:
         warnings=_texts(header["warnings"]),
         recorded=Recorded.of_text(header["recorded"]) if header["recorded"] else None,
         step=_step(members, header["step"]) if "step" in header else None,
+        tensors=_tensors(members, _texts(header["tensors"])) if "tensors" in header else None,
     )
+    sizes = [len(graph.programs[k]) for k in graph.program]
     if graph.step is not None:
-        graph.step.check(graph.ranks, [len(graph.programs[k]) for k in graph.program])
+        graph.step.check(graph.ranks, sizes)
+    if graph.tensors is not None:
+        graph.tensors.check(graph.ranks, sizes)
     if len(graph.row) != graph.ranks or len(graph.label) != graph.ranks:
         raise ValueError("row or label is not one per rank")
     check_structure(graph)
@@ -337,6 +348,37 @@ def _step(members: Members, figures: Mapping[str, Any]) -> TrainingStep:
         dtype=str(figures["dtype"]),
         **arrays,
     )
+
+
+def _of_tensors(tensors: TensorMemory) -> dict[str, np.ndarray]:
+    """The arrays of what tensors hold, the changes of all kinds one after the other."""
+    kinds = tensors.kinds
+    return {
+        "tensors.kind": tensors.kind,
+        "tensors.before": np.array([k.before for k in kinds], np.float64),
+        "tensors.count": np.array([len(k.node) for k in kinds], np.int64),
+        "tensors.node": np.concatenate([k.node for k in kinds]),
+        "tensors.change": np.concatenate([k.change for k in kinds]),
+    }
+
+
+def _tensors(members: Members, sources: tuple[str, ...]) -> TensorMemory:
+    """What tensors hold."""
+    before, count = (
+        members.array(f"tensors.{name}", TENSOR_ARRAYS[name], len(sources))
+        for name in ("before", "count")
+    )
+    node, change = (
+        members.array(f"tensors.{name}", TENSOR_ARRAYS[name], None) for name in ("node", "change")
+    )
+    if (count < 0).any() or count.sum() != len(node) or len(node) != len(change):
+        raise ValueError("the tensors' changes are not as many as their kinds count")
+    ends = np.cumsum(count)
+    kinds = tuple(
+        RankTensors(float(b), node[end - n : end], change[end - n : end], source)
+        for b, n, end, source in zip(before, count.tolist(), ends.tolist(), sources)
+    )
+    return TensorMemory(kinds, members.array("tensors.kind", TENSOR_ARRAYS["kind"], None))
 
 
 def _groups(members: Members) -> tuple[tuple[int, ...], ...]:

@@ -16,6 +16,7 @@ from perfmodel.findings import Findings, RankFindings
 from perfmodel.trace import chakra
 from perfmodel.trace.chakra import stage
 from perfmodel.vocabulary import COLLECTIVES, NodeType
+from perfmodel.workload.chakra_tensors import chakra_tensors
 from perfmodel.workload.columns import RankColumns
 from perfmodel.workload.cycles import smallest_cycle
 from perfmodel.workload.groups import short
@@ -110,6 +111,9 @@ def chakra_columns(
         edge_latency=edge_latency,
         group_names=t.group_names,
         own_groups=chakra.process_groups(t, ranks),
+        tensors=None
+        if simulator
+        else chakra_tensors(t, edge_from, edge_to, pytorch=bool(_PYTORCH.fullmatch(t.schema))),
     )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from perfmodel.errors import InputError
 from perfmodel.vocabulary import MOST_DIMENSIONS
+from perfmodel.workload.tensor_memory import RankTensors
 
 _COLUMNS: dict[str, tuple[Any, Any]] = {
     "id": (np.uint64, None),
@@ -64,6 +65,7 @@ class RankColumns:
             `edge_from`. Repeats are allowed.
         group_names, resources: the texts that columns point to.
         own_groups: ranks of the groups that this rank's own trace defines, by name; None: all ranks.
+        tensors: what the rank's tensors hold, where the trace names them.
 
     Raises:
         InputError: columns of different lengths, or a position or index that points nowhere.
@@ -103,6 +105,7 @@ class RankColumns:
     group_names: tuple[str, ...] = ()
     resources: tuple[str, ...] = ()
     own_groups: Mapping[str, tuple[int, ...] | None] = field(default_factory=dict)
+    tensors: RankTensors | None = None
 
     def __len__(self) -> int:
         return len(self.id)
@@ -152,8 +155,15 @@ class RankColumns:
                 raise InputError(
                     f"columns: {name} holds {worst}, expected numbers from {low} to {high - 1}"
                 )
+        if self.tensors is not None and not _within(self.tensors.node, n):
+            raise InputError(f"columns: tensors name a node beyond the {n} that there are")
         if not (self.edge_latency >= 0).all() or np.isinf(self.edge_latency).any():
             raise InputError("columns: edge_latency holds a time that is no finite number >= 0")
+
+
+def _within(place: NDArray[np.int64], n: int) -> bool:
+    """Whether all positions are those of n nodes."""
+    return not len(place) or (int(place.min()) >= 0 and int(place.max()) < n)
 
 
 def _column(name: str, given: ArrayLike, dtype: Any, length: int) -> NDArray[Any]:

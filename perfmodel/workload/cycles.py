@@ -1,4 +1,4 @@
-"""Cycles among nodes and their prerequisites."""
+"""Cycles among nodes and their prerequisites, and how deep each node lies behind others."""
 
 from __future__ import annotations
 
@@ -66,3 +66,37 @@ def _unsorted(pred_ptr, pred):
                 stack[top] = succ[e]
                 top += 1
     return left
+
+
+@machine_code
+def depths(n, before, after):
+    """[n] most nodes in a row before each node; 0 on and behind a cycle."""
+    waiting = np.zeros(n, np.int64)
+    count = np.zeros(n + 1, np.int64)
+    for e in range(before.size):
+        waiting[after[e]] += 1
+        count[before[e] + 1] += 1
+    ptr = np.cumsum(count)
+    fill = ptr[:-1].copy()
+    follows = np.empty(before.size, np.int64)
+    for e in range(before.size):
+        follows[fill[before[e]]] = after[e]
+        fill[before[e]] += 1
+    depth = np.zeros(n, np.int64)
+    stack = np.empty(n, np.int64)
+    top = 0
+    for v in range(n):
+        if waiting[v] == 0:
+            stack[top] = v
+            top += 1
+    while top:
+        top -= 1
+        v = stack[top]
+        for e in range(ptr[v], ptr[v + 1]):
+            w = follows[e]
+            depth[w] = max(depth[w], depth[v] + 1)
+            waiting[w] -= 1
+            if waiting[w] == 0:
+                stack[top] = w
+                top += 1
+    return depth

@@ -27,6 +27,7 @@ from perfmodel.workload.identity import content_digest
 from perfmodel.workload.join import join
 from perfmodel.workload.program import Ints, Labels, Origin, Program
 from perfmodel.workload.recorded import Recorded
+from perfmodel.workload.tensor_memory import TensorMemory
 from perfmodel.workload.training_step import TrainingStep
 
 MAX_TABLE_ROWS = 50_000_000
@@ -51,6 +52,7 @@ class Graph:
         origin: the files it came from, where it came from files.
         recorded: how and on what it was recorded, where its times are those of a device.
         step: what it does for the model that it trains, where its generator says so.
+        tensors: what the ranks' tensors hold, where their traces name them.
     """
 
     programs: tuple[Program, ...]
@@ -66,6 +68,7 @@ class Graph:
     origin: Origin | None = None
     recorded: Recorded | None = None
     step: TrainingStep | None = None
+    tensors: TensorMemory | None = None
 
     @cached_property
     def digest(self) -> str:

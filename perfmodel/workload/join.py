@@ -13,6 +13,7 @@ from perfmodel.workload.groups import Groups
 from perfmodel.workload.pairing import check_groups, pair_messages
 from perfmodel.workload.program import Labels, Program, digest_of
 from perfmodel.workload.rank import Rank, check_rank
+from perfmodel.workload.tensor_memory import together
 
 
 def join(
@@ -53,6 +54,7 @@ def join(
         "labels": labels,
         "label": label,
         "warnings": tuple(texts(findings.warnings())),
+        "tensors": together([columns.tensors for columns in ranks]),
     }
 
 

@@ -20,6 +20,7 @@ from perfmodel.vocabulary import DTYPES, MOST_DIMENSIONS, OPERATIONS
 from perfmodel.workload.columns import RankColumns
 from perfmodel.workload.readers import Loaded, LoadOptions
 from perfmodel.workload.recorded import Recorded
+from perfmodel.workload.tensor_memory import RankTensors
 
 
 def read_pytorch(trace: Trace, options: LoadOptions, findings: Findings) -> Loaded:
@@ -119,8 +120,13 @@ def _rank_columns(columns: Mapping[str, Any]) -> RankColumns:
         "id", "type", "name", "host", "flops", "bytes", "duration", "start", "comm_type", "size", "group",
         "group_names", "resource", "resources", "edge_from", "edge_to", "edge_latency",
     )  # fmt: skip
+    held = columns["held"]
     return RankColumns(
-        **{name: columns[name] for name in kept}, kind=kind, dtype=dtype, dimensions=dimensions
+        **{name: columns[name] for name in kept},
+        kind=kind,
+        dtype=dtype,
+        dimensions=dimensions,
+        tensors=RankTensors(*held) if held is not None else None,
     )
 
 

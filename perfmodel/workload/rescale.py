@@ -103,8 +103,24 @@ def rescale(
         said.append(
             f"{dtype[0]} to {dtype[1]}: bytes and all sizes change with the width, the optimizer stays"
         )
-    text = "warning: made by retarget: " + "; ".join(said)
-    return replace(graph, programs=tuple(programs), warnings=(*graph.warnings, text), origin=None)
+    text = "warning: made by retarget: " + "; ".join([*said, *forgotten(graph)])
+    return replace(
+        graph,
+        programs=tuple(programs),
+        warnings=(*graph.warnings, text),
+        origin=None,
+        step=None,
+        tensors=None,
+    )
+
+
+def forgotten(graph: Graph) -> list[str]:
+    """What does not hold for the changed workload: tokens, FLOP and memory, where the graph knew them."""
+    if graph.step is not None:
+        return [
+            "tokens, FLOP and memory of the step are not known any more: make it with synth.training"
+        ]
+    return ["what its tensors hold is not known any more"] if graph.tensors is not None else []
 
 
 def _with_tokens(

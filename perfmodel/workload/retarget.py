@@ -31,7 +31,7 @@ from perfmodel.errors import InputError
 from perfmodel.vocabulary import COLLECTIVES, OPERATIONS, NodeType
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.program import Program
-from perfmodel.workload.rescale import rescale
+from perfmodel.workload.rescale import forgotten, rescale
 
 _GRADIENTS = re.compile(
     r"grad(ient)?s?[._]?(all_?reduce|reduce_?scatter)|weight_grad|ddp|fsdp|zero", re.IGNORECASE
@@ -114,6 +114,7 @@ def retarget(
         assumed.append(
             "parameters are sharded over them: all-gathers and the optimizer's work change with their size"
         )
+    assumed += forgotten(graph)
     text = f"warning: made from {graph.ranks} ranks for {ranks} by retarget: " + "; ".join(assumed)
     kept = tuple(w for w in graph.warnings if "by retarget:" not in w)
     return replace(
@@ -121,6 +122,8 @@ def retarget(
         warnings=(*kept, text),
         source=f"{graph.source} on {ranks} ranks",
         origin=None,
+        step=None,
+        tensors=None,
     )
 
 

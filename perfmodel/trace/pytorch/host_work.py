@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.trace.pytorch.collectives import SEND_RECV, UNKNOWN, Collective, describe
+from perfmodel.trace.pytorch.held import in_order_of_calls
 from perfmodel.trace.pytorch.host_trace import HostTrace
 from perfmodel.trace.pytorch.operators import OperatorWork, work_of
 from perfmodel.trace.pytorch.waits import first_in_first_out
@@ -62,6 +63,7 @@ def host_work(trace: HostTrace) -> dict[str, Any]:
         "edge_from": edges[0],
         "edge_to": edges[1],
         "edge_latency": np.zeros(len(edges[0])),
+        "held": in_order_of_calls(trace, chosen),
     }
 
 

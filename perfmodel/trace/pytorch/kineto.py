@@ -52,6 +52,30 @@ MOST_RANKS = 1 << 20
 STEP = re.compile(r"ProfilerStep#(\d+)")
 
 
+MEMORY = "[memory]"
+"""The name of an event of the allocator."""
+
+
+@dataclass(frozen=True, eq=False)
+class Allocations:
+    """Events of the allocator in order of time, c of them.
+
+    Attributes:
+        when: [c] f64 [s] after the file's zero.
+        thread: [c] i32 place in `Device.threads`, -1 for one that does nothing else.
+        device: [c] i32 a number for each device; accelerator: [c] bool it is one.
+        bytes: [c] f64 of the block, negative where it is given back [B].
+        total: [c] f64 all that is then allocated there [B].
+    """
+
+    when: NDArray[np.float64]
+    thread: NDArray[np.int32]
+    device: NDArray[np.int32]
+    accelerator: NDArray[np.bool_]
+    bytes: NDArray[np.float64]
+    total: NDArray[np.float64]
+
+
 @dataclass(frozen=True, eq=False)
 class Device:
     """One rank's Kineto trace, n events in order of thread, start and length (outer events first).
@@ -70,6 +94,7 @@ class Device:
         stream: [n] i64, of GPU work and synchronisation, -1 where absent.
         args: the further arguments of each event, n records (empty ones are shared).
         process_groups: of `distributedInfo.pg_config`: {name: ranks}.
+        allocations: of the memory that was recorded, None where it was not.
     """
 
     path: str
@@ -91,6 +116,7 @@ class Device:
     stream: NDArray[np.int64]
     args: Sequence[Mapping[str, Any]]
     process_groups: Mapping[str, tuple[int, ...]]
+    allocations: Allocations | None = None
 
     def __len__(self) -> int:
         return len(self.category)
@@ -178,6 +204,39 @@ def device_trace(document: Any, path: str) -> Device:
         stream=_ids(args, "stream")[order],
         args=[args[i] for i in order.tolist()],
         process_groups=_process_groups(info),
+        allocations=_allocations(events, zero, threads),
+    )
+
+
+def _allocations(
+    events: list[Any], zero: int, threads: tuple[tuple[Any, Any], ...]
+) -> Allocations | None:
+    """The allocator's events; those that lack a number of theirs say nothing and are left out."""
+    place = {label: k for k, label in enumerate(threads)}
+    devices: dict[tuple[int, int], int] = {}
+    rows = []
+    for e in events:
+        args = e.get("args")
+        if e.get("name") != MEMORY or not isinstance(args, dict):
+            continue
+        numbers = [e.get("ts"), *(args.get(k) for k in ("Bytes", "Total Allocated"))]
+        if not all(isinstance(v, int | float) and -_FAR < v < _FAR for v in numbers):
+            continue
+        key = (_id(args.get("Device Type", -1)), _id(args.get("Device Id", -1)))
+        thread = place.get((_plain(e.get("pid")), _plain(e.get("tid"))), -1)
+        number = devices.setdefault(key, len(devices))
+        rows.append((numbers[0] - zero, thread, number, key[0] > 0, numbers[1], numbers[2]))
+    if not rows:
+        return None
+    rows.sort(key=lambda row: row[0])
+    columns = [np.array(column) for column in zip(*rows)]
+    return Allocations(
+        when=columns[0].astype(np.float64) * 1e-6,
+        thread=columns[1].astype(np.int32),
+        device=columns[2].astype(np.int32),
+        accelerator=columns[3].astype(bool),
+        bytes=columns[4].astype(np.float64),
+        total=columns[5].astype(np.float64),
     )
 
 

@@ -14,6 +14,7 @@ from perfmodel.trace.pytorch.attribution import TRANSFER
 from perfmodel.trace.pytorch.collectives import SEND_RECV, UNKNOWN
 from perfmodel.trace.pytorch.columns import RankNodes, rank_nodes
 from perfmodel.trace.pytorch.files import RankFiles, Trace, find, without_collection
+from perfmodel.trace.pytorch.held import in_time
 from perfmodel.trace.pytorch.link import Links, link
 from perfmodel.trace.pytorch.ranks import Finding, Meetings, has_tail, meet, offsets
 from perfmodel.trace.pytorch.steps import StepChoice, choose
@@ -117,7 +118,10 @@ def replayable(
     names = {d.device_name for d in devices}
     findings = [*meetings.findings, *_findings(nodes, numbers)]
     return Recording(
-        ranks=[_columns(n, meetings, i, float(begin[i])) for i, n in enumerate(nodes)],
+        ranks=[
+            _columns(n, meetings, i, float(begin[i]), f, found)
+            for i, (n, f, found) in enumerate(zip(nodes, files, links))
+        ],
         numbers=numbers,
         groups=meetings.groups,
         device_name=names.pop() if len(names) == 1 else "",
@@ -188,7 +192,14 @@ def _figures(rank: RankNodes, files: RankFiles, links: Links | None, offset: flo
     )
 
 
-def _columns(rank: RankNodes, meetings: Meetings, place: int, begin: float) -> dict[str, Any]:
+def _columns(
+    rank: RankNodes,
+    meetings: Meetings,
+    place: int,
+    begin: float,
+    files: RankFiles,
+    links: Links | None,
+) -> dict[str, Any]:
     """One rank's columns, nodes in order of recorded start."""
     line, time = rank.timeline, rank.timeline.host
     h, n = rank.hosts, len(rank)
@@ -221,6 +232,9 @@ def _columns(rank: RankNodes, meetings: Meetings, place: int, begin: float) -> d
     flops, moved = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
     flops[h:], moved[h:] = rank.attribution.flops, rank.attribution.bytes
     works = [None] * h + rank.attribution.work
+    held = in_time(line.device, line.window, time, files.host, links)
+    if held is not None:
+        held = held._replace(node=position[held.node])
     return {
         "id": np.arange(n, dtype=np.uint64),
         "type": kind[order],
@@ -243,4 +257,5 @@ def _columns(rank: RankNodes, meetings: Meetings, place: int, begin: float) -> d
         "edge_latency": line.edge_latency,
         "edge_kind": line.edge_kind,
         "end": end[order],
+        "held": held,
     }
