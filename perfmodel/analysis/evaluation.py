@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any
 
 import jax
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
+from perfmodel.analysis.blocks import call_padded, in_blocks, jit_sums
 from perfmodel.analysis.economics import columns as columns_of
 from perfmodel.analysis.throughput import memory_columns, per_token, step_columns
 from perfmodel.compiled import Compiled
 from perfmodel.engine import bulk
 from perfmodel.engine.bulk import Devices, devices_of
-from perfmodel.engine.bulk_jax import split_over
+from perfmodel.engine.bulk_cpu import sums
 from perfmodel.engine.cells import NOBODY, SAMPLE
 from perfmodel.forking import check_process
 from perfmodel.models.cost import check_costs
@@ -76,7 +78,7 @@ class Evaluator:
             self._costs[paths] = jax.jit(
                 jax.vmap(partial(self._cost, paths), in_axes=1, out_axes=1)
             )
-        return _padded(self._costs[paths], values, devices=devices)
+        return call_padded(self._costs[paths], values, devices=devices)
 
     def _cost(self, paths: tuple[str, ...], values: jax.Array) -> jax.Array:
         c = self.compiled
@@ -113,8 +115,8 @@ class Evaluator:
 
                 return jax.numpy.stack(jax.vjp(cost, point)[1](counts)[0])
 
-            self._pull[key] = jax.jit(jax.vmap(one, in_axes=1, out_axes=1))
-        found = _padded(self._pull[key], values, counts.astype(float), devices=devices)
+            self._pull[key] = jit_sums(jax.vmap(one, in_axes=1, out_axes=1))
+        found = call_padded(self._pull[key], values, counts.astype(float), devices=devices)
         return found * self.compiled.unit
 
     def makespans(
@@ -125,7 +127,7 @@ class Evaluator:
         Where a design's own order certainly is one that was frozen, the longest path answers.
         """
         c = self.compiled
-        if options.schedule == "frozen" or (options.schedule == "own" and c.forced):
+        if self._by_one_order(options):
             makespan, counts = self._frozen(costs, options, paths=paths)
             return makespan, np.full(costs.shape[1], FROZEN, np.int8), counts
         if options.schedule == "simulated":
@@ -188,6 +190,23 @@ class Evaluator:
         Args:
             paths, values: [P], [P, D] what the points set.
         """
+        if not self._by_one_order(options) or devices_of(options.devices):
+            return self._figures(paths, values, options)
+        alone = replace(options, threads=1)
+        return in_blocks(
+            lambda here: self._figures(paths, values[:, here], alone),
+            values.shape[1],
+            options.threads,
+        )
+
+    def _by_one_order(self, options: EvaluationOptions) -> bool:
+        """Whether the reference design's order answers all designs."""
+        return options.schedule == "frozen" or (options.schedule == "own" and self.compiled.forced)
+
+    def _figures(
+        self, paths: tuple[str, ...], values: NDArray[Any], options: EvaluationOptions
+    ) -> dict[str, NDArray[Any]]:
+        """As `figures`."""
         c, designs = self.compiled, values.shape[1]
         devices = devices_of(options.devices)
         costs = self.costs(paths, values, devices) if paths else self._same(designs)
@@ -198,8 +217,7 @@ class Evaluator:
         seconds = makespan.astype(float) * c.unit
         figures: dict[str, NDArray[Any]] = {"makespan_s": seconds}
         if options.breakdown:
-            figures |= self._parts(seconds, costs, counts)
-            figures["limited_by"] = self._limits(paths, values, costs, counts, devices)
+            figures |= self._breakdown(paths, values, seconds, costs, counts, options)
         if options.economics is not None:
             figures |= columns_of(c, list(paths), values, seconds, economics=options.economics)
         figures["schedule"] = who
@@ -272,45 +290,68 @@ class Evaluator:
         cost = np.asarray(c.evaluate(c.system, c.models), np.float64)
         return np.repeat(cost[:, None], designs, axis=1)
 
-    def _parts(
-        self, seconds: NDArray[Any], costs: NDArray[Any], counts: NDArray[Any]
+    def _breakdown(
+        self,
+        paths: tuple[str, ...],
+        values: NDArray[Any],
+        seconds: NDArray[Any],
+        costs: NDArray[Any],
+        counts: NDArray[Any],
+        options: EvaluationOptions,
     ) -> dict[str, NDArray[Any]]:
-        """The critical path by category [s]."""
-        c = self.compiled
-        parts = {
-            f"{word}_s": np.einsum("sd,sd->d", counts[mine], costs[mine]) * c.unit
-            for word, mine in ((w, c.category == k) for k, w in enumerate(CATEGORIES))
-        }
-        spent = sum(parts[f"{word}_s"] for word in CATEGORIES if word != "waiting")
-        rest = seconds - spent - parts["waiting_s"]
-        parts["waiting_s"] += np.where(np.abs(rest) > 1e-9 * spent, rest, 0.0)
+        """The critical path by category [s], and what limits each design."""
+        devices = devices_of(options.devices)
+
+        def explain(here: slice) -> dict[str, NDArray[Any]]:
+            spent = sums(self._kinds, counts[:, here] * costs[:, here]) * self.compiled.unit
+            slope = self.gradients(paths, values[:, here], counts[:, here], wanted, devices)
+            limits = self._limits(paths, values[:, here], slope, spent[len(CATEGORIES) :])
+            return self._parts(seconds[here], spent[: len(CATEGORIES)]) | {"limited_by": limits}
+
+        wanted = tuple(parameters(self.compiled.system))
+        if devices:
+            return explain(slice(None))
+        return in_blocks(explain, len(seconds), options.threads)
+
+    @cached_property
+    def _kinds(self) -> sparse.csr_array:
+        """[categories + 2, S] the distinct costs of each category, those that no parameter changes, and the host's."""
+        category = self.compiled.category
+        host, fixed = category == HOST, ~self.answering
+        rows = [category == k for k in range(len(CATEGORIES))]
+        return sparse.csr_array(np.array([*rows, fixed & ~host, fixed & host], float))
+
+    def _parts(
+        self, seconds: NDArray[Any], spent: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.float64]]:
+        """The critical path by category [s], from how much of it distinct costs of each take, [categories, D] s."""
+        parts = {f"{word}_s": spent[k] for k, word in enumerate(CATEGORIES)}
+        known = sum(part for name, part in parts.items() if name != "waiting_s")
+        rest = seconds - known - parts["waiting_s"]
+        parts["waiting_s"] = parts["waiting_s"] + np.where(np.abs(rest) > 1e-9 * known, rest, 0.0)
         return parts
 
     def _limits(
         self,
         paths: tuple[str, ...],
         values: NDArray[Any],
-        costs: NDArray[Any],
-        counts: NDArray[Any],
-        devices: Devices,
+        slope: NDArray[Any],
+        fixed: NDArray[np.float64],
     ) -> NDArray[np.intp]:
-        """Number of what takes most of the time: a parameter, by p dT/dp [s]; what is recorded; the host."""
-        known = parameters(self.compiled.system)
-        wanted, designs = tuple(known), values.shape[1]
-        slope = self.gradients(paths, values, counts, wanted, devices)
+        """Number of what takes most of the time: a parameter, by p dT/dp [s]; what is recorded; the host.
+
+        Args:
+            slope: [W, D] derivatives by the system's parameters; fixed: [2, D] the other two [s].
+        """
         point = np.stack(
             [
-                values[paths.index(w)] if w in paths else np.full(designs, float(known[w]))
-                for w in wanted
+                values[paths.index(w)] if w in paths else np.full(values.shape[1], float(known))
+                for w, known in parameters(self.compiled.system).items()
             ]
         )
         # an infinite capacity costs nothing
-        weight = [np.abs(slope * np.where(slope == 0, 0.0, point))]
-        host = self.compiled.category == HOST
-        for fixed in (~self.answering & ~host, ~self.answering & host):
-            seconds = np.einsum("sd,sd->d", counts[fixed], costs[fixed]) * self.compiled.unit
-            weight.append(seconds[None])
-        seconds = np.concatenate(weight)
+        weight = np.abs(slope * np.where(slope == 0, 0.0, point))
+        seconds = np.concatenate([weight, fixed])
         return np.where(seconds.max(axis=0) > 0, np.argmax(seconds, axis=0), len(seconds))
 
     @cached_property
@@ -358,17 +399,3 @@ class Evaluator:
         costs = self.costs(named, values)
         same = np.asarray(np.isclose(costs, costs[:, :1], rtol=1e-12, atol=0).all(axis=0))
         return [p for k, p in enumerate(named) if same[1 + k] and same[1 + len(named) + k]]
-
-
-def _padded(function: Any, *arrays: NDArray[Any], devices: Devices) -> NDArray[np.float64]:
-    """Call a batched function with the designs padded to a power of two: few shapes, few compilations.
-
-    Devices get equal shares of the designs.
-    """
-    designs = arrays[0].shape[1]
-    size = 1 << max(designs - 1, 0).bit_length()
-    size += -size % max(len(devices), 1)
-    padded: list[Any] = [np.pad(a, ((0, 0), (0, size - designs)), mode="edge") for a in arrays]
-    if devices:
-        padded = [jax.device_put(a, split_over(devices)) for a in padded]
-    return np.asarray(function(*padded), np.float64)[:, :designs]

@@ -230,6 +230,15 @@ def makespans_and_paths(
     return makespan, paths
 
 
+def sums(matrix: sparse.csr_array, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[K, D] a sparse matrix [K, S] times values [S, D]."""
+    found = np.empty((matrix.shape[0], values.shape[1]))
+    width = np.uint64(values.shape[1])
+    values = np.ascontiguousarray(values, np.float64)
+    kernels.product(_parts(matrix), values.ravel(), width, np.uint64(0), found.ravel(), width)
+    return found
+
+
 class _Room:
     """Memory for one tile after the other: the window of live finish times, and the costs."""
 

@@ -53,6 +53,14 @@ def _later_and_add(window, out, a, b, table, c, width):
 
 
 @_kernel
+def _later_and_note(window, out, a, b, table, c, chosen, at, width):
+    for d in range(width):
+        x, y = window[a + d], window[b + d]
+        chosen[at + d] = y > x
+        window[out + d] = (y if y > x else x) + table[c + d]
+
+
+@_kernel
 def _keep_later(window, out, a, width):
     for d in range(width):
         x, y = window[a + d], window[out + d]
@@ -63,12 +71,6 @@ def _keep_later(window, out, a, width):
 def _copy(target, out, source, a, width):
     for d in range(width):
         target[out + d] = source[a + d]
-
-
-@_kernel
-def _note_second(chosen, at, window, a, b, width):
-    for d in range(width):
-        chosen[at + d] = window[b + d] > window[a + d]
 
 
 @_kernel
@@ -133,8 +135,9 @@ def finish(
         if end - begin == two:
             a, b = slot_in[begin] * width, slot_in[begin + one] * width
             if choosing:
-                _note_second(chosen, choice, window, a, b, width)
-            _later_and_add(window, out, a, b, table, c, width)
+                _later_and_note(window, out, a, b, table, c, chosen, choice, width)
+            else:
+                _later_and_add(window, out, a, b, table, c, width)
         elif end - begin == one:
             _add(window, out, slot_in[begin] * width, table, c, width)
         elif end == begin:

@@ -1,0 +1,83 @@
+"""Designs in blocks: what the formulas of costs and their derivatives take for one stays in the cache of a core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.engine.bulk import Devices
+from perfmodel.engine.bulk_jax import split_over
+from perfmodel.threads import in_threads
+
+BLOCK = 8192
+"""Designs at a time, on the host."""
+
+_LOOPS = {"xla_cpu_experimental_ynn_fusion_type": ""}
+"""Sums over the rows of a table as loops of the function's own."""
+
+
+def in_blocks(
+    function: Callable[[slice], dict[str, NDArray[Any]]], designs: int, threads: int
+) -> dict[str, NDArray[Any]]:
+    """[D] columns by name, from a function of a stretch of the designs."""
+    blocks = [slice(at, min(at + BLOCK, designs)) for at in range(0, designs, BLOCK)]
+    if len(blocks) < 2:
+        return function(slice(0, designs))
+    found: list[dict[str, NDArray[Any]]] = [{} for _ in blocks]
+
+    def work(numbers: range) -> None:
+        for k in numbers:
+            found[k] = function(blocks[k])
+
+    in_threads(work, [range(k, len(blocks), threads) for k in range(min(threads, len(blocks)))])
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
+def call_padded(function: Any, *arrays: NDArray[Any], devices: Devices = ()) -> NDArray[np.float64]:
+    """Call a batched function on arrays [., D], the designs padded to a power of two: few shapes, few compilations.
+
+    Devices get equal shares of the designs; on the host a block is done after the other.
+    """
+    designs = arrays[0].shape[1]
+    size = 1 << max(designs - 1, 0).bit_length()
+    size = size + -size % len(devices) if devices else min(size, BLOCK)
+    result: NDArray[np.float64] | None = None
+    for at in range(0, designs, size):
+        block: list[Any] = [a[:, at : at + size] for a in arrays]
+        width = block[0].shape[1]
+        if width < size:
+            block = [np.pad(a, ((0, 0), (0, size - width)), mode="edge") for a in block]
+        if devices:
+            block = [jax.device_put(a, split_over(devices)) for a in block]
+        found = np.asarray(function(*block), np.float64)[:, :width]
+        if width == designs:
+            return found
+        if result is None:
+            result = np.empty((len(found), designs))
+        result[:, at : at + width] = found
+    assert result is not None  # there is a design
+    return result
+
+
+def jit_sums(function: Callable[..., Any]) -> Any:
+    """`jax.jit` of a function that sums up over the rows of tables of few rows.
+
+    XLA's CPU compiler hands such sums to a library of kernels where it can; for tables of tens of rows these take twice
+    as long as loops.
+    """
+    return jax.jit(function, compiler_options=dict(_known_options()))
+
+
+@cache
+def _known_options() -> Mapping[str, str]:
+    """What this version of XLA can be told of it."""
+    try:
+        jax.jit(lambda x: x, compiler_options=_LOOPS).lower(0.0).compile()
+    except RuntimeError:  # "No such compile option"
+        return {}
+    return _LOOPS

@@ -1,0 +1,69 @@
+"""Designs in blocks: the same figures whatever the blocks, and what limits a design from derivatives by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import perfmodel as pm
+from perfmodel.analysis import blocks
+from perfmodel.analysis.evaluation import EvaluationOptions, Evaluator
+from perfmodel.vocabulary import CATEGORIES
+
+PATHS = ("npu.peak_flops", "npu.memory_bandwidth", "network.0.bandwidth", "network.0.latency")
+
+
+@pytest.fixture(scope="module")
+def evaluator() -> Evaluator:
+    graph = pm.load("traces/gpt_dp2_tp2_pp2")
+    return Evaluator(pm.compile(graph, pm.hardware("dgx-h100", ranks=graph.ranks)))
+
+
+def designs(count: int) -> np.ndarray:
+    """[P, count] values over factors of 20 to 100."""
+    low, high = np.array([[2e14, 1e12, 2e10, 1e-7], [5e15, 2e13, 2e12, 1e-5]])
+    share = np.random.default_rng(3).random((count, len(PATHS)))
+    return (low * (high / low) ** share).T
+
+
+@pytest.mark.parametrize("schedule", ["frozen", "own", "simulated"])
+def test_figures_are_the_same_whatever_the_blocks(evaluator, schedule, monkeypatch):
+    values = designs(23)
+    values[2, 4] = 0.0  # no time at all: a bandwidth of nothing
+    options = EvaluationOptions(schedule)
+    whole = evaluator.figures(PATHS, values, options)
+    monkeypatch.setattr(blocks, "BLOCK", 8)
+    parts = evaluator.figures(PATHS, values, options)
+    assert list(parts) == list(whole)
+    for name, column in whole.items():
+        np.testing.assert_allclose(parts[name], column, rtol=1e-12, err_msg=name)
+
+
+def test_the_breakdown_is_that_of_path_counts_and_derivatives_one_by_one(evaluator):
+    c, values = evaluator.compiled, designs(40)
+    options = EvaluationOptions("frozen")
+    figures = evaluator.figures(PATHS, values, options)
+    costs = evaluator.costs(PATHS, values)
+    _, _, counts = evaluator.makespans(costs, options, paths=True)
+    wanted = tuple(pm.parameters(c.system))
+    slope = evaluator.gradients(PATHS, values, counts, wanted)
+    labels = evaluator.labels["limited_by"]
+    for d in range(values.shape[1]):
+        spent = counts[:, d] * costs[:, d] * c.unit
+        for k, word in enumerate(CATEGORIES):
+            if word != "waiting":
+                assert figures[f"{word}_s"][d] == pytest.approx(spent[c.category == k].sum())
+        at = {**pm.parameters(c.system), **dict(zip(PATHS, values[:, d]))}
+        gain = [abs(slope[k, d] * float(at[w])) if slope[k, d] else 0 for k, w in enumerate(wanted)]
+        gain += [spent[~evaluator.answering].sum()]
+        assert labels[figures["limited_by"][d]] == [*wanted, "recorded"][int(np.argmax(gain))]
+    assert len(set(figures["limited_by"].tolist())) > 1
+
+
+def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch):
+    monkeypatch.setattr(blocks, "_LOOPS", {"xla_cpu_no_such_option": ""})
+    blocks._known_options.cache_clear()
+    try:
+        assert float(blocks.jit_sums(lambda x: x.sum())(np.ones((3, 2)))) == 6.0
+    finally:
+        blocks._known_options.cache_clear()
