@@ -137,10 +137,9 @@ class Compiled:
         return longest_path.cut(self.events.pred_ptr, self.events.pred, self.events.cost)
 
     @cached_property
-    def tails(self) -> longest_path.Levels:
-        """The frozen graph backwards: longest path from each vertex to the end."""
-        ptr, pred, cost = _backwards(self.events)
-        return longest_path.cut(ptr, pred, cost)
+    def tails(self) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[Any]]:
+        """The frozen graph backwards (pred_ptr, pred, cost): longest path from each vertex to the end."""
+        return _backwards(self.events)
 
     @cached_property
     def reduced(self) -> Reduced:

@@ -4,16 +4,24 @@ numba keeps machine code by the file of the function, and looks at that file onl
 into it, and so are the numbers that it takes from other modules: after a change there the old code would run. Here
 the key of what is kept covers all of it: the function's own file, every compiled function that it calls with
 that function's file, and every constant that it names.
+
+Compiling a loop takes a second, which a small graph is not worth. A loop with `small=True` runs as the Python that it
+is written in until it has done `PLAIN` steps in this process, unless its machine code is there already.
+Both ways do the same operations on the same kinds of numbers in the same order, so the results are the same to
+the bit; such a loop may only do with numbers what NumPy's and the machine's do alike (no sums of narrow integers).
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator
-from functools import cache
+from contextlib import contextmanager
+from functools import cache, cached_property, update_wrapper
 from types import CodeType, FunctionType, ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 import numba
 import numpy as np
@@ -24,15 +32,132 @@ F = TypeVar("F", bound=Callable[..., Any])
 _CONSTANTS = (bool, int, float, complex, str, bytes, tuple, frozenset, np.generic)
 
 
-def machine_code(function: F | None = None, **options: Any) -> Any:
+PLAIN = 500_000
+"""Steps that a small loop takes as plain Python before it is compiled: about half a second, as long as compiling."""
+
+
+@overload
+def machine_code(function: F, *, small: Any = None, **options: Any) -> Any: ...
+
+
+@overload
+def machine_code(
+    function: None = None, *, small: Any = None, **options: Any
+) -> Callable[[F], Any]: ...
+
+
+def machine_code(function: F | None = None, *, small: Any = None, **options: Any) -> Any:
     """Compile a function with numba, once per machine; once per process where nothing can be kept.
 
     Args:
         function: the function; without one, a decorator with these options.
+        small: the arguments -> about how many steps a call takes, or True for the number of elements of its arrays:
+            it is then not compiled for little work. None: it always is.
         options: of `numba.njit`.
     """
     if function is None:
-        return lambda later: machine_code(later, **options)
+        return lambda later: machine_code(later, small=small, **options)
+    dispatcher = _dispatcher(function, **options)
+    return dispatcher if small is None else Loop(dispatcher, elements if small is True else small)
+
+
+def elements(*arguments: Any) -> int:
+    """How many numbers there are in arrays, and in tuples of arrays.
+
+    >>> elements(np.zeros(3), (np.zeros((2, 2)), 7))
+    7
+    """
+    return sum(
+        elements(*a) if isinstance(a, tuple) else a.size if isinstance(a, np.ndarray) else 0
+        for a in arguments
+    )
+
+
+class Loop:
+    """A function that is compiled when that is worth it; compiled functions may call it."""
+
+    def __init__(self, dispatcher: Any, steps: Callable[..., int]):
+        update_wrapper(self, dispatcher.py_func)
+        self.dispatcher, self.py_func = dispatcher, dispatcher.py_func
+        self._steps, self._left = steps, PLAIN
+        self._ready = False  # machine code is there, or was looked for in vain and shall be made
+        self._looked = False
+
+    @property
+    def _numba_type_(self) -> Any:
+        return self.dispatcher._numba_type_
+
+    def __call__(self, *arguments: Any) -> Any:
+        if self._ready:
+            return self.dispatcher(*arguments)
+        steps = int(self._steps(*arguments))
+        if not self._looked:
+            self._looked = True
+            self._ready = self._is_kept(arguments)
+        if steps <= self._left and not self._ready:
+            self._left -= steps
+            with np.errstate(over="ignore"):  # of hashes, that wrap around in machine code, too
+                return self.plain(*arguments)
+        self._ready = True
+        with said_while_it_takes():
+            return self.dispatcher(*arguments)
+
+    @cached_property
+    def plain(self) -> Callable[..., Any]:
+        """The function as Python, and what it calls as well."""
+        return _plain(self.py_func, {})
+
+    def _is_kept(self, arguments: tuple[Any, ...]) -> bool:
+        """Whether there is machine code for these arguments on the disk."""
+        try:
+            kept = self.dispatcher._cache
+            signature = tuple(map(self.dispatcher.typeof_pyval, arguments))
+            key = kept._index_key(signature, self.dispatcher.targetctx.codegen())
+            return key in kept._cache_file._load_index()
+        except (AttributeError, OSError):  # nothing can be kept
+            return False
+
+
+def _plain(function: FunctionType, made: dict[FunctionType, FunctionType]) -> FunctionType:
+    """A copy of a function in whose world everything that is compiled is not."""
+    if function not in made:
+        world = dict(function.__globals__)
+        made[function] = FunctionType(
+            function.__code__, world, function.__name__, function.__defaults__, function.__closure__
+        )
+        for name in function.__code__.co_names:
+            called = getattr(world.get(name), "py_func", None)
+            if isinstance(called, FunctionType):
+                world[name] = _plain(called, made)
+    return made[function]
+
+
+_said = threading.Event()
+
+
+@contextmanager
+def said_while_it_takes(seconds: float = 1.0) -> Iterator[None]:
+    """Say once, at a terminal, that something is being compiled, if it takes longer than this."""
+    if _said.is_set() or not (sys.stderr and sys.stderr.isatty()):
+        yield
+        return
+
+    def say() -> None:
+        if not _said.is_set():
+            _said.set()
+            print("perfmodel: compiling, once on this machine ...", file=sys.stderr)
+
+    timer = threading.Timer(seconds, say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _dispatcher(function: Any, **options: Any) -> Any:
+    """A function as numba compiles it, with its code kept where there is a place for it."""
     try:
         result: Any = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # "no locator available": neither the package nor the home is writable

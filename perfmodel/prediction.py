@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from perfmodel.compiled import Compiled, recall, unpack
 from perfmodel.display import as_html, as_text, seconds
-from perfmodel.engine import longest_path
 from perfmodel.forking import check_process
 from perfmodel.machine.system import System
 from perfmodel.models.cost import check_costs, models_of
 from perfmodel.models.fitted import Answer, answers
 from perfmodel.parameter_paths import check_values
+from perfmodel.schedule.frozen_graph import times
 from perfmodel.vocabulary import CATEGORIES
 from perfmodel.workload.graph import Graph
 
@@ -113,7 +113,7 @@ class Prediction:
         What rounding leaves, less than 1e-12 of the makespan, counts as none.
         """
         c = self.compiled
-        tail = np.asarray(longest_path.times(c.tails, self.cost / c.unit)[1])[::-1] * c.unit
+        tail = times(*c.tails, self.cost / c.unit)[1][::-1] * c.unit
         slack = self.makespan - (self.vertex_start + tail)
         slack = np.where(slack > 1e-12 * self.makespan, slack, 0.0)
         return slack[np.where(c.partner >= 0, c.events.last, c.events.first)]
@@ -219,7 +219,8 @@ def evaluate(compiled: Compiled, system: System | None = None, models: Any = Non
     check_values(system, models)
     cost = np.asarray(compiled.evaluate(system, models), np.float64)
     check_costs(cost)
-    start, finish = longest_path.times(compiled.levels, cost)
+    e = compiled.events
+    start, finish = times(e.pred_ptr, e.pred, e.cost, cost)
     unit = compiled.unit
     makespan, at = float(finish[-1]) * unit, (system, models)
     return Prediction(compiled, cost * unit, start * unit, finish * unit, makespan, at)

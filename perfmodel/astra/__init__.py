@@ -17,9 +17,9 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from perfmodel.astra import event_run
 from perfmodel.astra.config import Config, read_config, warn_of_ignored
@@ -27,9 +27,13 @@ from perfmodel.astra.custom_files import warn_of_sizes
 from perfmodel.astra.deadlock import diagnose, require_finished
 from perfmodel.astra.event_run import EventGraph, Run, along
 from perfmodel.astra.lower import Lowered, lower
-from perfmodel.astra.models import AstraModels, load
 from perfmodel.astra.traces import read_flat, warn_of_left_out
 from perfmodel.vocabulary import describe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from perfmodel.astra.models import AstraModels, load
 
 __all__ = [
     "AstraModels",
@@ -49,6 +53,15 @@ __all__ = [
 ]
 
 
+def __getattr__(name: str) -> Any:
+    """What needs JAX is imported when it is asked for: a plain run does without."""
+    if name not in ("AstraModels", "load"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from perfmodel.astra import models
+
+    return getattr(models, name)
+
+
 @dataclass(frozen=True, eq=False)
 class Result:
     """What ASTRA-sim prints, and what is behind it.
@@ -66,6 +79,8 @@ class Result:
     def nodes(self) -> pd.DataFrame:
         """A row per node in the order rank, position in the file: issue and end [ns]."""
         flat = self.lowered.flat
+        import pandas as pd
+
         kinds = zip(flat.type.tolist(), flat.comm_type.tolist(), strict=True)
         return pd.DataFrame(
             {

@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,7 +68,7 @@ class CostTable:
         Returns:
             f64 [S], or [S, D] where a parameter is an array.
         """
-        xp: Any = np if truncate else jnp
+        xp: Any = np if truncate else _jax_numpy()
         values = {path: xp.asarray(value, dtype=xp.float64) for path, value in parameters.items()}
         wide = any(value.ndim for value in values.values())
         blocks = []
@@ -95,6 +94,15 @@ class CostTable:
         for rows in np.split(self.work, cuts):
             if len(rows):
                 yield int(rows[0, 0]), int(rows[0, 2]), rows
+
+
+def _jax_numpy() -> Any:
+    """Imported when it is asked for: runs in whole nanoseconds do without."""
+    import jax.numpy
+
+    import perfmodel.pytree  # noqa: F401  (switches JAX to 64-bit numbers)
+
+    return jax.numpy
 
 
 def _decimal(value: Any) -> Any:

@@ -11,9 +11,8 @@ from perfmodel.astra import kernel, layout
 from perfmodel.astra.hash_order import buckets_for
 from perfmodel.astra.kernel_tables import Tables
 from perfmodel.astra.lower import Lowered
-from perfmodel.engine import longest_path
 from perfmodel.errors import InputError
-from perfmodel.schedule.frozen_graph import predecessors
+from perfmodel.schedule.frozen_graph import predecessors, times
 from perfmodel.threads import in_threads
 
 _POOL_WIDTHS = {
@@ -249,8 +248,7 @@ def along(lowered: Lowered, run: Run, cost: NDArray[np.float64]) -> Run:
     events = run.events
     if events is None or not run.ok:
         raise ValueError("a longest path needs the recorded order of a run that ended")
-    levels = longest_path.cut(events.pred_ptr, events.pred, events.cost)
-    start, finish = longest_path.times(levels, cost)
+    start, finish = times(events.pred_ptr, events.pred, events.cost, cost)
     issue, end = start[events.node_first], finish[events.node_last]
     last = np.zeros(lowered.flat.ranks)
     np.maximum.at(last, lowered.flat.rank, end)

@@ -111,7 +111,7 @@ def _parts(matrix: sparse.csr_array) -> tuple[NDArray[Any], NDArray[Any], NDArra
     return matrix.indptr.astype(np.uint32), matrix.indices.astype(np.uint32), matrix.data
 
 
-@machine_code
+@machine_code(small=True)
 def _slots(
     ptr: NDArray[Any], pred: NDArray[Any], last_use: NDArray[Any]
 ) -> tuple[NDArray[Any], int]:

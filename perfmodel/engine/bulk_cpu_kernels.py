@@ -32,7 +32,7 @@ def _sum_row(matrix, k, values, designs, at, out, place, width):
             out[place + d] += w * values[more + d]
 
 
-@_kernel
+@machine_code(small=lambda matrix, *more: matrix[1].size * int(more[-1]), nogil=True)
 def product(matrix, values, designs, at, out, width):
     """out [K x width] = a sparse matrix [K, S] times values [S x designs], designs from `at` on."""
     for k in range(np.uint64(matrix[0].size - 1)):
@@ -112,7 +112,7 @@ def _compare(checks, v, held, window, width):
             _hold(held, window, x, y, z, factor[k], width)
 
 
-@_kernel
+@machine_code(small=lambda graph, *more: graph[2].size * int(more[-1]), nogil=True)
 def finish(
     graph, checks, matrix, values, designs, at, table, tabulated, window, chosen, held, width
 ):
@@ -156,7 +156,7 @@ def finish(
             _compare(checks, v, held, window, width)
 
 
-@_kernel
+@machine_code(small=lambda graph, *more: graph[2].size * int(more[-1]), nogil=True)
 def trace_back(graph, chosen, on, counts, width):
     """`counts` [K x width] += how often each combined cost stands on each design's critical path.
 

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from perfmodel.compiled_code import machine_code
 
@@ -26,7 +26,7 @@ STEP_OVERHEAD = 200
 
 
 SHORT_SCAN = 64
-"""Up to so many steps (and costs) a compilation takes longer than the work that padding adds."""
+"""Up to so many steps a compilation takes longer than the work that padding adds."""
 
 
 @partial(
@@ -81,7 +81,7 @@ def cut(ptr: NDArray[np.int64], pred: NDArray[np.int32], cost: NDArray[np.int32]
     )
 
 
-@machine_code
+@machine_code(small=True)
 def _at_most_two(
     ptr: NDArray[Any], pred: NDArray[Any], cost: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -122,7 +122,7 @@ def _at_most_two(
     return number, pair, new_cost
 
 
-@machine_code
+@machine_code(small=True)
 def _levels(pair: NDArray[Any]) -> NDArray[Any]:
     """[W] length of the longest chain of edges that ends in each vertex."""
     level = np.zeros(pair.shape[0], np.int64)
@@ -155,26 +155,6 @@ def _bucket(steps: int) -> int:
     return -(-steps // scale) * scale
 
 
-def times(levels: Levels, cost: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Start and finish of every vertex, on the host.
-
-    The cost table is padded to a power of two, so that most new graphs find a compiled function.
-
-    Args:
-        levels: V vertices.
-        cost: [S], the cost table [s].
-
-    Returns:
-        [V] start, [V] finish [s].
-    """
-    table = np.asarray(cost, np.float64)
-    padded = np.zeros(max(SHORT_SCAN, 1 << len(table).bit_length()), table.dtype)
-    padded[: len(table)] = table
-    start, finish = _scan_compiled(levels.pred, levels.cost, padded)
-    place = np.asarray(levels.place)
-    return np.asarray(start)[place], np.asarray(finish)[place]
-
-
 def _scan(pred: Array, row: Array, cost: Array) -> tuple[Array, Array]:
     """Start [steps x width] and finish [steps x width + 1] of every place [s]."""
     steps, width = row.shape
@@ -189,9 +169,6 @@ def _scan(pred: Array, row: Array, cost: Array) -> tuple[Array, Array]:
     finish = jnp.zeros(steps * width + 1, cost.dtype)
     finish, start = lax.scan(step, finish, (jnp.arange(steps), pred, duration))
     return start.ravel(), finish
-
-
-_scan_compiled = jax.jit(_scan)
 
 
 def path_counts(levels: Levels, cost: Array) -> tuple[Array, Array]:

@@ -112,7 +112,7 @@ def _merge_equal(
     return *_renumber(ptr, pred, cost, number, kept), number
 
 
-@machine_code
+@machine_code(small=True)
 def _equal(ptr: NDArray[Any], pred: NDArray[Any], cost: NDArray[Any]) -> tuple[NDArray[Any], int]:
     """[V] new number of each vertex; equal ones share it, but the last one stays by itself.
 
@@ -231,7 +231,7 @@ def _spread(values: NDArray[Any], kept: NDArray[Any], n: int) -> NDArray[np.int6
     return full
 
 
-@machine_code
+@machine_code(small=True)
 def _follow(
     ptr: NDArray[Any], pred: NDArray[Any], cost: NDArray[Any], followers: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -264,7 +264,7 @@ def _distinct(rows: sparse.csr_array) -> tuple[np.ndarray, sparse.csr_array]:
     return number, sparse.csr_array(sparse.vstack([empty, chosen], format="csr"))
 
 
-@machine_code
+@machine_code(small=True)
 def _equal_rows(
     ptr: NDArray[Any], index: NDArray[Any], data: NDArray[Any]
 ) -> tuple[NDArray[Any], NDArray[Any]]:

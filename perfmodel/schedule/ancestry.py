@@ -39,7 +39,7 @@ def ancestry(ptr: NDArray[np.int64], pred: NDArray[np.int32]) -> Ancestry:
     return Ancestry(keep, chain, place, clock)
 
 
-@machine_code
+@machine_code(small=True)
 def _chains(ptr: NDArray[Any], pred: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any], int]:
     """Cover the vertices greedily with chains: (chain of each vertex, place on it, number of chains)."""
     n = ptr.size - 1
@@ -60,7 +60,7 @@ def _chains(ptr: NDArray[Any], pred: NDArray[Any]) -> tuple[NDArray[Any], NDArra
     return chain, place, chains
 
 
-@machine_code
+@machine_code(small=lambda ptr, pred, chain, place, chains: pred.size * chains)
 def _clocks(
     ptr: NDArray[Any], pred: NDArray[Any], chain: NDArray[Any], place: NDArray[Any], chains: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -180,7 +180,7 @@ def _columns_of_free_tasks(
     return int(min(wanted.sum(), 64)), np.where(wanted, 0, -1)
 
 
-@machine_code
+@machine_code(small=True)
 def _live(
     ptr: NDArray[Any],
     pred: NDArray[Any],
@@ -247,7 +247,7 @@ def _registered_together(
     )
 
 
-@machine_code
+@machine_code(small=lambda ptr, pred, *more: 2 * pred.size * more[-3].shape[1])
 def _judge(
     ptr: NDArray[Any],
     pred: NDArray[Any],

@@ -29,7 +29,7 @@ def distinct_rows(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
     return table[first], number
 
 
-@machine_code
+@machine_code(small=True)
 def _number(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """First row of each number, and the number of each row; open addressing, equality is checked, not assumed."""
     n, width = rows.shape

@@ -66,7 +66,7 @@ class Events:
         )
 
 
-@machine_code
+@machine_code(small=True)
 def predecessors(
     source: NDArray[Any], target: NDArray[Any], vertices: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -107,7 +107,24 @@ def predecessors(
     return begin, pred[:kept].copy()
 
 
-@machine_code(nogil=True)
+@machine_code(small=True, nogil=True)
+def times(
+    pred_ptr: NDArray[Any], pred: NDArray[Any], row: NDArray[Any], cost: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """[V] start and [V] finish of every vertex on one design, costs [S]."""
+    n = row.size
+    start, finish = np.zeros(n), np.zeros(n)
+    for v in range(n):
+        latest = 0.0
+        for e in range(pred_ptr[v], pred_ptr[v + 1]):
+            if finish[pred[e]] > latest:
+                latest = finish[pred[e]]
+        start[v] = latest
+        finish[v] = latest + cost[row[v]] if row[v] >= 0 else latest
+    return start, finish
+
+
+@machine_code(small=True, nogil=True)
 def path_counts(
     pred_ptr: NDArray[Any], pred: NDArray[Any], row: NDArray[Any], cost: NDArray[Any]
 ) -> NDArray[Any]:
@@ -136,7 +153,7 @@ def path_counts(
     return counts
 
 
-@machine_code
+@machine_code(small=True)
 def reverse(pred_ptr: NDArray[Any], pred: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The same edges by their source: (succ_ptr, succ)."""
     n = pred_ptr.size - 1

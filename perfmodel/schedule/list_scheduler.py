@@ -6,7 +6,7 @@ it means.
 
 import numpy as np
 
-from perfmodel.compiled_code import machine_code
+from perfmodel.compiled_code import elements, machine_code
 from perfmodel.vocabulary import NodeType
 
 SAME_MOMENT = 1e-12
@@ -47,7 +47,7 @@ def _pop(heap_time, heap_code, size):
     heap_time[i], heap_code[i] = time, code
 
 
-@machine_code(nogil=True)
+@machine_code(small=lambda cost, program, *_: elements(program), nogil=True)
 def simulate(cost, program, state, expected, sequence):
     """One schedule; `state` is written, see `new_state`.
 
@@ -307,7 +307,7 @@ def simulate(cost, program, state, expected, sequence):
     return makespan, last, differs, steps, finished
 
 
-@machine_code(nogil=True)
+@machine_code(small=lambda n, instances: 10, nogil=True)
 def new_state(n, instances):
     """Arrays that one schedule writes: times [n], prerequisites that bound [n], order [n], joins [instances]."""
     return (
@@ -326,7 +326,7 @@ def new_state(n, instances):
     )
 
 
-@machine_code(nogil=True)
+@machine_code(small=lambda costs, program, *_: costs.shape[1] * elements(program), nogil=True)
 def simulate_many(costs, program, expected, makespan, differs, counts):
     """Own schedules of the columns of `costs` [S, D]; path counts [S, D] where `counts` has rows."""
     n = program[0].size

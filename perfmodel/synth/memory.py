@@ -23,9 +23,9 @@ computed again, layers gathered whole, messages, and what libraries take (`reser
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from perfmodel.synth.experts import Experts
@@ -35,6 +35,9 @@ from perfmodel.synth.schedules import order
 from perfmodel.synth.settings import BYTES, Settings
 from perfmodel.synth.states import held, stage_held, state_bytes
 from perfmodel.workload.training_step import PARTS
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -199,6 +202,8 @@ def _gathered(s: Settings, place: int) -> float:
 
 def table(s: Settings) -> pd.DataFrame:
     """One row per rank, as `perfmodel.memory` gives it: rank and the bytes of each part."""
+    import pandas as pd
+
     stage = Grid(s).stage
     each = [rank_memory(s, r) for r in range(s.pipeline)]
     parts = np.array([[getattr(found, part) for part in PARTS] for found in each])[stage]

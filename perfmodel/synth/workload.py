@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from perfmodel.errors import InputError
 from perfmodel.synth.assemble import assemble
@@ -18,6 +17,9 @@ from perfmodel.synth.role import Role
 from perfmodel.synth.settings import Settings
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.training_step import TrainingStep
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True, eq=False)

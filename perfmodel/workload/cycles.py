@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse import csgraph
 
 from perfmodel.compiled_code import machine_code
 
@@ -24,6 +22,9 @@ def smallest_cycle(
     n = len(pred_ptr) - 1
     if not _unsorted(pred_ptr, pred).any():
         return np.zeros(0, np.intp), 0
+    from scipy import sparse  # only broken traces need it
+    from scipy.sparse import csgraph
+
     edges = sparse.csr_array((np.ones(len(pred), np.int8), pred, pred_ptr), shape=(n, n))
     _, part = csgraph.connected_components(edges, connection="strong")
     size = np.bincount(part)
@@ -34,7 +35,7 @@ def smallest_cycle(
     return np.flatnonzero(part == cycles[np.argmin(size[cycles])]), len(cycles)
 
 
-@machine_code
+@machine_code(small=True)
 def _unsorted(pred_ptr, pred):
     """[n] bool, nodes that lie on a cycle or behind one (Kahn's algorithm)."""
     n = pred_ptr.size - 1

@@ -13,9 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from perfmodel.display import as_html
@@ -29,6 +29,9 @@ from perfmodel.workload.program import Ints, Labels, Origin, Program
 from perfmodel.workload.recorded import Recorded
 from perfmodel.workload.tensor_memory import TensorMemory
 from perfmodel.workload.training_step import TrainingStep
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MAX_TABLE_ROWS = 50_000_000
 """More rows than this are not put into one table: ask for some ranks."""
@@ -169,6 +172,8 @@ class Graph:
         Raises:
             InputError: the table would be too large.
         """
+        import pandas as pd
+
         chosen = check_ranks(self, ranks)
         columns: dict[str, list[np.ndarray]] = {}
         for rank in chosen:

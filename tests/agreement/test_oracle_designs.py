@@ -9,9 +9,9 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from perfmodel.engine import bulk_cpu as engine
-from perfmodel.engine import longest_path
 from perfmodel.engine.reduction import reduce
 from perfmodel.parameter_paths import parameters, with_parameters
+from perfmodel.schedule.frozen_graph import times
 from tests import oracle
 from tests.oracle_case import (
     Case,
@@ -54,13 +54,14 @@ def test_the_reduced_graph_has_the_makespan_of_the_whole_one_on_every_design(cas
     compiled = compile_eagerly(case.graph, case.system, case.models)
     costs = table(compiled, designs(case, seed))
     whole = engine.plan(reduce(compiled.events, len(costs), merge=False))
-    expected = [longest_path.times(compiled.levels, c)[1].max() for c in costs.T]
+    e = compiled.events
+    expected = [times(e.pred_ptr, e.pred, e.cost, c.copy())[1].max() for c in costs.T]
     found = engine.makespans(compiled.plan, costs, threads=1, tile=4)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     np.testing.assert_allclose(engine.makespans(whole, costs, threads=1), expected, rtol=1e-12)
     event(f"reduced: {len(compiled.reduced) < len(compiled.events)}")
-    times, counts = engine.makespans_and_paths(compiled.plan, costs, threads=1, tile=4)
-    np.testing.assert_allclose(times, expected, rtol=1e-12)
+    found, counts = engine.makespans_and_paths(compiled.plan, costs, threads=1, tile=4)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
     np.testing.assert_allclose((counts * costs).sum(axis=0), expected, rtol=1e-12)
     assert (counts >= 0).all()
 
@@ -151,13 +152,13 @@ def test_an_edge_added_to_the_frozen_graph_never_helps(case, seed):
     compiled = compile_eagerly(case.graph, case.system, case.models)
     events, draw = compiled.events, random.Random(seed)
     cost = costs_eagerly(compiled, case.system, case.models)
-    before = longest_path.times(compiled.levels, cost)[1].max()
+    before = times(events.pred_ptr, events.pred, events.cost, cost)[1].max()
     if len(events) < 3:
         return
     u, v = sorted(draw.sample(range(len(events) - 1), 2))
     pred = np.insert(events.pred, events.pred_ptr[v], u)
     ptr = events.pred_ptr + (np.arange(len(events.pred_ptr)) > v)
-    after = longest_path.times(longest_path.cut(ptr, pred, events.cost), cost)[1].max()
+    after = times(ptr, pred, events.cost, cost)[1].max()
     assert after >= before * (1 - 1e-15)
     event(f"longer: {after > before}")
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from perfmodel.engine import bulk_cpu as engine
-from perfmodel.engine.longest_path import cut, times
+from perfmodel.engine.longest_path import cut, makespan
 from perfmodel.engine.reduction import _contract_chains, _drop_implied, _merge_equal, reduce
 from perfmodel.schedule.ancestry import ancestry
-from perfmodel.schedule.frozen_graph import Events
+from perfmodel.schedule.frozen_graph import Events, times
 from tests.oracle_case import cases, compile_eagerly, costs_eagerly, repeatable
 
 
@@ -146,8 +146,15 @@ def test_the_reduced_graph_of_a_workload_gives_the_time_of_its_frozen_graph_at_o
 def test_the_scan_in_jax_finds_the_same_finish_times(events):
     cost = designs(1)[:, 0]
     levels = cut(events.pred_ptr, events.pred, events.cost)
-    _, finish = times(levels, cost)
+    assert float(makespan(levels, cost)) == pytest.approx(by_hand(events, cost)[0], rel=1e-12)
+    start, finish = times(events.pred_ptr, events.pred, events.cost, cost)
     assert finish[-1] == pytest.approx(by_hand(events, cost)[0], rel=1e-12)
+    assert all(finish[events.pred[a:b]].max(initial=0) == s for a, b, s in stretches(events, start))
+
+
+def stretches(events, start):
+    """Where each vertex's predecessors stand, and its start."""
+    return zip(events.pred_ptr[:-1], events.pred_ptr[1:], start)
 
 
 def rule(apply, events: Events, costs: int):
