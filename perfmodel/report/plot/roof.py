@@ -46,7 +46,8 @@ def roofline(prediction: Prediction, *, system: System | None = None, ax: Any = 
     """
     system = prediction.compiled.system if system is None else system
     nodes = compute_costs(prediction)
-    shown = nodes[(nodes["flops"] > 0) & (nodes["bytes_B"] > 0) & (nodes["each_s"] > 0)]
+    works = nodes["flops"] > 1  # one is what generators write for none, as ASTRA-sim takes no 0
+    shown = nodes[works & (nodes["bytes_B"] > 0) & (nodes["each_s"] > 0)]
     if not len(shown):
         raise InputError(
             f"{prediction.graph.source}: no compute node has FLOP, bytes and a duration; a roofline needs them"

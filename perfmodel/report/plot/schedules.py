@@ -36,7 +36,8 @@ RECEIVES = "receives"
 def timeline(table: pd.DataFrame, *, ranks: Sequence[int] | None = None, ax: Any = None) -> Any:
     """Bars by rank and resource, coloured by what the time goes to, the critical path outlined.
 
-    A receive is a thin bar from when it was posted to when its message was there. Nodes that hold no resource and
+    A receive is a thin bar from when it was posted to when its message was there; it has no outline, as the path comes
+    to it with the message, which is outlined where it was sent. Nodes that hold no resource and
     take no time (metadata) have no lane. The outline is on the ranks that `perfmodel.timeline` marks: of equal
     ranks, one.
 
@@ -81,7 +82,7 @@ def timeline(table: pd.DataFrame, *, ranks: Sequence[int] | None = None, ax: Any
         _bars(ax, start[some], from_there[some], middle[some], thin[some], words, last / factor)
     else:
         _bars(ax, start, finish, middle, thin, kinds, last / factor)
-    critical = table["critical"].to_numpy(bool)
+    critical = table["critical"].to_numpy(bool) & (table["lane"] != RECEIVES).to_numpy()
     if critical.any():
         _outline(ax, start[critical], finish[critical], middle[critical], last / factor)
     _label_lanes(ax, lanes)
