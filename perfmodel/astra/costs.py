@@ -63,18 +63,22 @@ class CostTable:
 
         Args:
             parameters: path -> value in SI, scalars or arrays [D] (NumPy or JAX).
-            truncate: whole nanoseconds as ASTRA-sim computes them (NumPy), else a smooth function (JAX).
+            truncate: whole nanoseconds as ASTRA-sim computes them (NumPy), else a smooth function: NumPy for plain
+                numbers, for which JAX would compile one operation after the other, JAX for its own.
 
         Returns:
             f64 [S], or [S, D] where a parameter is an array.
         """
-        xp: Any = np if truncate else _jax_numpy()
+        plain = truncate or all(isinstance(v, _PLAIN) for v in parameters.values())
+        xp: Any = np if plain else _jax_numpy()
         values = {path: xp.asarray(value, dtype=xp.float64) for path, value in parameters.items()}
         wide = any(value.ndim for value in values.values())
+        quiet: Any = None if truncate else "ignore"  # as JAX is
         blocks = []
         for kind, dimension, rows in self._blocks():
             columns = [rows[:, k, None] if wide else rows[:, k] for k in (1, 2, 3)]
-            block = _FORMULAS[kind](xp, values, columns, dimension, truncate)
+            with np.errstate(divide=quiet, over=quiet, under=quiet, invalid=quiet):
+                block = _FORMULAS[kind](xp, values, columns, dimension, truncate)
             designs = next((v.shape[0] for v in values.values() if v.ndim), 1)
             shape = (len(rows), designs) if wide else (len(rows),)
             blocks.append(xp.broadcast_to(block, shape))
@@ -94,6 +98,9 @@ class CostTable:
         for rows in np.split(self.work, cuts):
             if len(rows):
                 yield int(rows[0, 0]), int(rows[0, 2]), rows
+
+
+_PLAIN = (int, float, np.ndarray, np.generic)
 
 
 def _jax_numpy() -> Any:

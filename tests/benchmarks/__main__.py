@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from tests.benchmarks import curves, designs, engines, files, orders, scale
+from tests.benchmarks import curves, designs, engines, files, latency, orders, scale
 from tests.benchmarks.measure import Row, Settings, machine, temporary
 
 ROUNDS = 5
@@ -24,6 +24,7 @@ GROUPS: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "designs": designs.rows,
     "orders": orders.rows,
     "files": files.rows,
+    "latency": latency.rows,
     "scale": scale.rows,
 }
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import perfmodel as pm
 from perfmodel import synth
+from perfmodel.astra.models import system_of
 from tests.benchmarks.designs import SYSTEM, points
 from tests.benchmarks.measure import peak_memory
+from tests.benchmarks.orders import REFERENCE
 
 
 def ranks(count: int, nodes: int, designs: int, rounds: int) -> dict:
@@ -46,11 +50,34 @@ def sweep(trace: str, designs: int, output: str) -> dict:
     return {"sweep_s": time.perf_counter() - begin, "peak_B": peak_memory()}
 
 
+def astra(trace: str, count: int) -> dict:
+    """The programs of a trace on more ranks, from the graph to a prediction in ASTRA mode."""
+    given = sorted(Path(trace).glob("comm_group*.json"))
+    loaded = pm.astra.load(
+        f"{trace}/t",
+        REFERENCE / "system" / "ring_s4_a1.json",
+        REFERENCE / "network" / "switch16.yml",
+        comm_group=given[0] if given else None,
+    )
+    graph, _, models = loaded
+    wide = pm.retarget(graph, ranks=count, data=[str(k) for k in range(1, 9)])
+    begin = time.perf_counter()
+    setup = models.setup
+    network = replace(setup.config.network, sizes=(count,))
+    config = replace(setup.config, network=network)
+    compiled = pm.compile(wide, system_of(config), replace(models, setup=type(setup)(config)))
+    pm.evaluate(compiled)
+    cold = time.perf_counter() - begin
+    return {"cold_s": cold, "nodes": len(wide), "events": len(compiled.events)}
+
+
 def main() -> None:
     """Run one part."""
     part, *rest = sys.argv[1:]
     if part == "ranks":
         result = ranks(*(int(word) for word in rest))
+    elif part == "astra":
+        result = astra(rest[0], int(rest[1]))
     else:
         result = sweep(rest[0], int(rest[1]), rest[2])
     print(json.dumps(result))

@@ -1,0 +1,177 @@
+"""How long one waits: second sweeps on a compiled graph, cold commands, and the first run after installation.
+
+Cold commands run in processes of their own. For the first run after installation all that was compiled is put into a
+folder of its own that is empty before each run (`NUMBA_CACHE_DIR`, JAX's likewise).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import perfmodel as pm
+from perfmodel import synth
+from tests.benchmarks.designs import SYSTEM
+from tests.benchmarks.measure import ROOT, SHARED, Row, Settings, alternate, fresh, wall
+from tests.benchmarks.orders import REFERENCE, TRACES, astra, spread
+
+SMALL, MANY = 64, 4096
+"""Designs of a sweep that somebody waits for, and of a larger one."""
+
+JAX = [sys.executable, "-c", "import jax"]
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    """All lines about waiting."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield from _second_sweeps(settings)
+    yield from _cold(settings)
+    yield from _first(settings)
+    if REFERENCE.is_dir():
+        yield from _many_ranks(settings)
+
+
+def _second_sweeps(settings: Settings) -> Iterator[Row]:
+    graph = pm.load(TRACES / "gpt_dp2_tp2_pp2")
+    subjects = {"gpt_dp2_tp2_pp2, own mode": pm.compile(graph, _system(graph))}
+    if REFERENCE.is_dir():
+        name = "stg_gpt_dp2tp2pp2"
+        graph = pm.load(SHARED / name)
+        subjects[f"{name}, own mode"] = pm.compile(graph, _system(graph))
+        subjects[f"{name}, ASTRA unaware"] = astra(SHARED / name, "switch8").compiled
+        subjects["llm_dp8, ASTRA aware"] = astra(SHARED / "llm_dp8", "switch8", "aware").compiled
+    for what, compiled in subjects.items():
+        yield _second(settings, compiled, what, SMALL, 0.030)
+    work = synth.training(
+        {"layers": settings.size(16, 2), "hidden": 4096, "heads": 32},
+        data=4,
+        tensor=4,
+        pipeline=4,
+        micro_batches=settings.size(8, 4),
+    )
+    compiled = pm.compile(work.graph(), _system(work.graph()))
+    yield _second(settings, compiled, "a GPT on 64 ranks, own mode", settings.size(MANY, 64), 0.15)
+
+
+def _system(graph: Any) -> Any:
+    return pm.hardware(SYSTEM, ranks=graph.ranks)
+
+
+def _second(settings: Settings, compiled: Any, what: str, designs: int, target: float) -> Row:
+    points = spread(compiled, designs)
+    begin = time.perf_counter()
+    pm.sweep(compiled, points)
+    first = time.perf_counter() - begin
+    (seconds,) = alternate(settings.rounds, lambda: pm.sweep(compiled, points))
+    return Row(
+        "latency",
+        f"second sweep of {designs:,} designs of {what}, from a compiled graph",
+        seconds,
+        "s",
+        target,
+        at_least=False,
+        note=f"the first one took {first:.2f} s",
+    )
+
+
+def _commands() -> Iterator[tuple[str, list[str], float | None]]:
+    """What somebody does first: words, the command, and the target of a first run [s]."""
+    command = [sys.executable, "-m", "perfmodel"]
+    example = str(ROOT / "traces" / "gpt_dp2_tp2_pp2")
+    yield (
+        "`run traces/gpt_dp2_tp2_pp2`",
+        [*command, "run", example, "--system", "dgx-h100"],
+        8.0,
+    )
+    vary = ["--vary", "npu.peak_flops=500e12,1000e12", "--vary", "network.0.bandwidth=1e11,4e11"]
+    yield (
+        "`sweep traces/gpt_dp2_tp2_pp2` of 4 designs",
+        [*command, "sweep", example, "--system", "dgx-h100", *vary],
+        8.0,
+    )
+    if not REFERENCE.is_dir():
+        return
+    trace = SHARED / "stg_gpt_dp2tp4pp2"
+    yield f"`run` on {trace.name}", [*command, "run", str(trace), "--system", "dgx-h100"], None
+    files = {
+        "workload": trace / "t",
+        "system": REFERENCE / "system" / "ring_s4_a1.json",
+        "network": REFERENCE / "network" / "switch16.yml",
+        "comm-group": trace / "comm_groups.json",
+    }
+    options = [f"--{name}-configuration={path}" for name, path in files.items()]
+    yield f"`astra-sim` on {trace.name}", [*command, "astra-sim", *options, "--quiet"], 8.0
+
+
+def _cold(settings: Settings) -> Iterator[Row]:
+    """With what was compiled before: beyond the time of importing JAX in the same minutes."""
+    for what, command, _ in _commands():
+        here, jax_s = alternate(
+            settings.rounds,
+            lambda command=command: _quiet(command),
+            lambda: wall(JAX),
+            warm=not settings.quick,
+        )
+        yield Row(
+            "latency",
+            f"cold {what}, beyond importing jax",
+            here - jax_s,
+            "s",
+            1.0,
+            at_least=False,
+            note=f"{here:.2f} s, `import jax` {jax_s:.2f} s",
+        )
+
+
+def _first(settings: Settings) -> Iterator[Row]:
+    """With nothing compiled; once, or thrice: these take long."""
+    for what, command, target in _commands():
+        (seconds,) = alternate(
+            min(settings.rounds, 3), lambda command=command: _fresh(command), warm=False
+        )
+        yield Row("latency", f"first {what} after installation", seconds, "s", target, False)
+
+
+def _quiet(command: list[str], **environment: str) -> None:
+    subprocess.run(
+        command,
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+    )
+
+
+def _fresh(command: list[str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="perfmodel-first-") as folder:
+        _quiet(
+            command,
+            NUMBA_CACHE_DIR=str(Path(folder) / "numba"),
+            JAX_COMPILATION_CACHE_DIR=str(Path(folder) / "jax"),
+        )
+
+
+def _many_ranks(settings: Settings) -> Iterator[Row]:
+    """The programs of a 16-rank trace laid out on 128 ranks, from columns to a prediction in ASTRA mode."""
+    ranks = settings.size(128, 32)
+    trace = SHARED / "stg_gpt_dp2tp4pp2"
+    runs = [fresh("astra", str(trace), str(ranks)) for _ in range(settings.rounds)]
+    seconds = sorted(run["cold_s"] for run in runs)[len(runs) // 2]
+    yield Row(
+        "latency",
+        f"{trace.name} laid out on {ranks} ranks, ASTRA unaware: cold, from the graph to a prediction",
+        seconds,
+        "s",
+        3.0,
+        at_least=False,
+        note=f"{runs[0]['nodes']:,} nodes; {runs[0]['events']:,} events; compiled loops from the disk",
+    )
