@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import numpy as np
 
+import perfmodel.pytree  # noqa: F401  (switches JAX to 64-bit numbers)
 from perfmodel.astra.costs import ARRIVAL, FIXED, HOLD, MESSAGE, REDUCTION, ROOFLINE, RowTable
 
 
