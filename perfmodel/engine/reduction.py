@@ -7,6 +7,9 @@ Three rules, each exact for non-negative costs, repeated until nothing changes:
 * a vertex with a single predecessor that nothing else follows becomes part of that predecessor's *chain*, and a
   vertex without cost and with a single predecessor is that predecessor. A chain costs a fixed combination of the
   distinct costs; distinct combinations are few and evaluated once per design.
+
+Large graphs in which hardly any two vertices take equally long have nothing to merge, and as many combinations as
+chains: of the three only the first is applied there.
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ from perfmodel.schedule.frozen_graph import Events, predecessors, reverse
 MAX_ROUNDS = 8
 LARGE, LITTLE = 300_000, 0.03
 """Graphs of more vertices than this are not looked at again after a round that removed less than this share."""
+ALIKE = 0.1
+"""Share of vertices that take as long as some other from which on a large graph is worth merging."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +86,9 @@ def reduce_observed(
     cost = events.cost.astype(np.int64) + 1
     if not merge:
         return Reduced(cost.astype(np.int32), ptr, pred, combination), observed
+    if len(cost) > LARGE and _alike(cost) < ALIKE:
+        ptr, pred = _drop_implied(ptr, pred)
+        return Reduced(cost.astype(np.int32), ptr, pred, combination), observed
     for _ in range(MAX_ROUNDS):
         before = len(cost), len(pred)
         ptr, pred = _drop_implied(ptr, pred)
@@ -94,6 +102,12 @@ def reduce_observed(
         if gone <= (LITTLE if len(cost) > LARGE else 0) * sum(before):
             break
     return Reduced(cost.astype(np.int32), ptr, pred, combination), observed
+
+
+def _alike(cost: NDArray[np.int64]) -> float:
+    """Share of vertices whose cost, or having none, some other vertex shares: only those can become one."""
+    often = np.bincount(cost)
+    return float(often[often > 1].sum()) / len(cost)
 
 
 def _drop_implied(ptr: NDArray[Any], pred: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -17,6 +17,7 @@ from perfmodel.astra.models import system_of
 from tests.benchmarks.designs import SYSTEM, points
 from tests.benchmarks.measure import peak_memory
 from tests.benchmarks.orders import REFERENCE
+from tests.benchmarks.unlike import unlike_ranks
 
 
 def ranks(count: int, nodes: int, designs: int, rounds: int) -> dict:
@@ -31,6 +32,29 @@ def ranks(count: int, nodes: int, designs: int, rounds: int) -> dict:
         pm.sweep(graph, system, points(designs), schedule="frozen")
         further.append(time.perf_counter() - begin)
     return {**cold, "further_s": further}
+
+
+def unlike(count: int, nodes: int) -> dict:
+    """Random ranks in memory to the makespan, then to all derivatives, then another design."""
+    columns = unlike_ranks(count, nodes)
+    base, begin = peak_memory(), time.perf_counter()
+    graph = pm.Graph.from_ranks(columns)
+    system = pm.hardware(SYSTEM, ranks=count, models="roofline")
+    compiled = pm.compile(graph, system)
+    pm.predict(compiled)
+    value = time.perf_counter()
+    pm.sensitivity(compiled)
+    cold = time.perf_counter()
+    pm.predict(compiled, replace(system, npu=replace(system.npu, peak_flops=1.1e15)))
+    return {
+        "nodes": len(graph),
+        "edges": sum(len(p.pred) for p in graph.programs),
+        "value_s": value - begin,
+        "cold_s": cold - begin,
+        "further_s": time.perf_counter() - cold,
+        "base_B": base,
+        "peak_B": peak_memory(),
+    }
 
 
 def sweep(trace: str, designs: int, output: str) -> dict:
@@ -78,6 +102,8 @@ def main() -> None:
         result = ranks(*(int(word) for word in rest))
     elif part == "astra":
         result = astra(rest[0], int(rest[1]))
+    elif part == "unlike":
+        result = unlike(*(int(word) for word in rest))
     else:
         result = sweep(rest[0], int(rest[1]), rest[2])
     print(json.dumps(result))

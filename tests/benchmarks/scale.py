@@ -19,6 +19,7 @@ from tests.benchmarks.measure import Row, Settings, alternate, fresh, temporary,
 def rows(settings: Settings) -> Iterator[Row]:
     """All lines about scale."""
     yield from _ranks(settings)
+    yield from _unlike(settings)
     yield from _million(settings)
     yield from _workers(settings)
 
@@ -37,6 +38,19 @@ def _ranks(settings: Settings) -> Iterator[Row]:
     yield Row("ranks", f"{what}: cold", cold, "s", 60.0, at_least=False, note=note)
     yield Row("ranks", f"{what}: peak memory", memory, "GB", 8.0, at_least=False)
     yield Row("ranks", f"{what}: further {designs:,} designs", further, "s", 5.0, at_least=False)
+
+
+def _unlike(settings: Settings) -> Iterator[Row]:
+    """Graphs in which nothing is alike, as they grow: 40 million nodes should take 60 s, 16 GB, and 0.2 s a design."""
+    for nodes in (settings.size(n, 500) for n in (15_625, 62_500)):
+        runs = [fresh("unlike", "16", str(nodes)) for _ in range(settings.rounds)]
+        run = sorted(runs, key=lambda run: run["cold_s"])[len(runs) // 2]
+        what = f"{run['nodes']:,} random nodes, {run['edges']:,} dependencies, no two ranks alike"
+        note = f"of it {run['value_s']:.2f} s to the makespan"
+        yield Row("unlike", f"{what}: value and derivatives, cold", run["cold_s"], "s", note=note)
+        yield Row("unlike", f"{what}: another design", run["further_s"], "s")
+        grown = (run["peak_B"] - run["base_B"]) / 1e9
+        yield Row("unlike", f"{what}: memory beside the columns and what was imported", grown, "GB")
 
 
 def _million(settings: Settings) -> Iterator[Row]:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from perfmodel.engine import bulk_cpu as engine
+from perfmodel.engine import reduction
 from perfmodel.engine.longest_path import cut, makespan
 from perfmodel.engine.reduction import _contract_chains, _drop_implied, _merge_equal, reduce
 from perfmodel.schedule.ancestry import ancestry
@@ -295,3 +296,32 @@ def test_without_room_for_clocks_nearby_implied_edges_still_go(monkeypatch):
         expected = [by_hand(graph, c)[0] for c in costs.T]
         value = engine.makespans(engine.plan(reduce(graph, 5)), costs)
         np.testing.assert_allclose(value, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_large_graph_of_vertices_that_are_all_unlike_keeps_them_and_takes_as_long(
+    seed, monkeypatch
+):
+    """Nothing is merged there, but for implied edges; times and path counts are those of the merged graph."""
+    choice = np.random.default_rng(seed)
+    n = int(choice.integers(2, 80))
+    before = [
+        sorted(set(choice.integers(0, v, choice.integers(0, 4)).tolist())) for v in range(1, n)
+    ]
+    events = graph_of(list(range(n)), [[], *before])
+    costs = choice.random((n, 7))
+    small = engine.makespans_and_paths(engine.plan(reduce(events, n)), costs)
+    monkeypatch.setattr(reduction, "LARGE", 0)
+    large = reduce(events, n)
+    assert len(large) == len(events)
+    assert len(large.pred) <= len(events.pred)
+    np.testing.assert_array_equal(large.cost[:-1], np.arange(n) + 1)
+    found = engine.makespans_and_paths(engine.plan(large), costs)
+    np.testing.assert_allclose(found[0], small[0], rtol=1e-12)
+    np.testing.assert_array_equal(found[1], small[1])
+    for d in range(7):
+        makespan, counts = by_hand(events, costs[:, d])
+        assert found[0][d] == pytest.approx(makespan)
+        np.testing.assert_array_equal(found[1][:, d], counts)
+    alike = graph_of([k % 2 for k in range(n)], [[], *before])
+    assert len(reduce(alike, 2)) < len(alike)  # vertices that are alike are merged there, too
