@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
-from perfmodel.findings import Finding, texts
+from perfmodel.findings import Finding, Findings, texts
 from perfmodel.vocabulary import COLLECTIVES, TYPE_NAMES, NodeType
+from perfmodel.workload.archive import is_saved
 from perfmodel.workload.graph import Graph
-from perfmodel.workload.load import examine
+from perfmodel.workload.load import examine, load
 from perfmodel.workload.readers import SUB_MICROSECOND
 
 CONTRADICTION = 0.02
@@ -77,11 +78,16 @@ def inspect_trace(
     for each other are found too.
 
     Args:
-        trace, options: as for `load`.
+        trace, options: as for `load`; of a saved graph what was found when it was read are its warnings.
         strict: warnings count as errors.
         astra_sim: also what ASTRA-sim would stop at or pass over in silence.
     """
-    graph, problems = examine(trace, **options)
+    if is_saved(trace):
+        graph, problems = load(trace, **options), Findings(str(trace))
+        for text in graph.warnings:
+            problems.add("warning", "saved", text)
+    else:
+        graph, problems = examine(trace, **options)
     findings = list(problems.found)
     if not problems.errors():
         stuck = _deadlock(graph)

@@ -191,10 +191,10 @@ def listed(text: str) -> list[str]:
 
 schedule_option = click.option(
     "--schedule",
-    type=click.Choice(["own", "frozen"]),
+    type=click.Choice(["own", "frozen", "simulated"]),
     default="own",
     show_default=True,
-    help="Order of issue: every design's own, or the reference design's.",
+    help="Order of issue: every design's own, or the reference design's; simulated: own, by simulation of every one.",
 )
 
 

@@ -147,6 +147,24 @@ def test_inspect_lists_contents_and_findings(capsys, tmp_path):
     assert {f["code"] for f in found["findings"]} >= {"unknown-group"}
 
 
+def test_inspect_takes_a_saved_graph(capsys, tmp_path):
+    saved = tmp_path / "g.npz"
+    pm.save(pm.load(GPT), saved)
+    status, out, err = call(capsys, "inspect", str(saved))
+    assert status == 0, err
+    assert "nothing wrong with it" in out
+
+
+def test_a_sweep_may_simulate_every_design(capsys):
+    words = ("sweep", GPT, "--vary", "network.0.bandwidth=100e9,450e9", "--json")
+    status, out, err = call(capsys, *words, "--schedule", "simulated")
+    assert status == 0, err
+    simulated, default = json.loads(out), json.loads(call(capsys, *words)[1])
+    assert [row["makespan_s"] for row in simulated] == pytest.approx(
+        [row["makespan_s"] for row in default], rel=1e-12
+    )
+
+
 def test_inspect_finds_ranks_that_wait_for_each_other(capsys, tmp_path):
     one = [coll(name="a"), coll(name="b", deps=[0])]
     two = [coll(name="b"), coll(name="a", deps=[0])]
