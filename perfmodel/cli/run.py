@@ -68,7 +68,7 @@ def run(
 
     Prints the makespan, each rank's breakdown (compute + exposed memory + exposed communication + idle), and the
     longest parts of the critical path. -o writes the timeline table of every node. Of a graph that knows its model (one
-    saved from synth.training) also utilization, throughput, memory by part and whether it fits; of a trace that names
+    made by synth.training) also utilization, throughput, memory by part and whether it fits; of a trace that names
     tensors its memory.
     """
     from perfmodel.analysis.throughput import throughput

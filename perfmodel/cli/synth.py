@@ -268,7 +268,7 @@ def _add(
             ["-o", "--output"],
             required=True,
             type=FolderOrArchive(),
-            help="Folder to write Chakra files into; or FILE.npz, which keeps what those have no words for"
+            help="Folder to write Chakra files into; or FILE.npz, one archive of all ranks"
             " (shapes and types of kernels, the model, memory).",
         ),
         click.Option(

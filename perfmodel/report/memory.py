@@ -97,7 +97,7 @@ def known(graph: Graph) -> TrainingStep:
     if graph.step is None:
         raise InputError(
             f"{graph.source}: does not say which model it trains, so that its tokens and FLOP are not known."
-            " Make the graph with synth.training(...).graph(), or load one that was saved from there (pm.save)."
+            " Make the graph with synth.training(...).graph(), or load files that were written from there."
         )
     return graph.step
 

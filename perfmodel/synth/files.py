@@ -1,74 +1,43 @@
-"""A workload as Chakra trace files: one per rank, and the communicator groups beside them.
+"""A workload as Chakra trace files in a folder: one per rank, and the communicator groups beside them.
 
-Files keep what Chakra has words for: operations and bytes, sizes, groups, peers, dependencies, streams by number.
-Shapes and types of kernels, and the gap between them, stay behind; an archive (`perfmodel.save`) keeps those, too.
+What the files hold is in `workload.trace_files`; loaded again they are the workload's graph.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from perfmodel.errors import InputError
 from perfmodel.files import remove_leftovers, staging_folder, write_whole
-from perfmodel.synth.assemble import FIRST_ID, number_groups, slots_of
-from perfmodel.synth.columns import UNITS
-from perfmodel.synth.role import Role, ordered
-from perfmodel.trace import chakra
-from perfmodel.vocabulary import NodeType
+from perfmodel.workload.graph import Graph
+from perfmodel.workload.trace_files import RankEncoder
 
-VERSION = "1.0.0"
 GROUPS = "comm_groups.json"
 LONGEST_FILE_NAME = 250
 
 _RANK_FILE = re.compile(r"(?P<prefix>.+)\.\d+\.et(\.gz)?", re.DOTALL)
 
 
-def write(
-    name: str, roles: Sequence[Role], folder: Path, prefix: str, *, overwrite: bool = False
-) -> Path:
+def write(graph: Graph, folder: Path, prefix: str, *, overwrite: bool = False) -> Path:
     """Write a workload's files (see `Workload.write`).
 
     They are written aside and moved at the end, rank 0 last: an interrupted call leaves the trace that was there, or
     one without rank 0, which does not load, and never fewer ranks that do.
     """
-    table = number_groups(name, roles)
-    ranks = sum(len(role.ranks) for role in roles)
-    _check_prefix(prefix, ranks)
+    _check_prefix(prefix, graph.ranks)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made a folder ({error.strerror}).") from error
     there = _Folder(folder, prefix)
     there.check(overwrite)
-    names = table.names()
+    encoder = RankEncoder(graph)
     with staging_folder(folder) as stage:
-        for role, slots, groups in zip(ordered(name, roles), table.slots, table.of_role):
-            trace, offset = _trace(role, slots, name), role.columns.offset
-            send = (trace.type == NodeType.COMM_SEND) & (offset != 0)
-            receive = (trace.type == NodeType.COMM_RECV) & (offset != 0)
-            for rank, row in zip(role.ranks.tolist(), groups):
-                mine = replace(
-                    trace,
-                    comm_dst=np.where(send, rank + offset, -1),
-                    comm_src=np.where(receive, rank + offset, -1),
-                    group=_without_world(trace.group, row),
-                    group_names=tuple(names[g] for g in row),
-                )
-                file = stage / f"{prefix}.{rank}.et"
-                write_whole(file, chakra.encode(mine), durable=False)
-        text = ""
-        if len(table.members) > 1:
-            lines = [
-                f'  "{n}": {list(members)}' for n, members in zip(names[1:], table.members[1:])
-            ]
-            text = "{\n" + ",\n".join(lines) + "\n}\n"
-        there.replace(stage, ranks, text)
+        for rank in range(graph.ranks):
+            write_whole(stage / f"{prefix}.{rank}.et", encoder.encode(rank), durable=False)
+        there.replace(stage, graph.ranks, encoder.group_file())
     remove_leftovers(folder)
     return folder / prefix
 
@@ -105,7 +74,7 @@ class _Folder:
                 " Choose another folder, or say --overwrite."
             )
 
-    def replace(self, stage: Path, ranks: int, groups: str) -> None:
+    def replace(self, stage: Path, ranks: int, groups: bytes) -> None:
         """Put the staged files in the place of the old ones; without rank 0 a trace does not load."""
         taken = self.groups_are_taken
         first = self.folder / f"{self.prefix}.0.et"
@@ -113,50 +82,16 @@ class _Folder:
         for path in self.own:
             path.unlink(missing_ok=True)
         if taken:  # a file of its own, with nothing in it if there are no groups, comes before the common one
-            write_whole(self.own_groups, (groups or "{}\n").encode(), durable=False)
+            write_whole(self.own_groups, groups or b"{}\n", durable=False)
         else:
             self.own_groups.unlink(missing_ok=True)
             if groups:
-                write_whole(self.folder / GROUPS, groups.encode(), durable=False)
+                write_whole(self.folder / GROUPS, groups, durable=False)
             else:
                 (self.folder / GROUPS).unlink(missing_ok=True)
         for rank in reversed(range(ranks)):
             name = f"{self.prefix}.{rank}.et"
             os.replace(stage / name, self.folder / name)
-
-
-def _trace(role: Role, slots: list[str], source: str) -> chakra.RankTrace:
-    """Columns of a role's file before ranks differ, `group` being the slot."""
-    nodes = role.columns
-    message = (nodes.type == NodeType.COMM_SEND) | (nodes.type == NodeType.COMM_RECV)
-    own = np.array([label in UNITS for label in nodes.resources] + [True])
-    recorded = ~np.isnan(nodes.duration)
-    return chakra.build(
-        nodes.names,
-        nodes.type,
-        id=np.arange(FIRST_ID, FIRST_ID + len(nodes)),
-        data_deps=(nodes.pred_ptr, (nodes.pred + FIRST_ID).astype(np.uint64)),
-        group=slots_of(role, slots),
-        is_cpu=nodes.host.astype(np.int8),
-        num_ops=nodes.flops,
-        tensor_size=nodes.bytes,
-        duration_us=np.where(recorded, np.rint(np.nan_to_num(nodes.duration) * 1e6), 0).astype(
-            np.int64
-        ),
-        comm_type=nodes.comm_type,
-        comm_size=nodes.size,
-        comm_tag=np.where(message, nodes.tag, -1),
-        stream=np.where(own[nodes.resource], -1, nodes.resource),
-        version=VERSION,
-        source=source,
-    )
-
-
-def _without_world(slot: np.ndarray, groups: np.ndarray) -> np.ndarray:
-    """Slots of the nodes, absent where the slot is the world: files name no group there."""
-    if not len(groups):
-        return slot
-    return np.where((slot >= 0) & (groups[slot] == 0), -1, slot).astype(np.int32)
 
 
 def _check_prefix(prefix: str, ranks: int) -> None:

@@ -125,6 +125,6 @@ class Workload:
             The prefix's path, as `load` takes it.
 
         Raises:
-            InputError: the folder cannot be made, or holds such a trace already.
+            InputError: the folder cannot be made, or holds such a trace already; a send without its receive.
         """
-        return write(self.name, self.roles, Path(folder), prefix, overwrite=overwrite)
+        return write(self.graph(), Path(folder), prefix, overwrite=overwrite)

@@ -82,6 +82,7 @@ def anonymise(graph: Graph, *, digits: int | None = None) -> Anonymised:
         warnings=(),
         origin=None,
         recorded=replace(graph.recorded, name="", step="") if graph.recorded else None,
+        step=None,  # its figures tell the model apart
     )
     key = {
         "source": graph.source,

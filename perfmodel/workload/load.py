@@ -141,7 +141,7 @@ def examine(
     recorded = loaded.recorded
     if recorded is None and chosen.recorded_on:
         recorded = Recorded(device=chosen.recorded_on, ranks=tuple(range(graph.ranks)))
-    return replace(graph, origin=origin, recorded=recorded), findings
+    return replace(graph, origin=origin, recorded=recorded, step=loaded.step), findings
 
 
 def _named(trace: Any) -> Any:

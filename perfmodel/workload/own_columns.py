@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import TraceError
+from perfmodel.json_text import check_held
 from perfmodel.trace.chakra import own_attributes as own
-from perfmodel.trace.chakra.locate import doubles_of, lists_of, locate, texts_of
+from perfmodel.trace.chakra.locate import doubles_of, integers_of, locate
 from perfmodel.trace.chakra.schema import GlobalMetadata
 from perfmodel.trace.chakra.trace import RankTrace
-from perfmodel.vocabulary import DTYPES, MOST_DIMENSIONS, OPERATIONS
 from perfmodel.workload.program import resources_of
 from perfmodel.workload.recorded import Recorded
+from perfmodel.workload.training_step import TrainingStep
+from perfmodel.workload.work_table import WorkTable
 
 
 @dataclass(frozen=True)
@@ -42,20 +44,21 @@ class OwnColumns:
     def resources_of(
         self, type: NDArray[Any], host: NDArray[Any], stream: NDArray[Any], thread: NDArray[Any]
     ) -> tuple[NDArray[np.int32], tuple[str, ...]]:
-        """[n] resource of each node and the labels: the file's own where it names one, else the usual."""
+        """[n] resource of each node and the labels in use: the file's own where it names one, else the usual.
+
+        The file's own come first, in the order of its table.
+        """
         index, labels = resources_of(type, host, stream, thread)
         if self.label is None:
             return index, labels
-        known = {label: k for k, label in enumerate(labels)}
-        for label in self.labels:
-            if label:
-                known.setdefault(label, len(known))
+        texts = list(dict.fromkeys([*filter(None, self.labels), *labels]))
+        known = {label: k for k, label in enumerate(texts)}
+        index = np.array([*(known[label] for label in labels), -1])[index]
         place = np.array([known.get(label, -1) for label in self.labels], np.int32)
         mine = np.where(self.label >= 0, place[self.label], index).astype(np.int32)
         used = np.unique(mine[mine >= 0])
         number = np.full(len(known) + 1, -1, np.int32)
         number[used] = np.arange(len(used))
-        texts = list(known)
         return number[mine], tuple(texts[k] for k in used.tolist())
 
 
@@ -63,38 +66,21 @@ def own_columns(t: RankTrace) -> OwnColumns:
     """The own attributes of a trace; nothing is looked for in files whose metadata do not announce them.
 
     Raises:
-        TraceError: a kind or dtype that this version does not know, lists of another length than they should have.
+        TraceError: a table of work that this version does not know, numbers of rows that it does not have, times that
+            are none, latencies for another number of prerequisites.
     """
     if not t.metadata or own.MARK.encode() not in t.metadata:
         return OwnColumns()
-    n = len(t)
+    said = {a.name: a.string_val for a in GlobalMetadata.FromString(t.metadata).attr}
+    if own.MARK not in said:
+        return OwnColumns()
+    if said[own.MARK] != own.VERSION:
+        raise TraceError(
+            f"{t.source}: metadata attribute {own.MARK}: got {said[own.MARK]!r:.60}, expected {own.VERSION!r}. Another"
+            " version of this package wrote the file: load it there, and save the graph"
+        )
     number, start, end = locate(t, own.NAMES)
     row = {name: k for k, name in enumerate(own.NAMES)}
-
-    def words(name: str, known: tuple[str, ...], absent: int) -> NDArray[np.int8] | None:
-        k = row[name]
-        index, texts = texts_of(t, number[k], start[k], end[k])
-        if not texts:
-            return None
-        for text in texts:
-            if text not in known:
-                i = int(np.flatnonzero(index == texts.index(text))[0])
-                raise TraceError(
-                    f"{t.source}: node {t.id[i]}, attribute {name}: {text!r} is none of {', '.join(known)}."
-                    " The file was written by a newer version, or is damaged"
-                )
-        place = np.array([*(known.index(text) for text in texts), absent], np.int8)
-        numbers: NDArray[np.int8] = place[index]
-        return numbers
-
-    sizes = lists_of(t, *(a[row[own.DIMENSIONS]] for a in (number, start, end)))
-    dimensions = None
-    if sizes:
-        dimensions = np.full((n, MOST_DIMENSIONS), -1, np.int64)
-        for i, values in sizes.items():
-            if len(values) > MOST_DIMENSIONS:
-                raise _wrong_length(t, i, own.DIMENSIONS, len(values), f"at most {MOST_DIMENSIONS}")
-            dimensions[i, : len(values)] = values
     k = row[own.DURATION]
     duration = doubles_of(t, number[k], start[k])
     if (duration < 0).any() or np.isinf(duration).any():
@@ -109,28 +95,78 @@ def own_columns(t: RankTrace) -> OwnColumns:
         raise TraceError(
             f"{t.source}: node {t.id[i]}, attribute {own.START}: {begin[i]} is no time. The file is damaged"
         )
-    k = row[own.RESOURCE]
-    label, labels = texts_of(t, number[k], start[k], end[k])
-    late = lists_of(t, *(a[row[own.LATENCY]] for a in (number, start, end)))
-
-    def latency(ptr: NDArray[np.int64]) -> NDArray[np.float64]:
-        values = np.zeros(int(ptr[-1]))
-        for i, times in late.items():
-            if len(times) != ptr[i + 1] - ptr[i] or not all(0 <= x < np.inf for x in times):
-                raise _wrong_length(t, i, own.LATENCY, len(times), "a time for each of data_deps")
-            values[ptr[i] : ptr[i + 1]] = times
-        return values
-
-    return OwnColumns(
-        kind=words(own.KIND, OPERATIONS, 0),
-        dimensions=dimensions,
-        dtype=words(own.DTYPE, DTYPES, -1),
+    k = row[own.WORK]
+    found = OwnColumns(
         duration=duration if np.isfinite(duration).any() else None,
         start=begin if np.isfinite(begin).any() else None,
-        latency=latency if late else None,
-        label=label if labels else None,
-        labels=tuple(labels),
     )
+    if not number[k].any():
+        return found
+    return _with_work(
+        found,
+        t,
+        said.get(own.WORK, "[]"),
+        integers_of(t, number[k], start[k], end[k]),
+        number[k] != 0,
+    )
+
+
+def _with_work(
+    found: OwnColumns, t: RankTrace, text: str, work: NDArray[np.int64], given: NDArray[np.bool_]
+) -> OwnColumns:
+    """The columns that stand in the table of work; `work`: [n] rows, of the nodes that are `given` one."""
+    check_held(text.encode(), t.source, kind=TraceError)
+    try:
+        table = WorkTable.of_text(text)
+    except (ValueError, RecursionError) as error:
+        raise TraceError(
+            f"{t.source}: metadata attribute {own.WORK}: {error}. A newer version wrote the file, or it is damaged"
+        ) from None
+    wrong = np.flatnonzero(given & ((work < 0) | (work >= len(table))))
+    if wrong.size:
+        raise TraceError(
+            f"{t.source}: node {t.id[wrong[0]]}, attribute {own.WORK}: {work[wrong[0]]} is no row of the table in the"
+            f" metadata, which has {len(table)}. The file is damaged"
+        )
+    labels = tuple(dict.fromkeys(word for word in table.resource if word is not None))
+    place = {word: k for k, word in enumerate(labels)}
+    label = np.array([-1 if word is None else place[word] for word in table.resource] + [-1])
+    # the row behind the last one is that of nodes without one
+    kind = np.append(table.kind, np.int8(0))[work]
+    dtype = np.append(table.dtype, np.int8(-1))[work]
+    unknown = np.full((1, table.dimensions.shape[1]), -1, np.int64)
+    return replace(
+        found,
+        kind=kind,
+        dimensions=np.concatenate([table.dimensions, unknown])[work],
+        dtype=dtype,
+        latency=_latencies(t, table, work) if any(table.latency) else None,
+        label=label[work] if labels else None,
+        labels=labels,
+    )
+
+
+def _latencies(
+    t: RankTrace, table: WorkTable, work: NDArray[np.int64]
+) -> Callable[[NDArray[np.int64]], NDArray[np.float64]]:
+    def latency(ptr: NDArray[np.int64]) -> NDArray[np.float64]:
+        values = np.zeros(int(ptr[-1]))
+        order = np.argsort(work, kind="stable")
+        begin = np.searchsorted(work[order], np.arange(len(table) + 1))
+        for k, times in enumerate(table.latency):
+            nodes = order[begin[k] : begin[k + 1]]
+            if times is None or not len(nodes):
+                continue
+            wrong = np.flatnonzero(ptr[nodes + 1] - ptr[nodes] != len(times))
+            if wrong.size:
+                raise TraceError(
+                    f"{t.source}: node {t.id[nodes[wrong[0]]]}: row {k} of {own.WORK} has {len(times)} latencies,"
+                    " expected one for each of data_deps. The file is damaged"
+                )
+            values[ptr[nodes][:, None] + np.arange(len(times))] = times
+        return values
+
+    return latency
 
 
 def recording(t: RankTrace) -> Recorded | None:
@@ -139,20 +175,47 @@ def recording(t: RankTrace) -> Recorded | None:
     Raises:
         TraceError: what they say is not what this package writes.
     """
-    if not t.metadata or own.RECORDED.encode() not in t.metadata:
+    text = _metadata_text(t, own.RECORDED)
+    if text is None:
+        return None
+    try:
+        return Recorded.of_text(text)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise TraceError(
+            f"{t.source}: metadata attribute {own.RECORDED}: {error}. The file is damaged"
+        ) from error
+
+
+def training_step(traces: Sequence[RankTrace]) -> TrainingStep | None:
+    """What the files of all ranks say that they do for a model, None where they say nothing.
+
+    Raises:
+        TraceError: some ranks' files say nothing, or what they say is not what this package writes.
+    """
+    said = {id(t): _metadata_text(t, own.STEP) for t in traces}
+    texts = [said[id(t)] for t in traces]
+    if not any(texts):
+        return None
+    found = [text for text in texts if text is not None]
+    try:
+        if len(found) < len(texts):
+            raise ValueError(f"is missing on rank {texts.index(None)}")
+        step = TrainingStep.of_texts(found)
+        step.check(len(traces), [len(t) for t in traces])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        raise TraceError(
+            f"metadata attribute {own.STEP}: {error}. Files of different workloads were mixed, or one is damaged"
+        ) from error
+    return step
+
+
+def _metadata_text(t: RankTrace, name: str) -> str | None:
+    """The text of a metadata attribute, None where the file has none of that name."""
+    if not t.metadata or name.encode() not in t.metadata:
         return None
     for attribute in GlobalMetadata.FromString(t.metadata).attr:
-        if attribute.name == own.RECORDED:
-            try:
-                return Recorded.of_text(attribute.string_val)
-            except (ValueError, TypeError, KeyError, RecursionError) as error:
-                raise TraceError(
-                    f"{t.source}: metadata attribute {own.RECORDED}: {error}. The file is damaged"
-                ) from error
+        if attribute.name == name:
+            check_held(attribute.string_val.encode(), t.source, kind=TraceError)
+            text: str = attribute.string_val
+            return text
     return None
-
-
-def _wrong_length(t: RankTrace, i: int, name: str, got: int, expected: str) -> TraceError:
-    return TraceError(
-        f"{t.source}: node {t.id[i]}, attribute {name}: has {got} numbers, expected {expected}. The file is damaged"
-    )

@@ -139,6 +139,10 @@ def digest_of(values: Mapping[str, Any]) -> bytes:
     return hasher.digest()
 
 
+RESOURCE_UNITS = ("compute", "communication", "cpu")
+"""Resources that follow from a node's type."""
+
+
 def resources_of(
     node_type: np.ndarray, cpu: np.ndarray, stream: np.ndarray, thread: np.ndarray
 ) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -166,7 +170,7 @@ def resources_of(
     number = np.select([kind == 4, kind == 3], [thread, stream], 0)
     key = np.where(free, -1, (kind.astype(np.int64) << 32) + np.minimum(number, 2**32 - 1))
     found, index = np.unique(key, return_inverse=True)
-    words = ("compute", "communication", "cpu", "stream", "thread")
+    words = (*RESOURCE_UNITS, "stream", "thread")
     labels = [
         words[k >> 32] + (f" {k & 0xFFFFFFFF}" if k >> 32 >= 3 else "") for k in found if k >= 0
     ]

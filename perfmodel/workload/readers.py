@@ -25,9 +25,10 @@ from perfmodel.trace.chakra.inflate import inflate
 from perfmodel.vocabulary import COLLECTIVES, NodeType
 from perfmodel.workload.chakra_columns import DEPENDENCIES, chakra_columns, groups_by_users
 from perfmodel.workload.columns import RankColumns
-from perfmodel.workload.own_columns import recording
+from perfmodel.workload.own_columns import recording, training_step
 from perfmodel.workload.recorded import Recorded
 from perfmodel.workload.repairs import repaired, with_peers
+from perfmodel.workload.training_step import TrainingStep
 
 Trace = str | Path | Sequence[str | Path]
 HEAD = 2**16
@@ -138,6 +139,7 @@ class Loaded:
         groups: name -> ranks, of the groups that hold for all ranks.
         files: path and SHA-256 of each file that was read, as it lies there; group_file: of the group file.
         recorded: how and on what the times were recorded, where a trace says so.
+        step: what the workload does for a model, where a trace says so.
     """
 
     columns: list[RankColumns]
@@ -145,6 +147,7 @@ class Loaded:
     files: tuple[tuple[str, str], ...]
     group_file: tuple[str, str] | None = None
     recorded: Recorded | None = None
+    step: TrainingStep | None = None
 
 
 Reader = Callable[[Trace, LoadOptions, Findings], Loaded]
@@ -240,8 +243,14 @@ def read_chakra(trace: Trace, options: LoadOptions, findings: Findings) -> Loade
         notes = [RankFindings(rank, c.id, findings) for rank, c in enumerate(columns)]
         named |= groups_by_users(traces, columns, named, findings)
         columns = with_peers(columns, notes, named, options.messages)
-    recording_ = recording(traces[0]) if traces and not options.simulator else None
-    return Loaded(columns, named, origins, group_file, recorded=recording_)
+    if options.simulator:
+        return Loaded(columns, named, origins, group_file)
+    step = None
+    try:
+        step = training_step(traces) if not others else None
+    except TraceError as error:
+        findings.add("error", "training-step", str(error))
+    return Loaded(columns, named, origins, group_file, recording(traces[0]), step)
 
 
 def _decoded(

@@ -2,16 +2,15 @@
 
 What is written follows the rules of Chakra's reader and feeder and of ASTRA-sim: a metadata record, no dependency on a
 node that is not there, messages with peer and tag, groups by decimal numbers from 1 on, whole microseconds. What that
-cannot say stands in attributes of our own beside it (see `trace.chakra.more_attributes`), so that `load` gives the
+cannot say stands in attributes of our own beside it (see `trace.chakra.own_attributes`), so that `load` gives the
 graph back.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +18,10 @@ from numpy.typing import NDArray
 from perfmodel.errors import InputError
 from perfmodel.trace import chakra
 from perfmodel.trace.chakra import json_forms, own_attributes
-from perfmodel.vocabulary import DIMENSIONS, DTYPES, OPERATIONS, NodeType
+from perfmodel.vocabulary import NodeType
 from perfmodel.workload.graph import Graph
-from perfmodel.workload.program import Program, resources_of
+from perfmodel.workload.program import RESOURCE_UNITS, Program, resources_of
+from perfmodel.workload.work_table import tabulate
 
 VERSION = "1.0.0"
 NETWORK_DIMENSIONS = 4
@@ -52,9 +52,10 @@ def write_trace(
     if not prefix.name:
         raise InputError(f"{prefix}: names no files; expected a folder and the beginning of a name")
     files = [prefix.with_name(f"{prefix.name}.{rank}{ending}") for rank in range(graph.ranks)]
-    numbers = group_numbers(graph)
+    encoder = RankEncoder(graph)
+    groups = encoder.group_file()
     group_file = prefix.with_name(f"{prefix.name}.json")
-    present = [f for f in [*files, *([group_file] if numbers else [])] if f.exists()]
+    present = [f for f in [*files, *([group_file] if groups else [])] if f.exists()]
     if present and not overwrite:
         raise InputError(
             f"{present[0]}: is there already"
@@ -66,13 +67,12 @@ def write_trace(
     except OSError as error:
         raise InputError(f"{prefix.parent}: cannot be made a folder ({error.strerror})") from error
     for rank, file in enumerate(files):
-        data = encode_rank(graph, rank, numbers)
+        data = encoder.encode(rank)
         if ".json" in ending:
             data = _as_json(data, str(file))
         chakra.write_bytes(file, data)
-    if numbers:
-        lines = [f'  "{number}": {list(graph.groups[g])}' for g, number in numbers.items()]
-        chakra.write_bytes(group_file, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    if groups:
+        chakra.write_bytes(group_file, groups)
         files.append(group_file)
     return files
 
@@ -87,10 +87,68 @@ def group_numbers(graph: Graph) -> dict[int, str]:
     return {g: str(k) for k, g in enumerate(used, 1)}
 
 
-def encode_rank(graph: Graph, rank: int, numbers: dict[int, str]) -> bytes:
-    """The bytes of a rank's .et file; `numbers` from `group_numbers`."""
-    program, row = graph.programs[graph.program[rank]], int(graph.row[rank])
-    labels = graph.labels[graph.label[rank]]
+@dataclass(frozen=True, eq=False)
+class _Shared:
+    """What the files of ranks with one program, one label set and the same memory have in common."""
+
+    trace: chakra.RankTrace
+    extra: tuple[bytes, NDArray[np.int64]] | None
+
+
+class RankEncoder:
+    """The bytes of each rank's .et file; what equal ranks share is made once.
+
+    Example:
+        >>> from perfmodel import synth
+        >>> encoder = RankEncoder(synth.data_parallel(2, 8).graph())
+        >>> encoder.encode(0) == encoder.encode(1)
+        True
+    """
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.groups = group_numbers(graph)
+        """What files call each group in use but the world."""
+        self._shared: dict[tuple[int, int, int], _Shared] = {}
+
+    def group_file(self) -> bytes:
+        """The content of the group file, nothing where there is none to write."""
+        if not self.groups:
+            return b""
+        lines = [f'  "{number}": {list(self.graph.groups[g])}' for g, number in self.groups.items()]
+        return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
+
+    def encode(self, rank: int) -> bytes:
+        """A rank's file.
+
+        Raises:
+            InputError: the graph has what no file can hold.
+        """
+        graph = self.graph
+        held = -1 if graph.step is None else int(graph.step.kind[rank])
+        key = (int(graph.program[rank]), int(graph.label[rank]), held)
+        if key not in self._shared:
+            self._shared[key] = _shared(graph, rank)
+        shared, program = self._shared[key], graph.programs[key[0]]
+        row = int(graph.row[rank])
+        peer = np.full(len(program), -1, np.int64)
+        peer[program.p2p] = program.peer[row]
+        slots = [self.groups.get(int(g), "") for g in program.groups[row]]
+        group = np.array([*(k if name else -1 for k, name in enumerate(slots)), -1])[program.slot]
+        trace = replace(
+            shared.trace,
+            comm_dst=np.where(program.type == NodeType.COMM_SEND, peer, -1),
+            comm_src=np.where(program.type == NodeType.COMM_RECV, peer, -1),
+            group=group.astype(np.int32),
+            group_names=tuple(slots),
+            source=f"{graph.source}, rank {rank}",
+        )
+        return chakra.encode(trace, extra=shared.extra)
+
+
+def _shared(graph: Graph, rank: int) -> _Shared:
+    """What the rank's file has in common with those of its like."""
+    program, labels = graph.programs[graph.program[rank]], graph.labels[graph.label[rank]]
     if (program.scale != 1).any():
         raise InputError(
             f"{graph.source}: has what-if factors on rank {rank}, which a trace file cannot hold; write the graph"
@@ -101,16 +159,12 @@ def encode_rank(graph: Graph, rank: int, numbers: dict[int, str]) -> bytes:
     communicates = np.isin(
         program.type, (NodeType.COMM_SEND, NodeType.COMM_RECV, NodeType.COMM_COLL)
     )
-    peer = np.full(n, -1, np.int64)
-    peer[program.p2p] = program.peer[row]
     tag = np.full(n, -1, np.int64)
     tag[program.p2p] = labels.tag[program.p2p]
-    slots = [numbers.get(int(g), "") for g in program.groups[row]]
-    group = np.array([*(k if name else -1 for k, name in enumerate(slots)), -1])[program.slot]
     with np.errstate(invalid="ignore"):
         recorded = np.nan_to_num(program.duration, nan=0.0)
         whole = np.rint(recorded * 1e6)
-    stream, thread = _recorded_resources(program)
+    stream, thread = _numbered_resources(program)
     dims = np.where(
         program.involved >= 0, np.maximum(NETWORK_DIMENSIONS, _bits(program.involved)), 0
     )
@@ -128,27 +182,29 @@ def encode_rank(graph: Graph, rank: int, numbers: dict[int, str]) -> bytes:
         tensor_size=program.bytes,
         comm_size=program.size,
         comm_type=program.comm_type.astype(np.int64),
-        comm_dst=np.where(program.type == NodeType.COMM_SEND, peer, -1),
-        comm_src=np.where(program.type == NodeType.COMM_RECV, peer, -1),
         comm_tag=tag,
         stream=stream,
         tid=thread,
         tensor_loc=np.where(program.local, 1, -1),
         involved_dim=program.involved,
         involved_dims=dims,
-        group=group,
-        group_names=tuple(slots),
         version=VERSION,
         source=f"{graph.source}, rank {rank}",
     )
-    extra = _own(program, whole, stream, thread, labels.start)
-    if extra is None and graph.recorded is None:
-        return chakra.encode(trace)
+    usual = resources_of(program.type, program.cpu, stream, thread)
+    table, row = tabulate(program, usual)
+    extra = _own(program, whole, row, labels.start)
+    if extra is None and graph.recorded is None and graph.step is None:
+        return _Shared(trace, None)
     head = chakra.GlobalMetadata.FromString(trace.metadata or b"")
     head.attr.add(name=own_attributes.MARK, string_val=own_attributes.VERSION)
+    if len(table):
+        head.attr.add(name=own_attributes.WORK, string_val=table.text())
     if graph.recorded is not None:
         head.attr.add(name=own_attributes.RECORDED, string_val=graph.recorded.text())
-    return chakra.encode(replace(trace, metadata=head.SerializeToString()), extra=extra)
+    if graph.step is not None:
+        head.attr.add(name=own_attributes.STEP, string_val=graph.step.text(rank))
+    return _Shared(replace(trace, metadata=head.SerializeToString()), extra)
 
 
 def _whole_starts(start: NDArray[np.float64], n: int) -> NDArray[np.uint64]:
@@ -162,73 +218,41 @@ def _bits(mask: NDArray[np.int32]) -> NDArray[np.int64]:
     return np.array([max(int(m), 0).bit_length() for m in mask], np.int64)
 
 
-def _recorded_resources(program: Program) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """[n] stream and [n] thread numbers that resources named "stream 7", "thread 1" stand for, -1 for others."""
-    number = {
-        "stream": np.full(len(program.resources) + 1, -1),
-        "thread": np.full(len(program.resources) + 1, -1),
-    }
+def _numbered_resources(program: Program) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """[n] stream and [n] thread numbers, -1 for none: those that "stream 7", "thread 1" have in their names, and for
+    resources of other names but the units' streams of their own, so that other tools see them apart."""
+    stream, thread = np.full((2, len(program.resources) + 1), -1)
     for k, label in enumerate(program.resources):
         if match := _LABEL.fullmatch(label):
-            number[match[1]][k] = int(match[2])
-    return number["stream"][program.resource], number["thread"][program.resource]
+            (stream if match[1] == "stream" else thread)[k] = int(match[2])
+    free = int(stream.max()) + 1
+    for k, label in enumerate(program.resources):
+        if label not in RESOURCE_UNITS and not _LABEL.fullmatch(label):
+            stream[k] = free + k
+    return np.where(program.cpu, -1, stream[program.resource]), thread[program.resource]
 
 
 def _own(
     program: Program,
     whole: NDArray[np.float64],
-    stream: NDArray[np.int64],
-    thread: NDArray[np.int64],
+    row: NDArray[np.int64],
     start: NDArray[np.float64],
 ) -> tuple[bytes, NDArray[np.int64]] | None:
     """Attributes of our own for the nodes that need some: their bytes one after the other, [n+1] where each begins."""
-    n = len(program)
-    pieces: list[list[bytes]] = [[] for _ in range(n)]
-    known: dict[tuple[str, Any], bytes] = {}
-
-    def put(i: int, name: str, value: Any) -> None:
-        key = (name, value)
-        if key not in known:
-            known[key] = own_attributes.attribute(name, value)
-        pieces[i].append(known[key])
-
+    work = [
+        own_attributes.attribute(own_attributes.WORK, k)
+        for k in range(int(row.max(initial=-1)) + 1)
+    ]
+    texts = [work[k] if k >= 0 else b"" for k in row.tolist()]
     written = _whole_starts(start, len(start)) * 1e-6
     for i in np.flatnonzero(np.isfinite(start) & (written != start)).tolist():
-        put(i, own_attributes.START, float(start[i]))
+        texts[i] += own_attributes.attribute(own_attributes.START, float(start[i]))
     exact = np.isnan(program.duration) | ((whole > 0) & (whole * 1e-6 == program.duration))
     for i in np.flatnonzero(~exact).tolist():
-        put(i, own_attributes.DURATION, float(program.duration[i]))
-    for i in np.flatnonzero(program.kind > 0).tolist():
-        word = OPERATIONS[program.kind[i]]
-        put(i, own_attributes.KIND, word)
-        sizes = tuple(program.dimensions[i, : len(DIMENSIONS.get(word, ()))].tolist())
-        if any(size >= 0 for size in sizes):
-            put(i, own_attributes.DIMENSIONS, sizes)
-    for i in np.flatnonzero(program.dtype >= 0).tolist():
-        put(i, own_attributes.DTYPE, DTYPES[program.dtype[i]])
-    resource, labels = resources_of(program.type, program.cpu, stream, thread)
-    mine = np.array([*program.resources, ""], dtype=object)[program.resource]
-    usual = np.array([*labels, ""], dtype=object)[resource]
-    for i in np.flatnonzero(mine != usual).tolist():
-        put(i, own_attributes.RESOURCE, str(mine[i]))
-    late = (
-        np.add.reduceat(np.append(program.pred_latency != 0, False), program.pred_ptr[:-1])
-        if n
-        else np.zeros(0)
-    )
-    late = np.where(np.diff(program.pred_ptr) > 0, late, 0)
-    for i in np.flatnonzero(late).tolist():
-        put(
-            i,
-            own_attributes.LATENCY,
-            tuple(program.pred_latency[program.pred_ptr[i] : program.pred_ptr[i + 1]].tolist()),
-        )
-    joined = [b"".join(mine) for mine in pieces]
-    if not any(joined):
+        texts[i] += own_attributes.attribute(own_attributes.DURATION, float(program.duration[i]))
+    if not any(texts):
         return None
-    return b"".join(joined), np.concatenate(
-        [[0], np.cumsum([len(text) for text in joined])]
-    ).astype(np.int64)
+    return b"".join(texts), np.cumsum([0, *map(len, texts)]).astype(np.int64)
 
 
 def _as_json(data: bytes, source: str) -> bytes:

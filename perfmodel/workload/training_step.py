@@ -1,12 +1,14 @@
 """What a graph does for a model: tokens and operations of the step, and the memory that its ranks hold.
 
-Generators fill this in; a graph that was read from trace files does not know it. Hardware appears nowhere in here.
+Generators fill this in and files of this package keep it; other traces do not know it. Hardware appears nowhere here.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +69,66 @@ class TrainingStep:
         ):
             raise ValueError("the step names a node that the graph does not have")
 
+    def text(self, rank: int) -> str:
+        """What one rank's file says of the step, as JSON: the figures of all, and those of its kind of rank."""
+        kind = int(self.kind[rank])
+        mine = self.change_kind == kind
+        return json.dumps(
+            {
+                "tokens": self.tokens,
+                "model_flops": self.model_flops,
+                "hardware_flops": self.hardware_flops,
+                "dtype": self.dtype,
+                "kind": kind,
+                "memory": self.memory[kind].tolist(),
+                "change_node": self.change_node[mine].tolist(),
+                "change": self.change[mine].tolist(),
+            }
+        )
+
+    @staticmethod
+    def of_texts(texts: Sequence[str]) -> TrainingStep:
+        """Back from what the files of all ranks say.
+
+        Args:
+            texts: of rank 0, 1, ... (see `text`).
+
+        Raises:
+            ValueError, TypeError, KeyError, OverflowError: they do not say one thing, or are damaged.
+        """
+        number = {text: k for k, text in enumerate(dict.fromkeys(texts))}
+        said = [json.loads(text) for text in number]
+        figures = [
+            (int(s["tokens"]), float(s["model_flops"]), float(s["hardware_flops"]), str(s["dtype"]))
+            for s in said
+        ]
+        if len(set(figures)) > 1:
+            raise ValueError("ranks disagree about the step")
+        by_kind = {int(s["kind"]): s for s in said}
+        if len(by_kind) < len(said) or sorted(by_kind) != list(range(len(said))):
+            raise ValueError("the kinds of ranks are not 0, 1, ..., each described once")
+        ordered = [by_kind[k] for k in range(len(said))]
+        memory = np.array([s["memory"] for s in ordered], np.float64)
+        if memory.shape != (len(ordered), len(PARTS)):
+            raise ValueError(f"memory is not one figure for each of {', '.join(PARTS)}")
+        change = [np.array(s["change"], np.float64) for s in ordered]
+        return TrainingStep(
+            *figures[0],
+            memory=memory,
+            kind=np.array([said[number[text]]["kind"] for text in texts], np.int32),
+            change_kind=np.repeat(np.arange(len(ordered), dtype=np.int32), list(map(len, change))),
+            change_node=np.concatenate([_whole(s["change_node"]) for s in ordered]),
+            change=np.concatenate(change),
+        )
+
     @property
     def peak(self) -> float:
         """Bytes of the rank that holds most [B]."""
         return float(self.memory.sum(axis=1).max())
+
+
+def _whole(values: Any) -> NDArray[np.int64]:
+    """A list of whole numbers as an array."""
+    if not isinstance(values, list) or not all(type(value) is int for value in values):
+        raise ValueError("change_node is no list of whole numbers")
+    return np.array(values, np.int64)

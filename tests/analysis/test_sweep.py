@@ -51,7 +51,7 @@ def test_a_sweep_is_one_prediction_per_point(graph, system):
         assert table.makespan_s[k] == pytest.approx(p.makespan, rel=1e-12)
         mine = pm.breakdown(p)
         assert table.compute_s[k] > 0
-        parts = table.loc[k, ["compute_s", "memory_s", "communication_s", "waiting_s"]]
+        parts = table.loc[k, ["compute_s", "memory_s", "communication_s", "waiting_s", "host_s"]]
         assert parts.sum() == pytest.approx(p.makespan, rel=1e-9)
         assert mine.makespan_s.iloc[0] == pytest.approx(table.makespan_s[k], rel=1e-12)
 

@@ -9,6 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from click.testing import CliRunner
 
@@ -18,6 +19,7 @@ from perfmodel.cli import synth as commands_synth
 from perfmodel.synth import Communicators, Layout, Role, Steps, Work, Workload
 from perfmodel.synth.assemble import pair
 from perfmodel.synth.layout import communicators
+from perfmodel.workload import trace_files
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.program import Labels, Program
 
@@ -45,15 +47,24 @@ WORKLOADS = {
 }
 
 
-UNWRITTEN = ("kind", "dimensions", "dtype", "pred_latency", "resources")
-"""What Chakra files have no words for: shapes and types of kernels, gaps, names of streams."""
+WORKLOADS |= {
+    "attention and streams": synth.training(
+        SMALL | {"kv_heads": 2}, data=2, tensor=2, overlap=True, micro_batches=2
+    ),
+    "host times that are no whole microseconds": synth.training(SMALL, host_forward=1.5e-7),
+    "fp8, offloaded": synth.training(SMALL, dtype="fp8", data=2, offload="optimizer"),
+    "uneven experts": synth.training(MIXTURE, data=4, expert=2, skew=1.5),
+    "passes side by side": synth.training(
+        SMALL, pipeline=2, virtual=2, schedule="dualpipe-v", micro_batches=6
+    ),
+}
 
 
 def assert_equal(a: Graph, b: Graph) -> None:
-    """Two graphs are the same but for where they came from, and what files do not keep."""
+    """Two graphs are the same but for where they came from."""
     assert len(a.programs) == len(b.programs)
     for p, q in zip(a.programs, b.programs):
-        for f in (f for f in fields(Program) if f.name not in UNWRITTEN):
+        for f in fields(Program):
             x, y = getattr(p, f.name), getattr(q, f.name)
             np.testing.assert_array_equal(x, y, err_msg=f.name)
             assert getattr(x, "dtype", None) == getattr(y, "dtype", None), f.name
@@ -66,6 +77,7 @@ def assert_equal(a: Graph, b: Graph) -> None:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
     assert a.groups == b.groups
     assert a.group_names == b.group_names
+    assert a.digest == b.digest  # and so what the step does for its model
 
 
 @pytest.mark.parametrize("work", WORKLOADS.values(), ids=WORKLOADS.keys())
@@ -78,17 +90,66 @@ def test_the_graph_is_what_load_makes_of_the_written_files_without_a_warning(wor
     assert len(graph) == work.nodes
 
 
+@pytest.mark.parametrize("work", WORKLOADS.values(), ids=WORKLOADS.keys())
+def test_an_archive_of_the_graph_is_the_graph(work, tmp_path):
+    graph = work.graph()
+    pm.save(graph, tmp_path / "saved.npz")
+    assert_equal(graph, pm.load(tmp_path / "saved.npz"))
+
+
 @pytest.mark.parametrize(
-    "name", ["three dimensions", "sharded", "experts", "collective", "data parallel"]
+    "name",
+    ["three dimensions", "sharded", "uneven experts", "collective", "attention and streams"],
 )
-def test_graph_and_files_are_predicted_alike(name, tmp_path):
+def test_graph_and_files_are_predicted_alike_by_the_fitted_models(name, tmp_path):
     work = WORKLOADS[name]
     system = pm.hardware("dgx-h100")
-    direct = pm.predict(work.graph(), system, pm.Models())
-    loaded = pm.predict(pm.load(work.write(tmp_path)), system, pm.Models())
-    assert direct.makespan == loaded.makespan > 0
-    np.testing.assert_array_equal(direct.start, loaded.start)
-    np.testing.assert_array_equal(direct.finish, loaded.finish)
+    direct, loaded = work.graph(), pm.load(work.write(tmp_path))
+    for models in (None, pm.Models()):  # the system's own, fitted ones, and the bare roofline
+        one, other = (pm.predict(graph, system, models) for graph in (direct, loaded))
+        assert one.makespan == other.makespan > 0
+        np.testing.assert_array_equal(one.start, other.start)
+        np.testing.assert_array_equal(one.finish, other.finish)
+        assert one.models == other.models
+
+
+def test_products_of_a_written_trace_are_timed_by_their_shapes():
+    graph = pm.load(TRACES / "gpt_dp2_tp2_pp2")
+    system = pm.hardware("dgx-h100")
+    p = pm.predict(graph, system)
+    program = graph.programs[0]
+    (node,) = np.flatnonzero([n == "mb0.fwd.layer0.mlp.up" for n in graph.labels[0].names])
+    batch, m, n, k = program.dimensions[node, :4].tolist()
+    assert (m, n, k) == (2048, 4 * 4096 // 2, 4096)
+    time = pm.operation_time(system, "gemm", m=m, n=n, k=k, batch=batch, dtype="bf16")
+    assert p.finish[node] - p.start[node] == pytest.approx(float(time), rel=1e-12)
+    assert "gemm bf16" in {answer.work for answer in p.models}
+
+
+def test_files_of_a_step_know_its_memory_and_utilization(tmp_path):
+    work = WORKLOADS["three dimensions"]
+    system = pm.hardware("dgx-h100")
+    direct, loaded = (
+        pm.predict(graph, system) for graph in (work.graph(), pm.load(work.write(tmp_path)))
+    )
+    pd.testing.assert_frame_equal(pm.memory(direct), pm.memory(loaded))
+    pd.testing.assert_frame_equal(pm.throughput(direct), pm.throughput(loaded))
+
+
+def test_files_of_different_steps_that_were_mixed_are_one_error(tmp_path):
+    prefix = synth.training(SMALL, data=2).write(tmp_path)
+    synth.training(SMALL, data=2, micro_batch=2).write(tmp_path / "other")
+    (tmp_path / "other" / "t.1.et").rename(tmp_path / "t.1.et")
+    with pytest.raises(pm.InputError, match="ranks disagree about the step"):
+        pm.load(prefix)
+
+
+def test_writing_costs_what_the_distinct_programs_cost(tmp_path, monkeypatch):
+    made = []
+    whole = trace_files.tabulate
+    monkeypatch.setattr(trace_files, "tabulate", lambda *a: made.append(1) or whole(*a))
+    synth.training(SMALL, data=16, pipeline=2).write(tmp_path)
+    assert len(made) == 2
 
 
 def test_ranks_are_laid_out_tensor_first_then_data_then_pipeline():

@@ -60,9 +60,48 @@ def test_work_resources_and_times_come_back_exactly(tmp_path, ending):
         "pred_latency",
     ):
         np.testing.assert_array_equal(getattr(p, name), getattr(q, name), err_msg=name)
-    mine = [p.resources[k] for k in p.resource]
-    assert mine == [q.resources[k] for k in q.resource]
+    assert p.resources == q.resources
+    assert p.resource.tolist() == q.resource.tolist()
     assert graph.labels[0].names == again.labels[0].names
+    assert graph.digest == again.digest
+
+
+def test_other_tools_see_resources_of_other_names_as_streams_of_their_own(tmp_path):
+    (file,) = pm.write_trace(pm.Graph.from_ranks([rich()], source="rich"), tmp_path / "t")
+    _, *nodes = pm.chakra.messages(file)
+    streams = [
+        {a.name: a.int64_val for a in node.attr if a.name in ("stream", "tid")} for node in nodes
+    ]
+    assert streams[:3] == [{"stream": 7}, {"tid": 2}, {"stream": 10}]
+
+
+def with_text(file, name, text):
+    """The file with another text in one of its metadata attributes."""
+    metadata, *nodes = pm.chakra.messages(file)
+    for attribute in metadata.attr:
+        if attribute.name == name:
+            attribute.string_val = text(attribute.string_val)
+    pm.chakra.write(file, metadata, nodes)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("perfmodel", ("2", "3"), "got '3', expected '2'"),
+        ("perfmodel_work", ('"gemm"', '"gemv"'), "kind 'gemv' is none of other, gemm"),
+        ("perfmodel_work", ('"latency"', '"lateness"'), "unknown key 'lateness'"),
+        ("perfmodel_work", ("[1e-07]", "[1e-07, 0]"), "latencies,"),
+        ("perfmodel_work", ("[1e-07]", "[-1]"), "latency is no list of times"),
+        ("perfmodel_work", ("[1, 2, 3, 4]", "[1, 2, 3, 4.5]"), "what is no size"),
+        ("perfmodel_work", ("[{", "{"), "A newer version wrote the file, or it is damaged"),
+        ("perfmodel_work", None, "is no row of the table in the metadata, which has 0"),
+    ],
+)
+def test_a_damaged_table_of_work_is_one_clear_error(tmp_path, name, change, message):
+    (file,) = pm.write_trace(pm.Graph.from_ranks([rich()], source="rich"), tmp_path / "t")
+    with_text(file, name, lambda text: text.replace(*change) if change else "[]")
+    with pytest.raises(pm.InputError, match=message):
+        pm.load(tmp_path / "t")
 
 
 def test_other_tools_see_whole_microseconds_and_no_kind(tmp_path):

@@ -13,20 +13,17 @@ from numpy.typing import NDArray
 
 from perfmodel.trace.chakra.trace import RankTrace
 from perfmodel.trace.chakra.wire import (
-    FIXED64,
     LENGTH,
-    VARINT,
     address,
     byte_at,
     compiled,
-    fields,
     skip,
     tag,
     varint,
 )
 
-DOUBLE, DOUBLES, INTEGERS, TEXT, TEXTS = 3, 4, 10, 29, 30
-"""Fields of AttributeProto that hold a double, lists of doubles, int64 and texts, and a text."""
+DOUBLE, INTEGER, TEXT, TEXTS = 3, 9, 29, 30
+"""Fields of AttributeProto that hold a double, an int64, a text and a list of texts."""
 
 
 def locate(
@@ -67,19 +64,22 @@ def doubles_of(trace: RankTrace, number: NDArray[Any], start: NDArray[Any]) -> N
     return value
 
 
-def lists_of(
+def integers_of(
     trace: RankTrace, number: NDArray[Any], start: NDArray[Any], end: NDArray[Any]
-) -> dict[int, tuple[float, ...]]:
-    """Numbers of each node that has a list of doubles or of int64, by position."""
-    found: dict[int, tuple[float, ...]] = {}
-    known: dict[bytes, tuple[float, ...]] = {}
-    for i in np.flatnonzero((number == DOUBLES) | (number == INTEGERS)).tolist():
-        raw = trace.data[start[i] : end[i]]
-        key = raw + bytes([int(number[i])])
-        if key not in known:
-            known[key] = _doubles(raw) if number[i] == DOUBLES else _integers(raw)
-        found[i] = known[key]
-    return found
+) -> NDArray[np.int64]:
+    """[n] each node's int64, -1 where it has none, is negative, or is no int64."""
+    value = np.full(len(trace), -1, np.int64)
+    _integers(address(trace.data), number, start, end, value)
+    return value
+
+
+@compiled
+def _integers(base, number, start, end, value):
+    for i in range(len(value)):
+        if number[i] == INTEGER:
+            found, pos = varint(base, start[i], end[i])
+            if pos >= 0 and found < np.uint64(2**63):
+                value[i] = np.int64(found)
 
 
 @compiled
@@ -115,24 +115,3 @@ def _locate(base, offsets, sizes, blob, ptr, number, start, end):
                 if same:
                     number[k, i], start[k, i], end[k, i] = kind, value, value_end
                     break
-
-
-def _doubles(raw: bytes) -> tuple[float, ...]:
-    values: list[float] = []
-    for field, wire, a, b in fields(raw, 0, len(raw)):
-        if field == 1 and wire in (FIXED64, LENGTH):
-            whole = (b - a) // 8 * 8
-            values += np.frombuffer(raw[a : a + whole], "<f8").tolist()
-    return tuple(values)
-
-
-def _integers(raw: bytes) -> tuple[float, ...]:
-    values: list[int] = []
-    base = address(raw) if raw else 0
-    for field, wire, a, b in fields(raw, 0, len(raw)):
-        while field == 1 and wire in (VARINT, LENGTH) and a < b:
-            value, a = varint(base, a, b)
-            if a < 0:
-                return tuple(values)
-            values.append(int(value) - (2**64 if value >= 2**63 else 0))
-    return tuple(values)

@@ -1,49 +1,38 @@
 """Attributes of our own in .et files, beside those that every tool knows; others pass over them.
 
-They are looked for in files whose metadata have the attribute `perfmodel`.
+They are looked for in files whose metadata have the attribute `perfmodel`, which says their version.
 
-| attribute | kind | meaning |
+| attribute of a node | kind | meaning |
 | --- | --- | --- |
-| perfmodel_kind, perfmodel_dtype | text | what the work is and in which numbers (vocabulary.OPERATIONS, DTYPES) |
-| perfmodel_dimensions | int64 list | the kind's dimensions, -1 for an unknown one (vocabulary.DIMENSIONS) |
-| perfmodel_resource | text | what the node occupies ("stream 7"); empty for nothing |
+| perfmodel_work | int64 | its row in the file's table of work, resources and latencies (workload.work_table) |
 | perfmodel_duration, perfmodel_start | double | recorded duration and start [s], where whole us do not say it |
-| perfmodel_latency | double list | time between the end of each of data_deps and the start [s] |
 
-The metadata attribute `perfmodel_recorded` holds what is known of a recording (workload.recorded), as JSON.
+| attribute of the metadata | meaning |
+| --- | --- |
+| perfmodel_work | the table, as JSON |
+| perfmodel_recorded | what is known of a recording (workload.recorded), as JSON |
+| perfmodel_step | what the step does for a model, and this rank holds in memory (workload.training_step), as JSON |
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from perfmodel.trace.chakra import schema
 from perfmodel.trace.chakra.wire import length_prefix
 
 MARK = "perfmodel"
 """Metadata attribute of files that have attributes of our own; its value is their version."""
-VERSION = "1"
-RECORDED = "perfmodel_recorded"
-KIND, DIMENSIONS, DTYPE, RESOURCE, DURATION, START, LATENCY = (
-    f"perfmodel_{word}"
-    for word in ("kind", "dimensions", "dtype", "resource", "duration", "start", "latency")
-)
-NAMES = (KIND, DIMENSIONS, DTYPE, RESOURCE, DURATION, START, LATENCY)
+VERSION = "2"
+RECORDED, STEP = "perfmodel_recorded", "perfmodel_step"
+WORK, DURATION, START = (f"perfmodel_{word}" for word in ("work", "duration", "start"))
+NAMES = (WORK, DURATION, START)
 
 
-def attribute(name: str, value: str | float | Sequence[float]) -> bytes:
-    """The bytes of one attribute in a Node, tag and length included.
-
-    value: a text, a float [double], whole numbers [int64 list], or numbers with a float among them [double list]
-    """
+def attribute(name: str, value: int | float) -> bytes:
+    """The bytes of one attribute in a Node, tag and length included: an int64 or a double."""
     message = schema.AttributeProto(name=name)
-    if isinstance(value, str):
-        message.string_val = value
-    elif isinstance(value, float):
+    if isinstance(value, float):
         message.double_val = value
-    elif any(isinstance(number, float) for number in value):
-        message.double_list.values.extend(value)
     else:
-        message.int64_list.values.extend(value)
+        message.int64_val = value
     payload: bytes = message.SerializeToString()
     return b"\x52" + length_prefix(len(payload)) + payload
