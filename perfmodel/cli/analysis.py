@@ -122,7 +122,8 @@ def sensitivity(
     "constraints",
     multiple=True,
     metavar="TEXT",
-    help='For example "network.0.bandwidth + network.1.bandwidth <= 1e12"; repeatable.',
+    help='For example "network.0.bandwidth + network.1.bandwidth <= 1e12", or "memory_margin_B >= 0": it fits;'
+    " repeatable.",
 )
 @click.option(
     "--budget",
