@@ -11,6 +11,7 @@ comes back. The scheduler has to be trusted, as have all that can reach it.
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -48,6 +49,8 @@ def connect(address: str) -> Any:
         from distributed import Client
     except ImportError:
         raise InputError("Dask is not installed; install perfmodel[dask]") from None
+    # what it logs when a scheduler is lost are tracebacks; one message says it
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)
     try:
         return cast(Any, Client)(address, timeout=CONNECT_TIMEOUT)
     except (OSError, ValueError, TimeoutError) as error:

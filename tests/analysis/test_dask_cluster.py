@@ -151,6 +151,15 @@ def test_an_address_where_nobody_answers_is_an_error():
         within(SECONDS, lambda: connect("tcp://127.0.0.1:9"))
 
 
+def test_a_client_of_ours_logs_no_tracebacks_beside_the_one_message(caplog):
+    import logging
+
+    logging.getLogger("distributed.client").setLevel(logging.NOTSET)
+    with pytest.raises(pm.InputError):
+        within(SECONDS, lambda: connect("tcp://127.0.0.1:9"))
+    assert not logging.getLogger("distributed.client").isEnabledFor(logging.ERROR)
+
+
 def test_an_address_of_a_scheduler_connects(client):
     other = connect(client.scheduler.address)
     try:

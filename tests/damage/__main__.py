@@ -31,6 +31,9 @@ BYTES = 2 * 10**9
 PATIENCE = 120
 """Seconds without a word after which a process counts as hanging (the machine may be busy)."""
 
+START = 1200
+"""Seconds for the first word, before which the sound files are read and loops compiled."""
+
 RUN = 250
 """Inputs of one process."""
 
@@ -67,6 +70,9 @@ def work(name: str, seed: int, numbers: range) -> None:
     signal.signal(signal.SIGPROF, _late)
     with tempfile.TemporaryDirectory(dir=scratch()) as place:
         folder = Path(place) / "in"
+        folder.mkdir()
+        put(reader, reader.files[reader.damaged], folder)
+        attempt(reader, folder)  # compiles, which no input is to be charged with
         for number in numbers:
             print(json.dumps({"number": number}), flush=True)
             shutil.rmtree(folder, ignore_errors=True)
@@ -104,7 +110,7 @@ def watched(name: str, seed: int, numbers: range, counts: Counter[str], failures
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         at, answered, most = begin, False, 0
-        alarm = threading.Timer(PATIENCE, process.kill)
+        alarm = threading.Timer(START, process.kill)
         alarm.start()
         assert process.stdout is not None
         for line in process.stdout:
