@@ -73,7 +73,9 @@ class Evaluator:
         if self.compiled.batched:
             c = self.compiled
             at = with_parameters(c.system, c.models, dict(zip(paths, values)))
-            return np.asarray(c.evaluate(*at), np.float64)
+            costs = np.asarray(c.evaluate(*at), np.float64)
+            # nothing depends on any parameter: the same on every design
+            return costs if costs.ndim == 2 else np.repeat(costs[:, None], values.shape[1], axis=1)
         if paths not in self._costs:
             self._costs[paths] = jax.jit(
                 jax.vmap(partial(self._cost, paths), in_axes=1, out_axes=1)

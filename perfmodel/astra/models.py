@@ -109,7 +109,7 @@ class AstraModels:
         run = event_run.run(lowered, cost, record=True)
         if not run.ok:
             raise DeadlockError(*diagnose(lowered, run).split("\n"))
-        events = _events(run.events)
+        events = frozen_events(run.events)
         return Compiled(
             graph=graph,
             system=system,
@@ -190,7 +190,7 @@ class AstraOrders:
 
     def decided(self) -> Decisions | None:
         """What the reference's run decided."""
-        return self._decisions(self.reference, _events(self.reference.events))
+        return self._decisions(self.reference, frozen_events(self.reference.events))
 
     def _decisions(self, run: Run, events: Events) -> Decisions | None:
         return decisions(self.lowered, run, events, truncate=self.truncate)
@@ -207,7 +207,7 @@ class AstraOrders:
     def frozen_at(self, cost: NDArray[np.float64]) -> tuple[Events, Decisions | None]:
         """A design's frozen graph, and what its run decided."""
         run = event_run.run(self.lowered, np.ascontiguousarray(cost), record=True)
-        events = _events(run.events)
+        events = frozen_events(run.events)
         return events, self._decisions(run, events)
 
     @cached_property
@@ -240,14 +240,14 @@ class AstraOrders:
             return makespan, differs, np.zeros((0, costs.shape[1]))
         counts = np.zeros(costs.shape)
         for d in np.flatnonzero(differs & np.isfinite(makespan)):
-            own = _events(event_run.run(self.lowered, costs[:, d], record=True).events)
+            own = frozen_events(event_run.run(self.lowered, costs[:, d], record=True).events)
             counts[:, d] = path_counts(
                 own.pred_ptr, own.pred, own.cost, np.ascontiguousarray(costs[:, d])
             )
         return makespan, differs, counts
 
 
-def _events(found: Any) -> Events:
+def frozen_events(found: Any) -> Events:
     """The recorded order as the pipeline's graph."""
     first, last = found.node_first.astype(np.int64), found.node_last.astype(np.int64)
     owner = np.full(len(found.cost), -1, np.int64)

@@ -58,7 +58,10 @@ class Orders(Protocol):
     def __call__(
         self, costs: NDArray[np.float64], *, paths: bool = False, threads: int = 2
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[Any]]:
-        """[D] makespan (nan: deadlock), [D] order differs, [S, D] path counts of those where it does (or empty)."""
+        """[D] makespan (nan: deadlock), [D] order differs, [S, D] path counts of those where it does (or empty).
+
+        The longest path along the reference's order is the makespan wherever the order does not differ.
+        """
 
     def decided(self) -> Decisions | None:
         """What the reference's schedule decided; None where that cannot be certified."""

@@ -12,6 +12,7 @@ from perfmodel.schedule.certificate import TIE, Decisions
 from perfmodel.schedule.frozen_graph import Events
 from perfmodel.schedule.list_schedule import (
     Schedule,
+    calls_from_several_resources,
     digest_of,
     digests,
     freeze,
@@ -36,10 +37,13 @@ class ListOrders:
     def __call__(
         self, costs: NDArray[np.float64], *, paths: bool = False, threads: int = 2
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int32]]:
-        """See `list_schedule.own_makespans`."""
-        return own_makespans(
-            self.tasks, costs, expected=self.schedule.order, paths=paths, threads=threads
+        """See `list_schedule.own_makespans`; where another record is the quickest, the order counts as another one."""
+        makespan, differs, counts = own_makespans(
+            self.tasks, costs, expected=self.schedule, paths=paths, threads=threads
         )
+        for taken, other in _quickest_records(self.tasks, self.schedule):
+            differs |= costs[taken] > costs[other]
+        return makespan, differs, counts
 
     @cached_property
     def digest(self) -> int:
@@ -76,10 +80,7 @@ def decisions(tasks: Tasks, schedule: Schedule) -> Decisions | None:
     Collectives that pair up by order of issue are certain with the order on their resource, if one resource of a rank
     makes all of its calls to the group. Where members replay records, the quickest record has to stay the quickest.
     """
-    by_issue = (tasks.join >= 0) & (tasks.match < 0)
-    caller = tasks.caller[by_issue]
-    units = np.unique(np.stack([caller, tasks.resource[by_issue]]), axis=1).shape[1]
-    if units > len(np.unique(caller)):
+    if calls_from_several_resources(tasks):
         return None
     limited = np.flatnonzero(tasks.resource >= 0)
     count = np.bincount(tasks.resource[limited], minlength=tasks.resources)

@@ -20,13 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import DeadlockError
-from perfmodel.machine.system import System
 from perfmodel.models.cost import check_costs
 from perfmodel.schedule.frozen_graph import Events
 from perfmodel.schedule.list_scheduler import RECV, new_state, simulate, simulate_many
 from perfmodel.schedule.tasks import Tasks
 from perfmodel.threads import even_slices, in_threads
-from perfmodel.vocabulary import OFFLOAD, describe
+from perfmodel.vocabulary import describe
 from perfmodel.workload.graph import Graph
 
 
@@ -174,18 +173,6 @@ def different_calls(graph: Graph, tasks: Tasks, schedule: Schedule) -> str:
     )
 
 
-def offload_to_nowhere(graph: Graph, system: System) -> str:
-    """What to say of a workload that sends data away on a system that has nowhere to send it; empty elsewhere."""
-    offloads = any(OFFLOAD in p.resources for p in graph.programs)
-    if not offloads or system.remote_memory is not None:
-        return ""
-    return (
-        f"{graph.source}: sends data to remote memory and back (offload), which {system.name or 'the system'} does not"
-        " have: it moves as fast as local memory here, and takes almost no time. Give the system's file [remote_memory]"
-        " with the bandwidth and latency of the way to it"
-    )
-
-
 def freeze(tasks: Tasks, schedule: Schedule) -> Events:
     """The schedule's order as edges: a vertex per task, and one more per receive and per completed collective.
 
@@ -257,11 +244,19 @@ def _running_number(sorted_values: NDArray[np.int64]) -> NDArray[np.int64]:
     return at - np.maximum.accumulate(np.where(start, at, 0)) if len(at) else at
 
 
+def calls_from_several_resources(tasks: Tasks) -> bool:
+    """Whether a rank calls collectives of a group, which pair up by order of issue, from more than one resource."""
+    by_issue = (tasks.join >= 0) & (tasks.match < 0)
+    caller = tasks.caller[by_issue]
+    pairs = np.unique(np.stack([caller, tasks.resource[by_issue]]), axis=1).shape[1]
+    return bool(pairs > len(np.unique(caller)))
+
+
 def own_makespans(
     tasks: Tasks,
     costs: NDArray[np.float64],
     *,
-    expected: NDArray[np.int64],
+    expected: Schedule,
     paths: bool = False,
     threads: int = 2,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int32]]:
@@ -270,23 +265,28 @@ def own_makespans(
     Args:
         tasks: n tasks.
         costs: [S, D] f64, duration of each distinct cost on each design [s].
-        expected: [n] i64, `Schedule.order` to compare with.
+        expected: whose order to compare with.
         paths: also count how often each cost stands on the critical path.
         threads: designs are split over this many threads.
 
     Returns:
-        [D] makespan [s] (nan: deadlock), [D] whether the order differs from the expected one, [S, D] path counts
-        (empty unless asked for).
+        [D] makespan [s] (nan: deadlock), [D] whether the order, or which calls meet, differs from what is expected,
+        [S, D] path counts (empty unless asked for).
     """
     check_costs(costs, tasks.work)
     designs = costs.shape[1]
     program = program_of(tasks)
     makespan, differs = np.zeros(designs), np.zeros(designs, bool)
     counts = np.zeros((costs.shape[0] if paths else 0, designs), np.int32)
+    # the orders on resources say nothing of the order in which one rank calls from several
+    calls = np.flatnonzero((tasks.join >= 0) & (tasks.match < 0))
+    if not calls_from_several_resources(tasks):
+        calls = calls[:0]
+    order = expected.order, calls, expected.instance[calls]
 
     def work(part: slice) -> None:
         simulate_many(
-            costs[:, part], program, expected, makespan[part], differs[part], counts[:, part]
+            costs[:, part], program, order, makespan[part], differs[part], counts[:, part]
         )
 
     in_threads(work, even_slices(designs, threads))

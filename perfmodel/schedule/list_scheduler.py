@@ -328,7 +328,11 @@ def new_state(n, instances):
 
 @machine_code(small=lambda costs, program, *_: costs.shape[1] * elements(program), nogil=True)
 def simulate_many(costs, program, expected, makespan, differs, counts):
-    """Own schedules of the columns of `costs` [S, D]; path counts [S, D] where `counts` has rows."""
+    """Own schedules of the columns of `costs` [S, D]; path counts [S, D] where `counts` has rows.
+
+    `expected` is (order, collectives, the instance that each of these joins there).
+    """
+    order, calls, joins = expected
     n = program[0].size
     row, join, members = program[2], program[8], program[11]
     state = new_state(n, members.size)
@@ -336,8 +340,10 @@ def simulate_many(costs, program, expected, makespan, differs, counts):
     nothing = np.zeros(0, np.int64)
     for d in range(costs.shape[1]):
         makespan[d], v, differs[d], _, finished = simulate(
-            costs[:, d].copy(), program, state, expected, nothing
+            costs[:, d].copy(), program, state, order, nothing
         )
+        for k in range(calls.size):
+            differs[d] |= instance[calls[k]] != joins[k]
         if finished < n:
             makespan[d] = np.nan
             continue

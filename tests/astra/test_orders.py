@@ -45,10 +45,17 @@ def test_a_trace_in_program_order_leaves_nothing_open(trace, network):
     assert pm.compile(*loaded(trace, network=network)).forced
 
 
-def test_a_made_gpt_in_program_order_is_swept_along_its_frozen_order(tmp_path):
-    synth.training(
-        {"layers": 4, "hidden": 256, "heads": 4}, data=4, tensor=2, micro_batches=4
-    ).write(tmp_path)
+@pytest.mark.parametrize(
+    "parallel",
+    [
+        {"data": 4, "tensor": 2},
+        {"data": 2, "tensor": 2, "pipeline": 2, "sequence_parallel": True},
+    ],
+)
+def test_a_made_gpt_in_program_order_is_swept_along_its_frozen_order(tmp_path, parallel):
+    synth.training({"layers": 4, "hidden": 256, "heads": 4}, micro_batches=4, **parallel).write(
+        tmp_path
+    )
     place = reference.folder()
     graph, system, models = pm.astra.load(
         tmp_path / "t",
@@ -62,6 +69,20 @@ def test_a_made_gpt_in_program_order_is_swept_along_its_frozen_order(tmp_path):
     simulated = pm.sweep(graph, system, points, models=models, schedule="simulated")
     np.testing.assert_allclose(default.makespan_s, simulated.makespan_s, rtol=1e-12)
     assert (default.schedule == "frozen").all()
+
+
+def test_a_gather_behind_a_message_between_stages_leaves_the_order_open(tmp_path):
+    synth.training(
+        {"layers": 4, "hidden": 256, "heads": 4}, data=2, tensor=2, pipeline=2, micro_batches=4
+    ).write(tmp_path)
+    place = reference.folder()
+    loaded = pm.astra.load(
+        tmp_path / "t",
+        place / "system" / "ring_s4_a1.json",
+        place / "network" / "switch8.yml",
+        comm_group=next(iter(tmp_path.glob("*.json")), None),
+    )
+    assert not pm.compile(*loaded).forced
 
 
 @pytest.mark.parametrize("backend", ["unaware", "aware"])

@@ -21,9 +21,8 @@ def points(trace):
     return [point for point in POINTS if point["trace"] == trace]
 
 
-@cache
-def median(trace):
-    """A trace lowered at the median design of its sweep."""
+def inputs(trace):
+    """System and network of the median design of a trace's sweep."""
     rows = points(trace)
     peak, memory, bandwidth, latency = (float(np.median([r[f] for r in rows])) for f in FIGURES)
     system = reference.folder() / "system" / "ring_s4_a1.json"
@@ -45,7 +44,14 @@ def median(trace):
         "bandwidth": [bandwidth],
         "latency": [latency],
     }
-    return lower(reference.flat(trace, rows[0]["npus"]), read_config(data, network))
+    return data, network
+
+
+@cache
+def median(trace):
+    """A trace lowered at the median design of its sweep."""
+    ranks = points(trace)[0]["npus"]
+    return lower(reference.flat(trace, ranks), read_config(*inputs(trace)))
 
 
 def designs(trace):
