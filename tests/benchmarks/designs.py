@@ -50,7 +50,8 @@ class Subject:
         """One event-driven schedule in plain Python, ready to run."""
         nodes = oracle.nodes_of(self.graph)
         c = self.evaluator.compiled
-        cost, replayed = oracle_costs.costs(self.graph, nodes, c.system, c.models)
+        # bare models: the oracle knows no others, and a schedule takes as long whatever the costs come from
+        cost, replayed = oracle_costs.costs(self.graph, nodes, c.system, pm.Models())
         return lambda: oracle.schedule(nodes, cost, replayed)
 
     def values(self, table: pd.DataFrame) -> tuple[tuple[str, ...], Any]:

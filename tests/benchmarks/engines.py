@@ -12,6 +12,7 @@ from scipy import sparse
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine import bulk_jax as window
 from perfmodel.engine import longest_path
+from perfmodel.engine.bulk import Devices, devices_of
 from perfmodel.engine.reduction import Reduced
 from tests.benchmarks.measure import Row, Settings, alternate, cores
 
@@ -23,6 +24,9 @@ DISTINCT = 64
 
 FAR = 0.05
 """Share of edges that reach back to any earlier level."""
+
+ADDED = 64 * 1024 * 1024
+"""Bytes of each of two arrays that are added on a device, far more than its caches hold."""
 
 SCANNED = 128
 """Designs of the scan in JAX: it keeps every finish time of each."""
@@ -128,22 +132,48 @@ def _jax_rows(settings, reduced, what, dtype, designs) -> Iterator[Row]:
     yield Row(
         "engine", f"the same as a scan in JAX, {len(few)} designs ({dtype})", rate, "G/s", note=what
     )
-    laid_out = window.window(reduced)
-    for platform in ("cpu", "gpu"):
-        try:
-            devices = jax.devices(platform)
-        except RuntimeError:
-            continue
+    accelerators = devices_of(None)
+    for devices in (tuple(jax.devices("cpu")), accelerators):
+        if devices:
+            yield on_devices(settings, reduced, dtype, devices, settings.size(2**17, 2**8), what)
+    if not accelerators:
+        text = "accelerators at hand, for the window of live rows in JAX"
+        yield Row("engine", text, 0, "", note="none: nothing was measured or tuned on one")
 
-        def run(devices=devices) -> NDArray:
-            return window.makespans(laid_out, costs, dtype=dtype, devices=devices)
 
-        (seconds,) = alternate(settings.rounds, run)
-        kind = f"{len(devices)} x {devices[0].device_kind}"
-        yield Row(
-            "engine",
-            f"the same as a window of live rows in JAX on {kind} ({dtype})",
-            len(reduced) * designs / seconds / 1e9,
-            "G/s",
-            note=what,
-        )
+def on_devices(
+    settings: Settings, reduced: Reduced, dtype: str, devices: Devices, most: int, what: str
+) -> Row:
+    """The window of live rows on JAX devices, with the batch that is quickest there, of up to `most` designs.
+
+    The limit is what adding two large arrays reaches on the same devices. A vertex reads two finish times and a cost
+    of each design and writes one.
+    """
+    plan = window.window(reduced)
+    most = most if devices[0].platform != "cpu" else min(most, 2**12)
+    batches = [most >> k for k in range(6)]
+    distinct = reduced.combination.shape[1]
+    costs = np.random.default_rng(1).random((distinct, most * len(devices)))
+    runs = [
+        lambda b=b: window.makespans(plan, costs, dtype=dtype, devices=devices, batch=b)
+        for b in batches
+    ]
+    times = alternate(settings.rounds, *runs)
+    best = int(np.argmin(times))
+    rate = len(reduced) * costs.shape[1] / times[best]
+    size = np.dtype(dtype).itemsize
+    summands = jax.device_put(
+        np.ones((2, ADDED * len(devices) // size), dtype), window.split_over(devices)
+    )
+    add = jax.jit(lambda pair: pair[0] + pair[1])
+    (seconds,) = alternate(settings.rounds, lambda: add(summands).block_until_ready())
+    limit = 1.5 * summands.nbytes / seconds
+    kind = f"{len(devices)} x {devices[0].device_kind}"
+    return Row(
+        "engine",
+        f"the same as a window of live rows in JAX on {kind} ({dtype}), {costs.shape[1]:,} designs",
+        rate / 1e9,
+        "G/s",
+        note=f"{4 * size * rate / 1e9:,.1f} GB/s, of {limit / 1e9:,.1f} GB/s that adding large arrays reaches there; "
+        f"{batches[best]:,} designs a batch, of {batches[-1]:,} to {batches[0]:,} tried; {what}",
+    )

@@ -26,6 +26,7 @@ from tests.benchmarks.designs import SYSTEM, Subject
 from tests.benchmarks.measure import SHARED, Row, Settings, alternate, cores
 
 REFERENCE = SHARED.parent
+FUZZ = tuple(f"fuzz{k}" for k in range(1, 6))
 TRACES = Path(__file__).resolve().parents[2] / "traces"
 
 
@@ -101,15 +102,21 @@ def _astra(settings: Settings) -> Iterator[Row]:
     many = settings.size(16_384, 256)
     for trace, network, backend, target, count in (
         ("stg_llama_fsdp8", "switch8", "unaware", 20.0, many),
+        ("stg_llama_fsdp8", "ring8", "unaware", None, many),
         ("stg_gpt_dp2tp2pp2", "switch8", "unaware", None, many),
         ("stg_gpt_dp2tp4pp2", "switch16", "unaware", 15.0, many // 2),
-        *((f"fuzz{k}", "switch8", "unaware", 15.0, many) for k in range(1, 6)),
+        ("stg_gpt_dp2tp4pp2", "ring16", "unaware", None, many // 2),
+        *((trace, "switch8", "unaware", 15.0, many) for trace in FUZZ),
+        ("fuzz1", "ring8", "unaware", None, many),
         ("llm_dp8", "switch8", "aware", None, many),
+        ("llm_tp8", "switch8", "aware", None, many),
         ("llm_dp2tp2pp2", "switch8", "aware", 50.0, settings.size(65_536, 256)),
+        ("llm_dp2tp2pp2", "ring8", "aware", None, many),
     ):
         e = astra(REFERENCE / "traces" / trace, network, backend)
         few = settings.size(64, 8)
-        yield against(settings, e, f"{trace}, {backend}", target, count=count, few=few)
+        what = f"{trace}, {backend}, {network}"
+        yield against(settings, e, what, target, count=count, few=few)
     e = astra(REFERENCE / "traces" / "stg_gpt_dp2tp4pp2", "switch16")
     count = settings.size(100_000, 1024)
     table = spread(e.compiled, count)
@@ -153,11 +160,16 @@ def _program_order(settings: Settings) -> Iterator[Row]:
                 "latency": [500.0],
             }
             e = astra(folder, network)
+            if folder == ordered and not e.compiled.forced:
+                raise RuntimeError(f"{name}: some decisions are open")
             for breakdown, target in ((False, 0.5), (True, 0.3)):
                 aim = target if folder == ordered else None
                 yield _against_the_engine(
                     settings, e, f"{name}, {topology.lower()}", breakdown, aim
                 )
+    aware = astra(ordered, network | {"topology": ["Switch"]}, "aware")
+    what = "GPT in program order, 32 ranks, aware, switch"
+    yield against(settings, aware, what, None, count=settings.size(4096, 64), few=4)
 
 
 def in_program_order(role: Role) -> Role:
@@ -204,8 +216,17 @@ def _against_the_engine(
 
 def _own_mode(settings: Settings) -> Iterator[Row]:
     count = settings.size(65_536, 512)
-    for trace in ("gpt_dp2_tp2_pp2", "moe_8", "fsdp_8"):
-        graph = pm.load(TRACES / trace)
+    layers = settings.size(32, 4)
+    made = synth.training(
+        {"layers": layers, "hidden": 4096, "heads": 32},
+        data=4,
+        tensor=8,
+        pipeline=4,
+        micro_batches=8,
+    )
+    graphs = {name: pm.load(TRACES / name) for name in ("gpt_dp2_tp2_pp2", "moe_8", "fsdp_8")}
+    graphs[f"GPT of {layers} layers on 128 ranks"] = made.graph()
+    for trace, graph in graphs.items():
         e = Evaluator(pm.compile(graph, pm.hardware(SYSTEM, ranks=graph.ranks)))
         table = spread(e.compiled, count)
         paths, values = tuple(table.columns), table.to_numpy(float).T
@@ -224,7 +245,9 @@ def _own_mode(settings: Settings) -> Iterator[Row]:
             0.7,
             note=f"{count / here:,.0f}/s; nothing open: {e.compiled.forced}",
         )
-    subject = Subject.of("stg_llama_fsdp8", "fsdp_8")
-    yield against(
-        settings, subject.evaluator, f"{subject.name}, own mode", None, count=count, few=1024
-    )
+    for trace in ("stg_llama_fsdp8", "stg_gpt_dp2tp2pp2", "stg_gpt_dp2tp4pp2", *FUZZ):
+        if (SHARED / trace).is_dir():
+            e = Subject.of(trace, "").evaluator
+            many = settings.size(16_384, 512)
+            few = settings.size(1024, 64)
+            yield against(settings, e, f"{trace}, own mode", None, count=many, few=few)
