@@ -31,7 +31,12 @@ from perfmodel.schedule.beside_collectives import beside_collectives
 from perfmodel.schedule.certificate import Checks
 from perfmodel.schedule.frozen_graph import Events, reverse
 from perfmodel.schedule.list_orders import ListOrders
-from perfmodel.schedule.list_schedule import different_calls, freeze, list_schedule
+from perfmodel.schedule.list_schedule import (
+    different_calls,
+    freeze,
+    list_schedule,
+    offload_to_nowhere,
+)
 from perfmodel.schedule.recorded_times import on_hardware
 from perfmodel.schedule.tasks import Tasks, build
 from perfmodel.vocabulary import NodeType
@@ -188,7 +193,8 @@ def compile(
         tasks = beside_collectives(tasks, schedule)
         evaluate = jax.jit(partial(durations, tasks.work))
         schedule = list_schedule(graph, tasks, np.asarray(evaluate(system, models), np.float64))
-    notice = different_calls(graph, tasks, schedule)
+    said = (different_calls(graph, tasks, schedule), offload_to_nowhere(graph, system))
+    notice = "\n".join(filter(None, said))
     if notice:
         warnings.warn(notice, stacklevel=2)
     events = freeze(tasks, schedule)

@@ -76,3 +76,7 @@ def describe(node_type: int, comm_type: int = -1) -> str:
     if node_type == NodeType.COMM_COLL and 0 <= comm_type < len(COLLECTIVES):
         return COLLECTIVES[comm_type].upper()
     return TYPE_NAMES.get(int(node_type), f"type {node_type}")
+
+
+OFFLOAD = "offload"
+"""The resource of nodes that send data to remote memory and fetch it again."""

@@ -15,8 +15,10 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import struct
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from perfmodel.cli.options import the_system
+from perfmodel.cli.options import SYSTEM_KEYS, the_system
 from perfmodel.errors import InputError
 from perfmodel.files import whole_file
 from perfmodel.parameter_paths import parameters, with_parameters
@@ -35,8 +37,8 @@ from perfmodel.workload.load import load
 
 FORMAT = "perfmodel-bundle-1"
 PACKAGES = ("perfmodel", "numpy", "scipy", "jax", "jaxlib", "numba", "pandas")
-LARGEST = 8 * 2**30
-"""Most bytes that a member may unpack to [B]."""
+LARGEST, TIMES = 2**29, 8
+"""Most bytes that the members may unpack to [B]; or so many times the file's size, if that is more."""
 _OWN = {"system": "system.toml", "models": "models.toml"}
 """Options that may name a file of the user's own, and what it is called in the archive."""
 _MEMBERS = ("manifest.json", "graph.npz", *_OWN.values())
@@ -203,11 +205,9 @@ def _open(path: str) -> tuple[dict[str, Any], dict[str, bytes]]:
             unknown = sorted(infos.keys() - set(_MEMBERS))
             if unknown or "manifest.json" not in infos or "graph.npz" not in infos:
                 raise InputError(f"{path}: is no bundle (it holds {sorted(infos)[:5]}). {remedy}")
-            for info in infos.values():
-                if info.file_size > min(LARGEST, 2000 * info.compress_size + 2**20):
-                    raise InputError(
-                        f"{path}: {info.filename} would unpack to {info.file_size} B. {remedy}"
-                    )
+            unpacked = sum(info.file_size for info in infos.values())
+            if unpacked > max(LARGEST, TIMES * Path(path).stat().st_size):
+                raise InputError(f"{path}: would unpack to {unpacked} B. {remedy}")
             members = {name: archive.read(name) for name in infos}
         manifest = json.loads(members.pop("manifest.json"))
         if manifest["format"] != FORMAT:
@@ -220,6 +220,7 @@ def _open(path: str) -> tuple[dict[str, Any], dict[str, bytes]]:
         for table in ("options", "parameters", "result", "versions"):
             if not isinstance(manifest[table], dict):
                 raise ValueError(f"{table} is no object")
+        _check_options(manifest["options"], members)
         for value in (*manifest["parameters"].values(), *manifest["result"].values()):
             float.fromhex(value)
     except OSError as error:
@@ -232,6 +233,33 @@ def _open(path: str) -> tuple[dict[str, Any], dict[str, bytes]]:
         RecursionError,
         NotImplementedError,
         RuntimeError,
+        OverflowError,
+        EOFError,
+        zlib.error,
+        struct.error,
     ) as error:
         raise InputError(f"{path}: is no bundle, or a damaged one ({error}). {remedy}") from error
     return manifest, members
+
+
+def _check_options(options: dict[str, Any], members: dict[str, bytes]) -> None:
+    """Raise ValueError unless these are options as `write_bundle` notes them.
+
+    A name that could be that of a file beside the bundle is none: only packed files are read.
+    """
+    if set(options) != set(SYSTEM_KEYS):
+        raise ValueError(f"options: expected {', '.join(SYSTEM_KEYS)}")
+    for name, value in options.items():
+        if name == "assignments":
+            right = isinstance(value, dict) and all(isinstance(v, str) for v in value.values())
+        elif name == "used":
+            right = value is None or (
+                isinstance(value, list) and all(type(size) is int for size in value)
+            )
+        else:
+            right = isinstance(value, str) or (value is None and name not in ("system", "prefer"))
+        if name in _OWN and right and value is not None:
+            packed = value == _OWN[name] and value in members
+            right = packed or not (value.endswith(".toml") or "/" in value or "\\" in value)
+        if not right:
+            raise ValueError(f"options: {name} is {value!r:.60}")

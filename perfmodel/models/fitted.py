@@ -186,7 +186,7 @@ def answers(
 def _answer(system: System, models: Any, key: tuple[Hashable, ...]) -> Answer:
     kind, *detail = key
     if kind == "recorded":
-        return Answer("recorded durations", "the recording")
+        return Answer("durations and gaps that it gives", "the workload")
     part = {"compute": "compute", "memory": "memory"}.get(str(kind), "network")
     model = getattr(models, part)
     place, work = _place(model, str(kind), detail, system)

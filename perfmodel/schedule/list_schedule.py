@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import DeadlockError
+from perfmodel.machine.system import System
 from perfmodel.models.cost import check_costs
 from perfmodel.schedule.frozen_graph import Events
 from perfmodel.schedule.list_scheduler import RECV, new_state, simulate, simulate_many
 from perfmodel.schedule.tasks import Tasks
 from perfmodel.threads import even_slices, in_threads
-from perfmodel.vocabulary import describe
+from perfmodel.vocabulary import OFFLOAD, describe
 from perfmodel.workload.graph import Graph
 
 
@@ -170,6 +171,18 @@ def different_calls(graph: Graph, tasks: Tasks, schedule: Schedule) -> str:
         f"{graph.source}: {len(found)} collectives of different type or size meet in the order of issue, the first "
         f"{next(iter(found.values()))}; they are taken to last as long as the longer one. Give them the same names on "
         "all ranks, or order them the same way"
+    )
+
+
+def offload_to_nowhere(graph: Graph, system: System) -> str:
+    """What to say of a workload that sends data away on a system that has nowhere to send it; empty elsewhere."""
+    offloads = any(OFFLOAD in p.resources for p in graph.programs)
+    if not offloads or system.remote_memory is not None:
+        return ""
+    return (
+        f"{graph.source}: sends data to remote memory and back (offload), which {system.name or 'the system'} does not"
+        " have: it moves as fast as local memory here, and takes almost no time. Give the system's file [remote_memory]"
+        " with the bandwidth and latency of the way to it"
     )
 
 

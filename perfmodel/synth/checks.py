@@ -35,6 +35,26 @@ def divisible(name: str, value: int, **by: int) -> None:
             )
 
 
+def divides(name: str, value: int, **of: int) -> None:
+    """`value` divides every value in `of`, which is given: the model's, not a setting.
+
+    Raises InputError that names the nearest divisors.
+
+    >>> divides("tensor", 7, heads=64)
+    Traceback (most recent call last):
+    ...
+    perfmodel.errors.InputError: tensor: got 7, expected a divisor of the model's heads = 64. 4 and 8 fit.
+    """
+    for other, total in of.items():
+        if total % value:
+            fit = [d for d in range(1, total + 1) if total % d == 0]
+            near = [*[d for d in fit if d < value][-1:], *[d for d in fit if d > value][:1]]
+            words = f"{near[0]} and {near[1]} fit" if len(near) > 1 else f"{near[0]} fits"
+            raise InputError(
+                f"{name}: got {value}, expected a divisor of the model's {other} = {total}. {words}."
+            )
+
+
 def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     """`value` is one of the choices.
 

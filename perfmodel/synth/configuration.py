@@ -7,12 +7,12 @@ chance.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from perfmodel.errors import InputError
+from perfmodel.json_text import loads
 from perfmodel.synth.presets import GATED, NEMOTRON
 from perfmodel.synth.sizes import Sizes
 
@@ -58,6 +58,9 @@ KEYS: dict[str, tuple[str, ...]] = {
 }
 """Spellings of each size."""
 
+LARGEST = 16 * 2**20
+"""Most bytes of a file that are read."""
+
 TRAINED = 8192
 """Tokens of a sequence where the file names a longer context, which training uses at its end only."""
 
@@ -72,11 +75,13 @@ def configuration(path: str | Path) -> Sizes:
     if file.is_dir():
         file = file / "config.json"
     try:
-        given = json.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as opened:
+            raw = opened.read(LARGEST + 1)
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise InputError(f"{file}: is no JSON ({error}).") from error
+    if len(raw) > LARGEST:
+        raise InputError(f"{file}: is larger than {LARGEST} B and no config.json of a model.")
+    given = loads(raw, file)
     if not isinstance(given, dict):
         raise InputError(f"{file}: got a {type(given).__name__}, expected an object of sizes.")
     return sizes_from(given, str(file))
@@ -90,9 +95,9 @@ def sizes_from(given: Mapping[str, Any], source: str) -> Sizes:
         source: the file, for messages.
     """
     family = given.get("model_type")
-    if family not in FAMILIES:
+    if not isinstance(family, str) or family not in FAMILIES:
         raise InputError(
-            f"{source}: model_type is {family!r}, expected one of {', '.join(FAMILIES)}."
+            f"{source}: model_type is {family!r:.60}, expected one of {', '.join(FAMILIES)}."
             " Give a record of sizes instead."
         )
     sizes: dict[str, Any] = dict(FAMILIES[family])
@@ -103,11 +108,14 @@ def sizes_from(given: Mapping[str, Any], source: str) -> Sizes:
     for name in ("layers", "hidden", "heads", "vocabulary"):
         if name not in sizes:
             raise InputError(f"{source}: {KEYS[name][0]} is missing.")
-    sizes |= _flags(given, family)
-    longest = given.get("max_position_embeddings") or given.get("n_positions") or TRAINED
-    sizes["sequence"] = min(int(longest), TRAINED)
+    sizes |= _flags(given, family, source)
+    lengths = ("max_position_embeddings", "n_positions")
+    longest = next((given[key] for key in lengths if given.get(key)), TRAINED)
+    longest = _checked(longest, "positions", lengths, source)
+    sizes["sequence"] = min(longest, TRAINED)
     if family == "gpt2":
-        sizes |= {"positions": int(longest), "tied": given.get("tie_word_embeddings", True)}
+        tied = _flag(given, "tie_word_embeddings", source, missing=True)
+        sizes |= {"positions": longest, "tied": tied}
     if not sizes.get("experts"):
         for name in (
             "experts",
@@ -119,16 +127,24 @@ def sizes_from(given: Mapping[str, Any], source: str) -> Sizes:
         ):
             sizes.pop(name, None)
     _refuse_mixed_layers(given, source)
-    return Sizes(**sizes, name=str(given.get("_name_or_path") or family))
+    return Sizes(**sizes, name=str(given.get("_name_or_path") or family)[:200])
 
 
-def _flags(given: Mapping[str, Any], family: str) -> dict[str, Any]:
+def _flag(given: Mapping[str, Any], key: str, source: str, *, missing: bool = False) -> bool:
+    value = given.get(key, missing)
+    if not isinstance(value, bool):
+        raise InputError(f"{source}: {key} is {value!r:.60}, expected true or false.")
+    return value
+
+
+def _flags(given: Mapping[str, Any], family: str, source: str) -> dict[str, Any]:
     """Biases and windows, where the file says something about them."""
     flags: dict[str, Any] = {}
     if "attention_bias" in given:
-        flags |= {"qkv_bias": given["attention_bias"], "output_bias": given["attention_bias"]}
+        bias = _flag(given, "attention_bias", source)
+        flags |= {"qkv_bias": bias, "output_bias": bias}
     if "mlp_bias" in given:
-        flags["mlp_bias"] = given["mlp_bias"]
+        flags["mlp_bias"] = _flag(given, "mlp_bias", source)
     if given.get("use_sliding_window") is False:
         flags["window"] = 0
     elif family in ("gemma2", "gpt_oss"):
@@ -139,10 +155,14 @@ def _flags(given: Mapping[str, Any], family: str) -> dict[str, Any]:
 
 
 def _checked(value: Any, name: str, keys: tuple[str, ...], source: str) -> Any:
-    whole = isinstance(value, int) and (name == "tied" or not isinstance(value, bool))
-    if not whole or value < 0:
+    if name == "tied":
+        if not isinstance(value, bool):
+            raise InputError(
+                f"{source}: {' or '.join(keys)} is {value!r:.60}, expected true or false."
+            )
+    elif not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**53:
         raise InputError(
-            f"{source}: {' or '.join(keys)} is {value!r}, expected a whole number of at least 0."
+            f"{source}: {' or '.join(keys)} is {value!r:.60}, expected a whole number of at least 0."
         )
     return value
 
@@ -151,6 +171,6 @@ def _refuse_mixed_layers(given: Mapping[str, Any], source: str) -> None:
     """Layers without experts here and there, which `Sizes` cannot say."""
     if given.get("mlp_only_layers"):
         raise InputError(
-            f"{source}: mlp_only_layers is {given['mlp_only_layers']!r}, expected dense layers at the beginning only"
-            " (first_k_dense_replace). Give a record of sizes."
+            f"{source}: mlp_only_layers is {given['mlp_only_layers']!r:.60}, expected dense layers at the"
+            " beginning only (first_k_dense_replace). Give a record of sizes."
         )

@@ -16,7 +16,7 @@ from perfmodel.synth.settings import BYTES, Settings
 from perfmodel.synth.shards import Chunk, gathers, sharing
 from perfmodel.synth.states import Held, stage_held, state_bytes, tied_apart, tied_copy
 from perfmodel.synth.steps import WORLD
-from perfmodel.vocabulary import NodeType
+from perfmodel.vocabulary import OFFLOAD, NodeType
 
 
 def finish(
@@ -112,12 +112,12 @@ def _optimize(b: Blocks, s: Settings, mine: Held, owned: int, waits: list[int | 
     share = s.offload.get("optimizer", 0.0)
     if share:
         size = int(share * states * owned)
-        load = b.memory("offload.load", NodeType.MEM_LOAD, size, [b.last], resource="offload")
+        load = b.memory("offload.load", NodeType.MEM_LOAD, size, [b.last], resource=OFFLOAD)
         waits = [*waits, load]
     b.compute("optimizer", _kernel(ADAM_FLOPS * owned, moved, s), waits)
     if share:
         size = int(share * states * owned)
-        b.memory("offload.store", NodeType.MEM_STORE, size, [b.last], resource="offload")
+        b.memory("offload.store", NodeType.MEM_STORE, size, [b.last], resource=OFFLOAD)
     if not s.sharded:
         zeroed = int((mine.dense + mine.expert) * BYTES[s.gradient_dtype])
         b.compute("zero", Kernel("zero", "elementwise", 1, zeroed, (), s.wide))

@@ -13,7 +13,7 @@ from math import inf, isfinite
 from typing import Any
 
 from perfmodel.errors import InputError
-from perfmodel.synth.checks import divisible, one_of, whole
+from perfmodel.synth.checks import divides, divisible, one_of, whole
 from perfmodel.synth.schedules import check as check_schedule
 from perfmodel.synth.schedules import place
 from perfmodel.synth.sizes import Sizes
@@ -103,8 +103,7 @@ class Settings:
         one_of("rank_order", self.rank_order, ORDERS)
         if self.sharding not in (0, 1, 2, 3, "hybrid"):
             raise InputError(f"sharding: got {self.sharding!r}, expected 0, 1, 2, 3 or 'hybrid'.")
-        divisible("heads", m.heads, tensor=self.tensor)
-        divisible("inner", m.inner, tensor=self.tensor)
+        divides("tensor", self.tensor, heads=m.heads, inner=m.inner)
         divisible("sequence", self.sequence, context=self.context)
         if self.context > 1:
             divisible("sequence", self.sequence, context_blocks=2 * self.context)
@@ -153,8 +152,8 @@ class Settings:
                     f"skew, capacity: got {self.skew}, {self.capacity}, but {m.name} has no experts."
                 )
             return
-        divisible("experts", m.experts, expert=e)
-        divisible("expert_inner", m.expert_inner, expert_tensor=et)
+        divides("expert", e, experts=m.experts)
+        divides("expert_tensor", et, expert_inner=m.expert_inner)
         divisible("tensor x context x data", self.tensor * self.context * self.data, expert=e * et)
 
     def _check_numbers(self) -> None:

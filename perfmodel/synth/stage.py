@@ -42,7 +42,7 @@ from perfmodel.synth.tiling import (
     piece,
     port,
 )
-from perfmodel.vocabulary import NodeType
+from perfmodel.vocabulary import OFFLOAD, NodeType
 
 
 class Pieces:
@@ -263,7 +263,7 @@ class _Passage:
         full = (layer - self.chunk.layers.start) < whole
         size = int(share * layer_activations(s, layer, whole=full))
         name = "offload.store" if kind == NodeType.MEM_STORE else "offload.load"
-        moved = b.memory(name, kind, size, [b.last], resource="offload")
+        moved = b.memory(name, kind, size, [b.last], resource=OFFLOAD)
         if kind == NodeType.MEM_LOAD:
             b.pending.append(moved)
 

@@ -179,7 +179,16 @@ def test_a_bundle_that_says_another_result_is_told_apart(capsys, trace, tmp_path
     assert "numpy was 1.0" in out
 
 
-@pytest.mark.parametrize("fault", ["cut", "member", "hash", "number"])
+OPTIONS = {
+    "missing": lambda options: options.pop("dtype"),
+    "list": lambda options: options.update(used="all"),
+    "a file outside": lambda options: options.update(system="/etc/hosts.toml"),
+    "not packed": lambda options: options.update(models="models.toml"),
+    "no text": lambda options: options.update(assignments={"npu.peak_flops": [1]}),
+}
+
+
+@pytest.mark.parametrize("fault", ["cut", "member", "hash", "number", "bomb", *OPTIONS])
 def test_damaged_bundles_give_one_clear_error(capsys, trace, tmp_path, fault):
     file, other = tmp_path / "b.zip", tmp_path / "c.zip"
     assert call(capsys, "bundle", trace, "-o", file)[0] == 0
@@ -190,6 +199,10 @@ def test_damaged_bundles_give_one_clear_error(capsys, trace, tmp_path, fault):
             manifest = json.loads(a.read("manifest.json"))
             if fault == "number":
                 manifest["result"]["makespan_s"] = "many"
+            if fault in OPTIONS:
+                OPTIONS[fault](manifest["options"])
+            if fault == "bomb":
+                b.writestr("system.toml", bytes(2**29 + 1), zipfile.ZIP_DEFLATED)
             b.writestr("manifest.json", json.dumps(manifest))
             b.writestr("graph.npz", a.read("graph.npz") + (b"x" if fault == "hash" else b""))
             if fault == "member":

@@ -10,7 +10,6 @@ where there was a failure; what failed is kept in a folder that is named.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import random
 import resource
@@ -24,8 +23,8 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-from tests.damage.readers import Reader, readers, scratch
-from tests.trace.mutate import mutate
+from tests.damage.reader import Reader
+from tests.damage.readers import readers, scratch
 
 SECONDS = 10
 BYTES = 2 * 10**9
@@ -41,18 +40,7 @@ RUN = 250
 
 def damaged(reader: Reader, name: str, seed: int, number: int) -> bytes:
     """The damaged file's content."""
-    random_ = random.Random(f"{seed} {name} {number}")
-    sound = reader.files[reader.damaged]
-    content = mutate(sound, random_) if random_.random() < 0.5 else slightly(sound, random_)
-    return gzip.compress(content, 1, mtime=0) if reader.packed else content
-
-
-def slightly(data: bytes, random_: random.Random) -> bytes:
-    """The data with one byte, or the digits of one number, exchanged: the kind of damage that may pass."""
-    at = random_.randrange(len(data))
-    if 48 <= data[at] < 58:
-        return data[:at] + bytes([random_.choice(b"0123456789")]) + data[at + 1 :]
-    return data[:at] + bytes([data[at] ^ 1 << random_.randrange(8)]) + data[at + 1 :]
+    return reader.damage(random.Random(f"{seed} {name} {number}"))
 
 
 def put(reader: Reader, content: bytes, folder: Path) -> None:

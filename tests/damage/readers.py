@@ -10,11 +10,13 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
+
+from tests.damage import more_readers
+from tests.damage.reader import Reader
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
@@ -42,16 +44,6 @@ all_reduce,1048576,8,,,1e-4
 ,,,1e12,1e9,2e-3
 all_gather,4096,2,,,1e-5
 """
-
-
-@dataclass(frozen=True)
-class Reader:
-    """Files by name; which of them is damaged; and what reads them. `packed`: the damaged one is a gzip of these."""
-
-    files: Mapping[str, bytes]
-    damaged: str
-    read: Callable[[Path], str]
-    packed: bool = False
 
 
 def _load(**options) -> Callable[[Path], str]:
@@ -211,6 +203,7 @@ def readers() -> dict[str, Reader]:
         "group file beside a trace": Reader(trace, "comm_groups.json", _load(name="t")),
         "group file": Reader({"groups.json": GROUPS}, "groups.json", _groups),
         "saved graph": Reader(_saved(), "graph.npz", _archive),
+        "member of a saved graph": Reader(_saved(), "graph.npz", _archive, member="*"),
         "part of a sweep": Reader(_sweep(), "part-000000.parquet", _part),
         "note of a sweep": Reader(_sweep(), "_sweep.json", _part),
         "GOAL": Reader({"x.goal": GOAL}, "x.goal", _load(name="x.goal")),
@@ -235,7 +228,7 @@ def readers() -> dict[str, Reader]:
     }
     if models:
         found["models"] = Reader({"models.toml": models[0].read_bytes()}, "models.toml", _models)
-    return found | _real()
+    return found | more_readers.readers() | _real()
 
 
 def _without(files: Mapping[str, bytes], name: str) -> dict[str, bytes]:

@@ -1,8 +1,11 @@
 """Memory of training steps against Korthikanti et al. 2022 (arXiv:2205.05198), figures 1 and 7, and by hand."""
 
+import dataclasses
+
 import pytest
 
 import perfmodel as pm
+from perfmodel.machine.system import RemoteMemory
 from perfmodel.synth.memory import chunk_activations, layer_activations
 from perfmodel.synth.states import stage_held, state_bytes
 
@@ -125,6 +128,20 @@ def test_memory_grows_with_what_is_kept_and_shrinks_with_what_is_computed_again(
     assert (some < whole).all()
     half = pm.synth.training("llama-3-8b", **base, offload={"activations": 0.5})
     assert half.memory["activations_B"].tolist() == pytest.approx((whole / 2).tolist())
+
+
+def test_offload_takes_the_way_to_remote_memory_and_is_said_where_there_is_none(tmp_path):
+    """14 GB of states a GPU over a link of 50 GB/s come and go beside nothing: at least twice 0.28 s."""
+    graph = pm.synth.training("llama-3-8b", tensor=8, offload="optimizer").graph()
+    with pytest.warns(
+        UserWarning, match=r"\(offload\), which dgx-h100 does not have: it moves as fast"
+    ):
+        without = pm.predict(graph, pm.hardware("dgx-h100", ranks=8)).makespan
+    system = pm.hardware("dgx-h100", ranks=8)
+    link = RemoteMemory(bandwidth=50e9, latency=1e-6)
+    there = pm.predict(graph, dataclasses.replace(system, remote_memory=link)).makespan
+    states = 12 * 8.03e9 / 8
+    assert there - without == pytest.approx(2 * states * (1 / 50e9 - 1 / 3.35e12), rel=0.02)
 
 
 def test_earlier_stages_keep_more_micro_batches():

@@ -257,3 +257,32 @@ def test_configuration_files_that_say_too_little_are_refused(tmp_path):
         configuration(file)
     with pytest.raises(InputError, match="cannot be read"):
         configuration(tmp_path / "nothing.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"model_type": ["llama"]}, "model_type"),
+        ({"max_position_embeddings": "long"}, "max_position_embeddings"),
+        ({"max_position_embeddings": 1e400}, "max_position_embeddings"),
+        ({"attention_bias": "yes"}, "attention_bias"),
+        ({"hidden_size": 2**80}, "hidden_size"),
+        ({"num_attention_heads": 0}, "heads"),
+    ],
+)
+def test_a_configuration_with_a_wrong_value_is_one_clear_error(tmp_path, change, said):
+    sound = {"model_type": "llama", "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 100}
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(sound | {"num_hidden_layers": 1} | change))
+    with pytest.raises(InputError, match=said):
+        configuration(file)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, "{", "\ud800".encode("utf-8", "surrogatepass"), "7"]
+)
+def test_what_is_no_configuration_is_one_clear_error(tmp_path, text):
+    file = tmp_path / "config.json"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError, match=r"config\.json"):
+        configuration(file)

@@ -422,7 +422,9 @@ def test_the_command_line_reports_wrong_numbers_in_one_line(tmp_path, capsys):
         main([*words.split(), "-o", str(tmp_path / "new")])
     assert stop.value.code == 1
     error = capsys.readouterr().err
-    assert error == ("perfmodel: heads: got 4, which tensor = 3 does not divide. 3 and 6 fit.\n")
+    assert error == (
+        "perfmodel: tensor: got 3, expected a divisor of the model's heads = 4. 2 and 4 fit.\n"
+    )
     assert not (tmp_path / "new").exists()
 
 

@@ -440,7 +440,8 @@ def test_a_job_too_large_for_memory_is_refused_at_once_with_its_size():
 
 
 WRONG = [
-    ({"tensor": 3}, "heads: got 32, which tensor = 3"),
+    ({"tensor": 3}, "tensor: got 3, expected a divisor of the model's heads = 32. 2 and 4 fit"),
+    ({"tensor": 64}, "tensor: got 64, expected a divisor of the model's heads = 32. 32 fits"),
     ({"global_batch": 3, "data": 2}, "global_batch: got 3, .*2 and 4 fit"),
     ({"pipeline": 64}, "got 64 chunks for 32 layers"),
     ({"expert": 2}, "llama-3-8b has no experts"),
