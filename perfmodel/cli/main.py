@@ -17,6 +17,7 @@ from typing import Any
 
 import click
 
+from perfmodel.cli.kept_code import keep_compiled
 from perfmodel.errors import InputError, one_line
 
 COMMANDS = {
@@ -87,6 +88,8 @@ def main(arguments: list[str] | None = None) -> None:
     warnings.showwarning = _show_warning
     with contextlib.suppress(ValueError):  # signals belong to the main thread
         signal.signal(signal.SIGTERM, _terminate)
+    if arguments is None:  # a process of its own, where JAX is not imported yet
+        keep_compiled()
     try:
         _call(arguments)
     except Terminated:

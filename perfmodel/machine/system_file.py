@@ -156,6 +156,16 @@ def holders(accelerator: str) -> list[str]:
     ]
 
 
+def accelerator_of(system: str) -> str | None:
+    """Name of the accelerator that a system in hwdb is made of; None for other names, and for what has no name."""
+    for path in _files():
+        if path.stem == system and "network" in toml(path):
+            npu = toml(path).get("npu")
+            name = npu.get("accelerator") if isinstance(npu, dict) else npu
+            return None if name is None else str(name)
+    return None
+
+
 def read(name_or_path: str | Path, *, dtype: str | None = None) -> Description:
     """Read and check a system file, and the accelerator's that it names.
 

@@ -19,7 +19,7 @@ import jax
 from perfmodel.errors import InputError
 from perfmodel.machine import system as machine
 from perfmodel.machine.system import System
-from perfmodel.machine.system_file import find_hwdb, holders
+from perfmodel.machine.system_file import accelerator_of, find_hwdb
 from perfmodel.models import model_file
 from perfmodel.models.cost import Models, models_of
 
@@ -103,7 +103,8 @@ def fitted(name: str, machine_name: str = "") -> Fitted:
     if name not in sets():
         near = difflib.get_close_matches(name, sets(), n=3, cutoff=0.4) or sets()
         raise InputError(f"models {name!r}: no such set in hwdb/models; expected {', '.join(near)}")
-    return _shipped(name, "own" if machine_name in (name, *holders(name)) else "relative")
+    own = name in (machine_name, accelerator_of(machine_name))
+    return _shipped(name, "own" if own else "relative")
 
 
 def hardware(

@@ -244,3 +244,14 @@ def test_nvlink_sharp_is_where_the_third_nvswitch_or_a_later_one_is():
                 "gb300",
             )
             assert inner == (newer and dimension["bandwidth"] > 4e11)
+
+
+def test_a_systems_accelerator_is_found_in_its_own_file_as_in_all_of_them():
+    from perfmodel.machine.system_file import accelerator_of, accelerators, holders, systems
+
+    found = {name: accelerator_of(name) for name in systems()}
+    assert sum(name is not None for name in found.values()) > 20
+    for accelerator in accelerators():
+        assert holders(accelerator) == [s for s, name in found.items() if name == accelerator]
+        assert accelerator_of(accelerator) is None
+    assert accelerator_of("no-such-system") is None
