@@ -7,7 +7,7 @@ each function. Nothing here is fitted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,14 +70,25 @@ def fitted(system: str) -> pm.Models:
     return read_models(find_hwdb() / "models" / f"{name}.toml").models
 
 
-def errors(jobs: Iterable[Job], models: Any = None) -> pd.DataFrame:
-    """One row a job: table, row, measured_s, predicted_s, error (predicted / measured - 1), by `fitted` models."""
-    rows = [
-        (job.table, job.row, job.measured, job.predicted(models or fitted(job.system)))
-        for job in jobs
-    ]
-    table = pd.DataFrame(rows, columns=["table", "row", "measured_s", "predicted_s"])
-    return table.assign(error=table.predicted_s / table.measured_s - 1)
+def errors(
+    jobs: Iterable[Job], models: Any = None, say: Callable[[str], Any] = lambda text: None
+) -> pd.DataFrame:
+    """One row a job: table, row, system, ranks, measured_s, predicted_s, error (predicted / measured - 1).
+
+    Args:
+        jobs: what was run.
+        models: what predicts, `fitted` of the job's system unless given.
+        say: takes a line as soon as a row is done.
+    """
+    rows = []
+    for job in jobs:
+        seconds = job.predicted(models or fitted(job.system))
+        error = seconds / job.measured - 1
+        ranks = job.workload().ranks
+        rows.append((job.table, job.row, job.system, ranks, job.measured, seconds, error))
+        say(f"{job.row}: measured {job.measured:.4g} s, predicted {seconds:.4g} s, {error:+.1%}")
+    names = ["table", "row", "system", "ranks", "measured_s", "predicted_s", "error"]
+    return pd.DataFrame(rows, columns=names)
 
 
 def leave_one_out(table: pd.DataFrame) -> pd.Series:
@@ -87,11 +98,14 @@ def leave_one_out(table: pd.DataFrame) -> pd.Series:
     return factor * table.predicted_s / table.measured_s - 1
 
 
-def smallest_first(table: pd.DataFrame, by: pd.Series) -> pd.Series:
-    """Errors with one factor that makes the smallest job (by ranks) exact; nan for that one."""
-    first = by.idxmin()
-    factor = table.measured_s[first] / table.predicted_s[first]
-    return (factor * table.predicted_s / table.measured_s - 1).drop(first)
+def smallest_first(table: pd.DataFrame) -> pd.Series:
+    """Errors with one factor for each system that makes its smallest job (by ranks) exact; that one is left out."""
+    found = []
+    for _, rows in table.groupby("system", sort=False):
+        first = rows.ranks.idxmin()
+        factor = rows.measured_s[first] / rows.predicted_s[first]
+        found.append((factor * rows.predicted_s / rows.measured_s - 1).drop(first))
+    return pd.concat(found)
 
 
 def gpt(layers: int, hidden: int, heads: int, vocabulary: int = 51_200) -> dict[str, Any]:
@@ -162,8 +176,8 @@ def vtrain(where: Path, name: str) -> list[Job]:
 def mlperf_405b(where: Path, version: str = "v5.0") -> list[Job]:
     """MLPerf Training, Llama 3.1 405B: NVIDIA's submissions whose parallelism is in their file names.
 
-    Embedding and loss count as layers (the default division does the same), fp8 products, 16-bit attention and head,
-    tensor-parallel overlap in v5.0 only.
+    Embedding and loss count as layers (the default division does the same), 16-bit attention and head, tensor-parallel
+    overlap in v5.0 only. Products in fp8, but for NVIDIA's own of v5.1, which are in fp4 with 16-bit gathers.
     """
     table = pd.read_csv(where / "mlperf_llama_steps_half.csv")
     table = table[(table.bench == "llama31_405b") & (table.version == version)]
@@ -176,9 +190,15 @@ def mlperf_405b(where: Path, version: str = "v5.0") -> list[Job]:
         system = "dgx-h100" if "H100" in r.accelerator else "gb200-nvl72"
         if "B200-SXM" in r.accelerator:
             system = "dgx-b200"
+        if "GB300" in r.accelerator:
+            system = "gb300-nvl72"
+        narrow = {}
+        if version == "v5.1" and r.submitter == "NVIDIA":
+            narrow = {"dtype": "fp4", "gather_dtype": "bf16"}
         gpus = int(r.gpus)
         order = "data" if r.system in ("eos-dfw_n256", "eos-dfw_n320", "tyche_ngpu256") else ""
-        settings = NEMO | {
+        settings = NEMO | narrow
+        settings |= {
             "data": gpus // (tensor * pipeline * context),
             "tensor": tensor,
             "pipeline": pipeline,
@@ -200,7 +220,7 @@ def mlperf_405b(where: Path, version: str = "v5.0") -> list[Job]:
                 float(r.step_time_median_s),
                 "llama-3.1-405b",
                 settings,
-                sizes=(64,) if system == "gb200-nvl72" else (),
+                sizes=(64,) if "nvl72" in system else (),
             )
         )
     return jobs

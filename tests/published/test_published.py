@@ -1,8 +1,10 @@
 """Predictions against published steps and peaks; `python -m tests.published` prints all rows."""
 
+import pandas as pd
 import pytest
 
 from tests.published import memory, steps
+from tests.published.where import folder
 
 
 def test_the_published_peaks_of_memory_are_met_within_12_per_cent_in_the_mean():
@@ -17,7 +19,27 @@ def test_megatrons_22_billion_on_8_gpus_takes_what_it_takes_with_nothing_fitted_
 
 
 def test_one_factor_fitted_to_the_other_rows_is_that_of_the_table():
-    table = steps.pd.DataFrame({"measured_s": [2.0, 4.0, 6.0], "predicted_s": [1.0, 2.0, 3.0]})
+    table = pd.DataFrame({"measured_s": [2.0, 4.0, 6.0], "predicted_s": [1.0, 2.0, 3.0]})
     assert steps.leave_one_out(table).abs().max() == pytest.approx(0.0)
-    ranks = steps.pd.Series([8, 16, 32])
-    assert steps.smallest_first(table, ranks).tolist() == pytest.approx([0.0, 0.0])
+
+
+def test_the_factor_of_the_smallest_job_is_one_for_each_system():
+    table = pd.DataFrame(
+        {
+            "system": ["a", "a", "b", "b"],
+            "ranks": [16, 8, 8, 64],
+            "measured_s": [2.2, 2.0, 3.0, 3.0],
+            "predicted_s": [1.0, 1.0, 1.0, 1.2],
+        }
+    )
+    found = steps.smallest_first(table)
+    assert found.index.tolist() == [0, 3]
+    assert found.tolist() == pytest.approx([2.0 / 2.2 - 1, 0.2])
+
+
+@pytest.mark.skipif(folder() is None, reason="shared/reference/measured is not here")
+def test_the_newer_round_of_mlperf_runs_in_fp4_where_nvidia_ran_it():
+    jobs = {job.system: job.settings for job in steps.mlperf_405b(folder(), "v5.1")}
+    assert {name: s["dtype"] for name, s in jobs.items()} == {
+        **{"dgx-b200": "fp8", "gb200-nvl72": "fp4", "gb300-nvl72": "fp4"}
+    }

@@ -1,7 +1,8 @@
 """The validation page: `python -m tests.validation [--output FOLDER] [--part NAME ...] [--bands]`.
 
 Prints predicted against measured, fitted rows and held-out rows apart, by device, kind and (with --bands) size; with
---output also every row as a table and the residuals as plots.
+--output also every row as a table and the residuals as plots. --steps prints whole training steps against published
+ones instead, by row (`tests.published`, where single tables can be asked for).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+import tests.published.__main__ as published
 from tests.validation import data, page, plots
 
 
@@ -19,7 +21,11 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=list(page.PARTS))
     parser.add_argument("--bands", action="store_true", help="one line per size band")
     parser.add_argument("--output", type=Path, help="folder for rows.csv, summary.csv and plots")
+    parser.add_argument("--steps", action="store_true", help="training steps: an hour of one core")
     options = parser.parse_args()
+    if options.steps:
+        print(published.page(list(published.TABLES)).to_string(index=False))
+        return
     where = data.folder()
     if where is None:
         raise SystemExit("the measured data (shared/reference/measured) are not here")
