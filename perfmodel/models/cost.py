@@ -42,8 +42,9 @@ class Models:
         compute, memory, network: see the module's text.
         prefer: "work" or "recorded", which of the two counts where a node has both.
         channels: cores that a collective holds while it runs: kernels beside it (`schedule.beside_collectives`) have
-            only the others, and take cores / (cores - channels) times as long. None, the default, leaves them alone:
-            the formula is not validated against steps. NCCL's channels are 16 to 32; 0 where collectives need no core.
+            only the others, and take cores / (cores - channels) times as long, those that are beside it for a share of
+            their time so much less. None, the default, leaves them alone. NCCL's channels are 16 to 32; 0 where
+            collectives need no core.
     """
 
     compute: Any = field(default_factory=Roofline)
@@ -108,7 +109,8 @@ BESIDE = "beside"
 class CostBlock:
     """Distinct costs of one kind: a static key and one row of numbers per cost.
 
-    Keys and rows: ("compute", kind, dtype), with `BESIDE` after it for kernels beside a collective: FLOP, B, the
+    Keys and rows: ("compute", kind, dtype), with `BESIDE` and a share after it for kernels that are beside a
+    collective for so much of their time: FLOP, B, the
     kind's sizes (`vocabulary.DIMENSIONS`); ("recorded",) s; ("memory", "local" | "remote") B;
     ("collective", kind, Span) B; ("point_to_point", hops) B. `scale` multiplies the cost.
     """
@@ -180,13 +182,13 @@ def operation_time(model: Any, kind: str, operation: Operation, npu: NPU) -> Arr
     return seconds
 
 
-def _stretch(npu: NPU, models: Models) -> Any:
-    """How much longer a kernel takes on the cores that a collective leaves."""
+def _stretch(npu: NPU, models: Models, share: float) -> Any:
+    """How much longer a kernel takes that has only the cores that a collective leaves, for a share of its time."""
     if npu.cores is None:
         raise InputError(
             "models.channels: the system says no number of cores, of which a collective could hold some; give npu.cores"
         )
-    return npu.cores / (npu.cores - models.channels)
+    return npu.cores / (npu.cores - share * models.channels)
 
 
 def block_time(block: CostBlock, system: System, models: Models) -> Array:
@@ -198,7 +200,7 @@ def block_time(block: CostBlock, system: System, models: Models) -> Array:
         sizes = {name: rows[:, 2 + k] for k, name in enumerate(DIMENSIONS.get(word, ()))}
         operation = Operation(rows[:, 0], rows[:, 1], **sizes, dtype=dtype)
         seconds: Array = operation_time(models.compute, word, operation, system.npu)
-        return seconds * _stretch(system.npu, models) if beside else seconds
+        return seconds * _stretch(system.npu, models, float(beside[1])) if beside else seconds
     if kind == "recorded":
         return rows[:, 0]
     if kind == "memory":

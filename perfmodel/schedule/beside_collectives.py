@@ -1,12 +1,12 @@
-"""Computation beside collectives: which kernels run while a collective of their rank holds some of the cores.
+"""Computation beside collectives: how much of its time each kernel runs while a collective of its rank holds cores.
 
-NCCL takes a core (SM) per channel for as long as a collective runs; a kernel beside it has cores - c of them, so that
-it takes cores / (cores - c) times as long (many waves; a kernel of one wave may take twice as long). Which kernels
-those are is read off the schedule at the reference design: those that a collective of their rank overlaps with for
-half of their time or more. They get costs of their own, which `models.cost` stretches.
+NCCL takes a core (SM) per channel for as long as a collective runs; a kernel that is beside it for a share f of its
+time has cores - f c of them in the mean, so that it takes cores / (cores - f c) times as long (many waves; a kernel
+of one wave may take twice as long). The shares are read off the schedule at the reference design, in eighths, so that
+kernels stay few distinct ones. Those beside collectives get costs of their own, which `models.cost` stretches.
 
-Source: NVIDIA developer forum 337991 (H100, 132 cores, 24 channels: 1.7 times for a single wave, 1.22 by this formula);
-arXiv 2507.03114 (18.9 % slower in the mean over several devices). Not validated against steps: off unless asked for.
+Sources: NVIDIA developer forum 337991 (H100, 132 cores, 24 channels: 1.7 times for a single wave, 1.22 by this
+formula); NVIDIA/nccl-tests, issue 100 (24 channels on 8 A100). Off unless asked for.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from perfmodel.schedule.list_schedule import Schedule
 from perfmodel.schedule.tasks import Tasks
 from perfmodel.vocabulary import NodeType
 
-SHARE = 0.5
-"""Of its time that a kernel runs beside a collective to be counted as slowed."""
+STEPS = 8
+"""Shares of a kernel's time are rounded to one in so many."""
 
 
-def slowed(tasks: Tasks, schedule: Schedule) -> NDArray[np.bool_]:
-    """[n] compute tasks that run beside a collective of their rank for `SHARE` of their time or more."""
-    result = np.zeros(len(tasks), bool)
+def shares(tasks: Tasks, schedule: Schedule) -> NDArray[np.int8]:
+    """[n] of its time that a compute task runs beside collectives of its rank, in `STEPS`."""
+    result = np.zeros(len(tasks), np.int8)
     for first, last in zip(tasks.offset[:-1], tasks.offset[1:]):
         mine = np.arange(first, last)
         calls = mine[(tasks.type[mine] == NodeType.COMM_COLL) & (tasks.cost[mine] >= 0)]
@@ -38,7 +38,8 @@ def slowed(tasks: Tasks, schedule: Schedule) -> NDArray[np.bool_]:
         begin, end = _united(schedule.start[calls], schedule.finish[calls])
         start, finish = schedule.start[kernels], schedule.finish[kernels]
         shared = _covered(finish, begin, end) - _covered(start, begin, end)
-        result[kernels] = (shared >= SHARE * (finish - start)) & (finish > start)
+        length = np.where(finish > start, finish - start, np.inf)
+        result[kernels] = np.rint(STEPS * np.clip(shared / length, 0.0, 1.0))
     return result
 
 
@@ -60,28 +61,21 @@ def _covered(at: NDArray[Any], begin: NDArray[Any], end: NDArray[Any]) -> NDArra
 
 def beside_collectives(tasks: Tasks, schedule: Schedule) -> Tasks:
     """The tasks, those that run beside a collective with costs of their own."""
-    chosen = slowed(tasks, schedule)
+    share = shares(tasks, schedule)
     cost, blocks, base = tasks.cost.copy(), list(tasks.work.blocks), len(tasks.work)
     first = 0
     for block in tasks.work.blocks:
-        rows = np.arange(first, first + len(block.rows))
+        here = (tasks.cost >= first) & (tasks.cost < first + len(block.rows))
+        scale = np.broadcast_to(block.scale, (len(block.rows),))
+        for step in np.unique(share[here]).tolist() if block.key[0] == "compute" else []:
+            mine = here & (share == step)
+            if step == 0:
+                continue
+            used, number = np.unique(tasks.cost[mine], return_inverse=True)
+            cost[mine] = base + number
+            base += len(used)
+            rows = used - first
+            key = (*block.key, BESIDE, step / STEPS)
+            blocks.append(CostBlock(key, block.rows[rows], scale[rows], block.category))
         first += len(block.rows)
-        mine = (
-            chosen & (tasks.cost >= rows[0]) & (tasks.cost <= rows[-1])
-            if len(rows)
-            else chosen & False
-        )
-        if block.key[0] != "compute" or not mine.any():
-            continue
-        used, number = np.unique(tasks.cost[mine], return_inverse=True)
-        cost[mine] = base + number
-        base += len(used)
-        blocks.append(
-            CostBlock(
-                (*block.key, BESIDE),
-                block.rows[used - rows[0]],
-                np.broadcast_to(block.scale, (len(block.rows),))[used - rows[0]],
-                block.category,
-            )
-        )
     return replace(tasks, cost=cost.astype(np.int32), work=DistinctCosts(tuple(blocks)))

@@ -46,6 +46,15 @@ def test_kernels_beside_a_collective_have_the_other_cores(graph):
     assert p.makespan == pytest.approx(7e-3)
 
 
+def test_a_kernel_that_is_beside_a_collective_for_a_part_of_its_time_is_slowed_so_much_less(
+    tmp_path,
+):
+    """An all-reduce of 1 ms beside a kernel of 4 ms: 33 of 132 cores held a quarter of the time."""
+    ranks = [[coll(size=1_000_000), comp(flops=4_000_000_000)]] * 2
+    p = pm.predict(pm.load(write(tmp_path, ranks)), SYSTEM, Models(channels=33.0))
+    assert p.duration[:2].tolist() == pytest.approx([1e-3, 4e-3 * 132 / (132 - 33 / 4)])
+
+
 def test_the_channels_are_a_parameter_with_a_derivative(graph):
     compiled = pm.compile(graph, SYSTEM, Models(channels=66.0))
     table = pm.sweep(compiled, {"channels": [0.0, 33.0, 66.0]}, schedule="frozen", breakdown=False)
