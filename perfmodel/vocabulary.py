@@ -57,8 +57,16 @@ A product is C [m, n] = A [m, k] B [k, n], `batch` times. Attention is of `query
 
 MOST_DIMENSIONS = max(map(len, DIMENSIONS.values()))
 
-DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8")
-"""Number formats of a node; -1 in a column stands for the system's own."""
+DTYPES = ("fp64", "fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8", "fp8_promoted")
+"""Number formats of a node; -1 in a column stands for the system's own.
+
+"fp8_promoted" are products of fp8 numbers whose partial sums are promoted to fp32 every few steps along k, as
+frameworks compute gradients. Hopper's tensor cores keep fewer digits than fp32 has, and promoting takes its other
+units time; later devices need none of it (NVIDIA cuBLAS, CUBLASLT_MATMUL_DESC_FAST_ACCUM off).
+"""
+
+STANDS_FOR = {"fp8_promoted": "fp8"}
+"""The format whose numbers one of the others has; a device without a rate of its own for it takes that one's."""
 
 COMPUTE, MEMORY, COMMUNICATION, WAITING, HOST = range(5)
 CATEGORIES = ("compute", "memory", "communication", "waiting", "host")

@@ -25,6 +25,7 @@ from perfmodel.machine.system_file import REDUCTIONS, accelerators, find_hwdb, s
 from perfmodel.machine.topology import TOPOLOGIES, Topology
 from perfmodel.parameter_paths import parameter_units, parameters, with_parameters
 from perfmodel.pytree import number, record, static
+from perfmodel.vocabulary import STANDS_FOR
 
 __all__ = [
     "NPU",
@@ -62,6 +63,8 @@ class NPU:
     def of_dtype(self, dtype: str) -> NPU:
         """The same NPU with the peak rate of a dtype; itself of "", which stands for the system's.
 
+        A device that has no rate for a variant of a dtype (`vocabulary.STANDS_FOR`) takes that dtype's.
+
         Raises:
             InputError: the device has no such dtype.
 
@@ -71,6 +74,8 @@ class NPU:
         if not dtype or not self.dtype_ratios:
             return self
         ratios = dict(self.dtype_ratios)
+        if dtype not in ratios and dtype in STANDS_FOR:
+            dtype = STANDS_FOR[dtype]
         if dtype not in ratios:
             raise InputError(
                 f"dtype {dtype!r}: the device has no peak rate for it; it has {', '.join(ratios)}"

@@ -35,7 +35,19 @@ from perfmodel.machine.system_figures import (
 from perfmodel.machine.topology import TOPOLOGIES
 
 LARGEST_SIZE = 1 << 24
-DTYPES = ("bf16", "fp16", "tf32", "fp32", "fp64", "fp64_tensor", "fp8", "fp6", "fp4", "int8")
+DTYPES = (
+    "bf16",
+    "fp16",
+    "tf32",
+    "fp32",
+    "fp64",
+    "fp64_tensor",
+    "fp8",
+    "fp8_promoted",
+    "fp6",
+    "fp4",
+    "int8",
+)
 DEFAULT_DTYPE = "bf16"
 
 _PRICED = {"price": "$", "price_per_time": "$/s", "power": "W"}

@@ -39,6 +39,7 @@ NUMBER_SIZE = {
     "bf16": 2.0,
     "fp16": 2.0,
     "fp8": 1.0,
+    "fp8_promoted": 1.0,
     "int8": 1.0,
     "fp4": 0.5,
 }

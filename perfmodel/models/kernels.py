@@ -21,6 +21,7 @@ from perfmodel.models.attention import BACKWARD, TiledAttention, forward_flops
 from perfmodel.models.gemm import TiledGemm
 from perfmodel.models.smooth import overlap
 from perfmodel.pytree import number, record
+from perfmodel.vocabulary import STANDS_FOR
 
 RELATED = {
     "fp16": "bf16",
@@ -29,6 +30,7 @@ RELATED = {
     "fp64": "bf16",
     "int8": "fp8",
     "fp4": "fp8",
+    **STANDS_FOR,
 }
 """Whose coefficients a dtype without own ones takes, where there are some; else bf16's."""
 

@@ -21,10 +21,13 @@ products of a layer in their own type:
 x: tokens that a token attends to; ep: bytes of a product's narrow numbers. Norms and activations write what follows
 them in narrow numbers themselves; the input of the projection, and every gradient, take a kernel that casts, and
 the transposed copies that Hopper's products of weights' gradients want are written with the gradient, and from
-the kept input. Sources: Narayanan et al. 2021 (arXiv:2104.04473) for products; Dao et al. 2022
-(arXiv:2205.14135) for attention without traffic of scores; Korthikanti et al. 2022 (arXiv:2205.05198) for what a layer
-of Megatron-LM reads and writes; Kingma and Ba 2015 for Adam's 14 operations; NVIDIA Transformer Engine (cast_transpose)
-for narrow numbers. Element-wise operations are counted one by one; they decide nothing where memory is the limit.
+the kept input. What tensor-parallel ranks gather for a narrow product is narrow; sums are 16 bits wide. Products
+of gradients in fp8 promote their partial sums (`vocabulary.DTYPES`). Sources: Narayanan et al. 2021
+(arXiv:2104.04473) for products; Dao et al. 2022 (arXiv:2205.14135) for attention without traffic of scores;
+Korthikanti et al. 2022 (arXiv:2205.05198) for what a layer of Megatron-LM reads and writes; Kingma and Ba 2015 for
+Adam's 14 operations; NVIDIA Transformer Engine at 0004dbd, pytorch/module/base.py and linear.py (casts, transposes,
+gathered numbers, split accumulators), for narrow numbers. Element-wise operations are counted one by one; they
+decide nothing where memory is the limit.
 """
 
 from __future__ import annotations
@@ -33,12 +36,18 @@ from dataclasses import dataclass, replace
 
 from perfmodel.synth.settings import BYTES, Settings
 from perfmodel.synth.sizes import Sizes
+from perfmodel.vocabulary import STANDS_FOR
 
 ADAM_FLOPS = 14
 """Operations of Adam on one parameter (Kingma and Ba 2015, algorithm 1): m 3, v 4, corrections 2, update 5."""
 
 FLASH_BACKWARD = 2.5
 """Products of the fused backward pass over those of the forward pass: 5 over 2 (Dao et al. 2022, algorithm 4)."""
+
+
+def width(dtype: str) -> float:
+    """Bytes of a number of that type [B]."""
+    return BYTES[STANDS_FOR.get(dtype, dtype)]
 
 
 @dataclass(frozen=True)
@@ -79,9 +88,21 @@ class Kernel:
         )
 
 
+def parts(product: Kernel, share: int, of: int) -> Kernel:
+    """`share` of `of` equal parts of a product's rows, each a product of its own that reads all of the weights.
+
+    They run on several streams, so that one part's waves fill the gaps of another's last: as one batch.
+    """
+    batch, m, n, k = product.dimensions
+    rows = max(m // of, 1)
+    found = gemm(product.name, rows, n, k, dtype=product.dtype, batch=batch * share)
+    return replace(found, flops=product.flops * share // of)
+
+
 def gemm(name: str, m: int, n: int, k: int, *, dtype: str, batch: int = 1) -> Kernel:
     """A product of [m, k] and [k, n] matrices, `batch` of them; results have 16 bits at least."""
-    e, out = BYTES[dtype], max(BYTES[dtype], 2)
+    e = width(dtype)
+    out = max(e, 2)
     moved = batch * (e * (m * k + k * n) + out * m * n)
     return Kernel(name, "gemm", 2 * batch * m * n * k, int(moved), (batch, m, n, k), dtype)
 
@@ -136,6 +157,7 @@ class Kernels:
         bias: bool,
         wide: bool = False,
         cast: bool = False,
+        summed: bool = False,
         batch: int = 1,
     ) -> Part:
         """Rows times a weight matrix [inputs, outputs], and its two gradients.
@@ -143,21 +165,28 @@ class Kernels:
         Args:
             wide: in the activations' type whatever the type of products.
             cast: the input comes in the activations' type from a kernel that does not cast it.
+            summed: results are partial sums, so that where ranks hold a part of the tokens between blocks their
+                gradient is cast in parts, gathered in narrow numbers, and transposed after that.
             batch: so many products, of `rows` each.
         """
         s = self.settings
         dtype = s.wide if wide else s.dtype
+        careful = "fp8_promoted" if dtype == "fp8" else dtype
         back = f"{name}.input_gradient"
         forward: Some = (gemm(name, rows, outputs, inputs, dtype=dtype, batch=batch),)
-        gradient: Some = (gemm(back, rows, inputs, outputs, dtype=dtype, batch=batch),)
+        gradient: Some = (gemm(back, rows, inputs, outputs, dtype=careful, batch=batch),)
         last = f"{name}.weight_gradient"
-        weights: Some = (gemm(last, outputs, inputs, rows, dtype=dtype, batch=batch),)
+        weights: Some = (gemm(last, outputs, inputs, rows, dtype=careful, batch=batch),)
         if dtype != s.wide:
             e, narrow = s.number, BYTES[dtype]
             taken, given = batch * rows * inputs, batch * rows * outputs
             if cast:
                 forward = (self._cast(f"{name}.cast", taken, e + narrow), *forward)
-            gradient = (self._cast(f"{back}.cast", given, e + 2 * narrow), *gradient)
+            if summed and s.split > 1:
+                gradient = (self._cast(f"{back}.cast", given // s.split, e + narrow), *gradient)
+                taken += given
+            else:
+                gradient = (self._cast(f"{back}.cast", given, e + 2 * narrow), *gradient)
             weights = (self._cast(f"{last}.transpose", taken, 2 * narrow), *weights)
         if bias:
             given = batch * rows * outputs
@@ -290,8 +319,11 @@ class Kernels:
     def projection(self) -> Part:
         """Heads back to the hidden size."""
         m, s = self.model, self.settings
-        width = m.heads * m.value_width // s.tensor
-        return self.product("projection", s.tokens, width, m.hidden, bias=m.output_bias, cast=True)
+        size = m.heads * m.value_width // s.tensor
+        bias = m.output_bias
+        return self.product(
+            "projection", s.tokens, size, m.hidden, bias=bias, cast=True, summed=True
+        )
 
     # mlp
 
@@ -302,7 +334,8 @@ class Kernels:
 
     def down(self, inner: int, rows: int, name: str = "down") -> Part:
         """Inner to hidden size."""
-        return self.product(name, rows, inner, self.model.hidden, bias=self.model.mlp_bias)
+        m = self.model
+        return self.product(name, rows, inner, m.hidden, bias=m.mlp_bias, summed=True)
 
     # ends
 

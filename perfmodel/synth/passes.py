@@ -4,7 +4,8 @@ With tensor parallelism the ranks of a group hold partial results, which are sum
 arXiv:1909.08053); with sequence parallelism each holds a part of the tokens between blocks, so that the sum is a
 reduce-scatter and the way back an all-gather (Korthikanti et al. 2022, arXiv:2205.05198, section 4.2.2: the input is
 gathered again for the weights' gradient, beside the input's gradient). Where tensor-parallel collectives overlap,
-a product runs in t parts as its rows arrive or leave: t - 1 of them beside the collective, one before or after it.
+a product runs in t parts as its rows arrive or leave: t - 1 of them beside the collective, one before or after it
+(Transformer Engine's ring exchange).
 
 Streams: one for computation and one for every communicator, named like its group.
 """
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from perfmodel.synth.experts import Experts
-from perfmodel.synth.kernels import Kernel, Kernels, Part
+from perfmodel.synth.kernels import Kernel, Kernels, Part, parts, width
 from perfmodel.synth.layout import TENSOR
 from perfmodel.synth.steps import Step, Steps
 
@@ -64,11 +65,16 @@ class Passes(Steps):
         """Collectives of the tensor group run beside parts of their products."""
         return self.settings.split > 1 and "tensor" in self.settings.overlap
 
-    def gather(self, where: str, after: After) -> After:
-        """Collect all tokens where each rank holds a part of them; else there is nothing to do."""
-        if self.settings.split == 1:
+    def gather(self, where: str, after: After, product: Kernel | None = None) -> After:
+        """Collect all tokens where each rank holds a part of them; else there is nothing to do.
+
+        `product`: what they are gathered for, whose numbers they then have.
+        """
+        s = self.settings
+        if s.split == 1:
             return after
-        size = self.activation // self.settings.tensor
+        e = s.number if product is None else width(product.dtype)
+        size = int(e * s.tokens * s.model.hidden) // s.tensor
         name = f"{where}.all_gather"
         return [self.collective(name, "all_gather", size, TENSOR, after, resource=TENSOR)]
 
@@ -87,10 +93,11 @@ class Passes(Steps):
         before, product, behind = around(kernels)
         if before:
             after = [self.run(where, before, after)]
-        arrived = self.gather(gathered or where, after)
+        arrived = self.gather(gathered or where, after, product)
         if self.ring:
-            beside, product = product.cut(self.settings.tensor - 1, self.settings.tensor)
-            self.run(f"{where}.ring", [beside], after)
+            t = self.settings.tensor
+            self.run(f"{where}.ring", [parts(product, t - 1, t)], after)
+            product = parts(product, 1, t)
         self.run(where, [product, *behind], arrived)
 
     def row(self, where: str, kernels: Sequence[Kernel]) -> After:
@@ -98,9 +105,9 @@ class Passes(Steps):
         if not self.ring:
             return self.reduce(where, [self.run(where, kernels)])
         before, product, _ = around(kernels)
-        first, beside = product.cut(1, self.settings.tensor)
-        arrived = self.reduce(where, [self.run(where, [*before, first])])
-        return [*arrived, self.run(f"{where}.ring", [beside])]
+        t = self.settings.tensor
+        arrived = self.reduce(where, [self.run(where, [*before, parts(product, 1, t)])])
+        return [*arrived, self.run(f"{where}.ring", [parts(product, t - 1, t)])]
 
     def row_backward(self, where: str, part: Part, after: After = ()) -> None:
         """Backward through a product whose results were summed: gather the gradient, then the product."""
@@ -111,15 +118,20 @@ class Passes(Steps):
             self.run(where, part.weight_gradient)
 
     def column_backward(self, where: str, part: Part, after: After = ()) -> After:
-        """Backward through a product of gathered rows; the sum of its input's gradient runs beside the weights'."""
+        """Backward through a product of gathered rows; the sum of its input's gradient may run beside the weights'."""
         stored: After = ()
         found: After = after
         if self.weights and part.weight_gradient:
-            stored = self.gather(f"{where}.input", [self.last])
+            product = around(part.weight_gradient)[1]
+            stored = self.gather(f"{where}.input", [self.last], product)
+        beside = "sums" in self.settings.overlap
         if self.inputs:
-            found = self.reduce(f"{where}.backward", [self.run(where, part.input_gradient, after)])
+            last = self.run(where, part.input_gradient, after if beside else [*after, *stored])
+            found = self.reduce(f"{where}.backward", [last]) if beside else after
         if self.weights:
             self.run(where, part.weight_gradient, stored)
+        if self.inputs and not beside:
+            found = self.reduce(f"{where}.backward", [self.last])
         return found
 
     def plain_backward(self, where: str, part: Part, after: After = ()) -> None:

@@ -21,11 +21,12 @@ from perfmodel.synth.sizes import Sizes
 BYTES = {"fp32": 4, "tf32": 4, "bf16": 2, "fp16": 2, "fp8": 1, "fp4": 0.5}
 """Bytes of a number."""
 
-OVERLAPS = ("gradients", "parameters", "tensor", "pipeline")
+OVERLAPS = ("gradients", "parameters", "tensor", "pipeline", "sums")
 """What may run beside computation: gradient reduction in buckets, prefetch of parameters, tensor-parallel
-collectives in parts beside their products, messages between stages."""
+collectives in parts beside their products, messages between stages, and the tensor-parallel sum of an input's
+gradient beside the product of the weights' (with sequence parallelism the gather of the kept input, too)."""
 
-USUAL_OVERLAPS = ("gradients", "parameters", "pipeline")
+USUAL_OVERLAPS = ("gradients", "parameters", "pipeline", "sums")
 RECOMPUTED = ("attention", "norm", "activation", "mlp", "alternate")
 """Parts of a layer that may be computed again; "selective" is attention, "alternate" every second product and all that
 is neither product nor attention (PyTorch's selective checkpointing as torchtitan uses it)."""

@@ -110,7 +110,8 @@ def training(
         distributed_optimizer: Megatron-LM's name for sharding = 1.
         overlap: what runs beside computation: "gradients" (reduced in buckets), "parameters" (fetched ahead), "tensor"
             (collectives in parts beside their products), "pipeline" (messages between stages, where the schedule is
-            not plain 1f1b); True for all, False for nothing.
+            not plain 1f1b), "sums" (a tensor-parallel sum of an input's gradient beside the product of the weights',
+            as Megatron-LM has it since 2022); True for all, False for nothing.
         first_stage_layers, last_stage_layers: layers of the first and the last chunk of the pipeline.
         offload: "optimizer", "activations", or a share of each: sent to remote memory while they are not needed.
         skew: expert i draws a share of tokens proportional to (i + 1)^-skew; 0 for equal loads.

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
-from perfmodel.vocabulary import DIMENSIONS, DTYPES, OPERATIONS, NodeType
+from perfmodel.vocabulary import DIMENSIONS, DTYPES, OPERATIONS, STANDS_FOR, NodeType
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.program import Program
 
@@ -37,6 +37,7 @@ WIDTH = {
     "bf16": 2.0,
     "fp16": 2.0,
     "fp8": 1.0,
+    "fp8_promoted": 1.0,
     "fp4": 0.5,
     "int8": 1.0,
 }
@@ -209,8 +210,9 @@ def _elements(sizes: list[int]) -> float:
 def _with_dtype(
     p: Program, keeps: NDArray[np.bool_], dtype: tuple[str, str], width: float
 ) -> Program:
-    old, new = (DTYPES.index(d) for d in dtype)
-    changes = (p.type == NodeType.COMP) & ~keeps & np.isin(p.dtype, (-1, old))
+    old = [k for k, d in enumerate(DTYPES) if dtype[0] in (d, STANDS_FOR.get(d))]
+    new = DTYPES.index(dtype[1])
+    changes = (p.type == NodeType.COMP) & ~keeps & np.isin(p.dtype, (-1, *old))
     communicates = np.isin(p.type, (NodeType.COMM_SEND, NodeType.COMM_RECV, NodeType.COMM_COLL))
     return replace(
         p,

@@ -261,6 +261,24 @@ def test_tensor_overlap_splits_products_and_keeps_their_work():
 
 
 V = ["zero-bubble-v", "dualpipe-v"]
+
+
+@pytest.mark.parametrize("sequence_parallel", [False, True])
+def test_the_sum_of_an_inputs_gradient_runs_beside_the_weights_where_it_may(sequence_parallel):
+    base = {"tensor": 4, "sequence_parallel": sequence_parallel}
+    sum_, weights = "reduce_scatter" if sequence_parallel else "all_reduce", "up.weight_gradient"
+    head = "mb0.bwd.layer0.mlp."
+    usual, alone = (synth.training(LLAMA, **base, **more) for more in ({}, {"overlap": False}))
+    assert head + weights not in before(usual, f"{head}backward.{sum_}")
+    assert head + weights in before(alone, f"{head}backward.{sum_}")
+    following = "mb0.bwd.layer0.attention.residual.gradient"
+    assert all(f"{head}backward.{sum_}" in before(work, following) for work in (usual, alone))
+    if sequence_parallel:
+        gather, product = head + "input.all_gather", head + "up.input_gradient"
+        assert gather not in before(usual, product)
+        assert gather in before(alone, product)
+
+
 PRODUCTS = ("gemm", "attention")
 
 
@@ -328,6 +346,52 @@ def test_narrow_products_take_casts_beside_wide_attention():
     assert c.bytes[row] == 4 * 32 * 64
     wide = synth.training(LLAMA).roles[0].columns
     assert len(c) == len(wide) + 4 * (1 + 4 + 4)
+
+
+def test_gradients_in_fp8_promote_their_partial_sums():
+    from perfmodel.vocabulary import DTYPES
+
+    c = synth.training(LLAMA, dtype="fp8").roles[0].columns
+    types = {name: DTYPES[k] for name, k in zip(c.names, c.dtype)}
+    for name in ("up", "down", "qkv", "projection"):
+        block = "attention" if name in ("qkv", "projection") else "mlp"
+        assert types[f"mb0.fwd.layer0.{block}.{name}"] == "fp8"
+        for gradient in ("input_gradient", "weight_gradient"):
+            assert types[f"mb0.bwd.layer0.{block}.{name}.{gradient}"] == "fp8_promoted"
+    work = synth.training("llama-3-8b", dtype="fp8")
+    other = synth.training("llama-3-8b", dtype="fp8", fused_loss=True)
+    assert work.flops == other.flops
+    times = {}
+    for name in ("dgx-h100", "gb200-nvl72"):
+        system = pm.hardware(name, ranks=8)
+        times[name] = [
+            float(pm.operation_time(system, "gemm", dtype=dtype, m=8192, n=8192, k=8192))
+            for dtype in ("fp8", "fp8_promoted")
+        ]
+    assert times["dgx-h100"][1] == pytest.approx(1.15 * times["dgx-h100"][0], rel=0.01)
+    assert times["gb200-nvl72"][1] == times["gb200-nvl72"][0]
+
+
+def test_what_is_gathered_for_narrow_products_is_narrow_and_transposed_after():
+    base = {"tensor": 4, "sequence_parallel": True}
+    narrow, wide = (synth.training(LLAMA, **base, dtype=d) for d in ("fp8", "bf16"))
+    sizes = [collectives(work, 0, "tensor")["size_B"] for work in (narrow, wide)]
+    gathers = sizes[0].index.str.contains("layer.*all_gather")
+    assert (2 * sizes[0][gathers] == sizes[1][gathers]).all()
+    assert (sizes[0][~gathers] == sizes[1][~gathers]).all()
+    c = narrow.roles[0].columns
+    bytes_of = dict(zip(c.names, c.bytes.tolist()))
+    down = "mb0.bwd.layer0.mlp.down."
+    assert bytes_of[down + "input_gradient.cast"] == 3 * 32 * 64 // 4
+    assert bytes_of[down + "weight_gradient.transpose"] == 2 * 32 * (96 // 4 + 64)
+
+
+def test_parts_of_a_product_read_the_weights_each():
+    work = synth.training(LLAMA, tensor=4, sequence_parallel=True, overlap=True)
+    c = work.roles[0].columns
+    row = c.names.index("mb0.fwd.layer0.mlp.ring.up")
+    assert c.dimensions[row][:4].tolist() == [3, 8, 48, 64]
+    assert c.bytes[row] == 3 * 2 * (8 * 64 + 64 * 48 + 8 * 48)
 
 
 def test_kernels_keep_their_order_and_every_wait_points_back():
