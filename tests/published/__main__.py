@@ -29,15 +29,18 @@ TABLES: dict[str, Callable[[Path], list[steps.Job]]] = {
 }
 
 
-def page(names: list[str]) -> pd.DataFrame:
-    """Print the rows of the tables; returns a line for each: rows, and errors in % with and without a factor."""
+def page(names: list[str], channels: float | None = None) -> pd.DataFrame:
+    """Print the rows of the tables; returns a line for each: rows, and errors in % with and without a factor.
+
+    `channels`: cores that collectives hold (`steps.fitted`).
+    """
     where = folder()
     if where is None:
         raise SystemExit("the measured data (shared/reference/measured) are not here")
     lines = []
     for name in names:
         print(f"\n{name}", flush=True)
-        table = steps.errors(TABLES[name](where), say=lambda text: print(text, flush=True))
+        table = steps.errors(TABLES[name](where), channels, lambda text: print(text, flush=True))
         off, one = table.error.abs(), steps.leave_one_out(table).abs()
         found = {"table": name, "rows": len(table), "mean_%": off.mean(), "largest_%": off.max()}
         found |= {"one_factor_mean_%": one.mean(), "one_factor_largest_%": one.max()}
@@ -51,14 +54,23 @@ def page(names: list[str]) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.published", description=__doc__)
     parser.add_argument("tables", nargs="*", help=f"of memory, {', '.join(TABLES)}; all by default")
-    wanted = parser.parse_args().tables or ["memory", *TABLES]
+    parser.add_argument(
+        "--channels", type=float, help="cores that collectives hold; none unless given"
+    )
+    options = parser.parse_args()
+    wanted = options.tables or ["memory", *TABLES]
     for name in wanted:
         if name not in ("memory", *TABLES):
             parser.error(f"no table {name!r}; there are memory, {', '.join(TABLES)}")
     with pd.option_context("display.max_rows", None, "display.width", 200):
         if "memory" in wanted:
             print(memory.errors([*memory.torchtitan(), *memory.bridge()]).to_string())
-        print("\n" + page([name for name in wanted if name != "memory"]).to_string(index=False))
+        print(
+            "\n"
+            + page([name for name in wanted if name != "memory"], options.channels).to_string(
+                index=False
+            )
+        )
 
 
 if __name__ == "__main__":

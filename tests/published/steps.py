@@ -64,25 +64,35 @@ COEFFICIENTS = {"dgx-a100": "a100-sxm-80", "dgx-a100-40": "a100-sxm-80"}
 """Whose fitted kernels and collectives a system takes; the others take those of H100, with their own datasheet."""
 
 
-def fitted(system: str) -> pm.Models:
-    """The models in hwdb that were fitted to kernels and collectives, of the system's accelerator or its relative."""
-    name = COEFFICIENTS.get(system, "h100-sxm")
-    return read_models(find_hwdb() / "models" / f"{name}.toml").models
+def fitted(job: Job, channels: float | None = None) -> pm.Models:
+    """The models in hwdb that were fitted to kernels and collectives, of the job's accelerator or its relative.
+
+    Args:
+        job: what was run.
+        channels: cores that collectives hold of the kernels beside them: 24 by NCCL in a node of 8 A100
+            (NVIDIA/nccl-tests, issue 100) or H100 (NVIDIA developer forum 337991), 2 to 8 on H100 and 4 to 16 on GB200
+            where Transformer Engine overlaps tensor-parallel collectives (NVIDIA's MLPerf configurations).
+    """
+    name = COEFFICIENTS.get(job.system, "h100-sxm")
+    models = read_models(find_hwdb() / "models" / f"{name}.toml").models
+    return models.replace(channels=channels)
 
 
 def errors(
-    jobs: Iterable[Job], models: Any = None, say: Callable[[str], Any] = lambda text: None
+    jobs: Iterable[Job],
+    channels: float | None = None,
+    say: Callable[[str], Any] = lambda text: None,
 ) -> pd.DataFrame:
     """One row a job: table, row, system, ranks, measured_s, predicted_s, error (predicted / measured - 1).
 
     Args:
         jobs: what was run.
-        models: what predicts, `fitted` of the job's system unless given.
+        channels: as for `fitted`.
         say: takes a line as soon as a row is done.
     """
     rows = []
     for job in jobs:
-        seconds = job.predicted(models or fitted(job.system))
+        seconds = job.predicted(fitted(job, channels))
         error = seconds / job.measured - 1
         ranks = job.workload().ranks
         rows.append((job.table, job.row, job.system, ranks, job.measured, seconds, error))
@@ -127,7 +137,11 @@ def megatron_table_5() -> list[Job]:
         base = {
             **{"tensor": 8, "pipeline": pipeline, "virtual": virtual, "micro_batch": micro_batch},
             # messages between stages were not overlapped yet
-            **{"global_batch": batch, "dtype": "fp16", "overlap": ("gradients", "parameters")},
+            **{
+                "global_batch": batch,
+                "dtype": "fp16",
+                "overlap": ("gradients", "parameters", "sums"),
+            },
         }
         techniques = {"sequence_parallel": True, "recompute": "selective"}
         for name, more, seconds in (
@@ -140,7 +154,11 @@ def megatron_table_5() -> list[Job]:
 
 
 def vtrain(where: Path, name: str) -> list[Job]:
-    """vTrain's measurements of Megatron-DeepSpeed on A100: full recomputation, 1F1B, 100 Gbit/s of network a GPU."""
+    """vTrain's measurements of Megatron-DeepSpeed on A100: full recomputation, 1F1B, 100 Gbit/s of network a GPU.
+
+    Nothing overlaps: its products sum the gradients of their inputs in a call that is waited for (microsoft/
+    Megatron-DeepSpeed at 1619965, megatron/mpu/layers.py).
+    """
     table = pd.read_csv(where / f"vtrain_iterations_{name}.csv", encoding="utf-8-sig")
     jobs = []
     for k, row in table.iterrows():
@@ -207,7 +225,9 @@ def mlperf_405b(where: Path, version: str = "v5.0") -> list[Job]:
             "micro_batches": int(r.ga),
             "sequence": int(r.seq),
             "sequence_parallel": True,
-            "overlap": True if version == "v5.0" else ("gradients", "parameters", "pipeline"),
+            "overlap": True
+            if version == "v5.0"
+            else ("gradients", "parameters", "pipeline", "sums"),
             "rank_order": "tensor-context-data-pipeline"
             if order
             else "tensor-context-pipeline-data",
