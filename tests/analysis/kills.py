@@ -83,21 +83,24 @@ def wait(pid: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def some_moment(folder: Path, random_: random.Random, longest: float) -> None:
-    """Wait for a random while: before there are parts in one of five cases, else from the first part on."""
+def some_moment(folder: Path, random_: random.Random, longest: float, pid: int) -> None:
+    """Wait for a random while: before there are parts in one of five cases, else from the first part on.
+
+    No longer than the process lives: on a busy machine Dask may lose its scheduler without anybody's help.
+    """
     until = time.monotonic() + longest * (random_.random() if random_.random() < 0.2 else 20)
-    while time.monotonic() < until and not (folder / "part-000000.parquet").exists():
+    wanted = random_.choice((1, random_.randrange(1, POINTS // PART)))
+    there = os.WEXITED | os.WNOHANG | os.WNOWAIT
+    while time.monotonic() < until and os.waitid(os.P_PID, pid, there) is None:
+        if len(list(folder.glob("part-*.parquet"))) >= wanted:
+            return
         time.sleep(0.002)
-    if time.monotonic() < until:
-        wanted = random_.randrange(1, POINTS // PART)
-        while time.monotonic() < until and len(list(folder.glob("part-*"))) < wanted:
-            time.sleep(0.002)
 
 
 def kill_plain(folder: Path, random_: random.Random, longest: float) -> str:
     """Kill the sweep itself."""
     pid = child(lambda: quietly(folder))
-    some_moment(folder, random_, longest)
+    some_moment(folder, random_, longest, pid)
     os.kill(pid, signal.SIGKILL)
     wait(pid)
     return "sweep"
@@ -115,7 +118,7 @@ def kill_dask(folder: Path, random_: random.Random, longest: float) -> str:
 
     with Cluster(2) as cluster:
         pid = child(lambda: ask(cluster.address))
-        some_moment(folder, random_, longest)
+        some_moment(folder, random_, longest, pid)
         if victim == "asker":
             os.kill(pid, signal.SIGKILL)
         elif victim == "scheduler":
