@@ -6,7 +6,7 @@ the key of what is kept covers all of it: the function's own file, every compile
 that function's file, and every constant that it names.
 
 Compiling a loop takes a second, which a small graph is not worth. A loop with `small=True` runs as the Python that it
-is written in until it has done `PLAIN` steps in this process, unless its machine code is there already.
+is written in until it has done `PLAIN` steps on this machine, unless its machine code is there already.
 Both ways do the same operations on the same kinds of numbers in the same order, so the results are the same to
 the bit; such a loop may only do with numbers what NumPy's and the machine's do alike (no sums of narrow integers).
 """
@@ -18,14 +18,18 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, cached_property, update_wrapper
+from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, TypeVar, overload
 
 import numba
 import numpy as np
 from numba.core.caching import IndexDataCacheFile
+
+from perfmodel.errors import InputError
+from perfmodel.files import whole_file
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,7 +83,7 @@ class Loop:
     def __init__(self, dispatcher: Any, steps: Callable[..., int]):
         update_wrapper(self, dispatcher.py_func)
         self.dispatcher, self.py_func = dispatcher, dispatcher.py_func
-        self._steps, self._left = steps, PLAIN
+        self._steps, self.allowance = steps, Allowance(dispatcher, PLAIN)
         self._ready = False  # machine code is there, or was looked for in vain and shall be made
         self._looked = False
 
@@ -93,9 +97,9 @@ class Loop:
         steps = int(self._steps(*arguments))
         if not self._looked:
             self._looked = True
-            self._ready = self._is_kept(arguments)
-        if steps <= self._left and not self._ready:
-            self._left -= steps
+            self._ready = is_kept(self.dispatcher, arguments)
+        if not self._ready and steps <= self.allowance.left:
+            self.allowance.spend(steps)
             with np.errstate(over="ignore"):  # of hashes, that wrap around in machine code, too
                 return self.plain(*arguments)
         self._ready = True
@@ -105,17 +109,81 @@ class Loop:
     @cached_property
     def plain(self) -> Callable[..., Any]:
         """The function as Python, and what it calls as well."""
-        return _plain(self.py_func, {})
+        return plain_of(self.py_func)
 
-    def _is_kept(self, arguments: tuple[Any, ...]) -> bool:
-        """Whether there is machine code for these arguments on the disk."""
+
+class Allowance:
+    """How many steps a loop may still do as plain Python before it is compiled, in this process and in later ones.
+
+    Whoever looks in once never waits for compiling; whoever comes back does, once, when it would have paid: at worst
+    both together take twice what the better of the two would have taken (the ski rental problem; Karlin, Manasse,
+    Rudolph, Sleator 1988). What is left is kept beside the machine code, where that can be kept.
+    """
+
+    def __init__(self, dispatcher: Any, steps: int):
+        self._dispatcher, self._steps, self._unsaved = dispatcher, steps, 0
+
+    @cached_property
+    def _file(self) -> Path | None:
         try:
-            kept = self.dispatcher._cache
-            signature = tuple(map(self.dispatcher.typeof_pyval, arguments))
-            key = kept._index_key(signature, self.dispatcher.targetctx.codegen())
-            return key in kept._cache_file._load_index()
-        except (AttributeError, OSError):  # nothing can be kept
-            return False
+            kept = self._dispatcher._cache._cache_file
+            return Path(kept._cache_path) / f"{kept._index_name}.left"
+        except AttributeError:  # nothing can be kept
+            return None
+
+    @cached_property
+    def _left(self) -> int:
+        try:
+            with open(self._file or os.devnull) as file:
+                return min(max(int(file.read(20)), 0), self._steps)
+        except (OSError, ValueError):  # not there, or not ours
+            return self._steps
+
+    @property
+    def left(self) -> int:
+        """Steps."""
+        return self._left
+
+    def spend(self, steps: int) -> None:
+        """Note that so many have been done."""
+        self._left = max(self._left - steps, 0)
+        self._unsaved += steps
+        if (
+            self._file and 50 * self._unsaved >= self._steps
+        ):  # few writes; what is lost then is little
+            self._unsaved = 0
+            with suppress(InputError), whole_file(self._file, durable=False) as file:
+                file.write(str(self._left).encode())
+
+
+def is_kept(dispatcher: Any, arguments: tuple[Any, ...]) -> bool:
+    """Whether there is machine code of a compiled function for these arguments, here or on the disk."""
+    if dispatcher.overloads:
+        return True
+    try:
+        kept = dispatcher._cache
+        signature = tuple(map(dispatcher.typeof_pyval, arguments))
+        key = kept._index_key(signature, dispatcher.targetctx.codegen())
+        return key in kept._cache_file._load_index()
+    except (AttributeError, OSError):  # nothing can be kept
+        return False
+
+
+def plain_of(function: FunctionType) -> FunctionType:
+    """A compiled function as Python, and what it calls as well, with words that wrap around as the machine's do."""
+    return _plain(function, {})
+
+
+def _unsigned(value: Any) -> np.uint64:
+    return np.uint64(int(value) & (1 << 64) - 1)
+
+
+def _signed(value: Any) -> int:
+    word = int(value) & (1 << 64) - 1
+    return word - (word >> 63 << 64)
+
+
+_WORDS = {numba.uint64: _unsigned, numba.int64: _signed}
 
 
 def _plain(function: FunctionType, made: dict[FunctionType, FunctionType]) -> FunctionType:
@@ -129,6 +197,8 @@ def _plain(function: FunctionType, made: dict[FunctionType, FunctionType]) -> Fu
             called = getattr(world.get(name), "py_func", None)
             if isinstance(called, FunctionType):
                 world[name] = _plain(called, made)
+            elif isinstance(world.get(name), numba.types.Type):
+                world[name] = _WORDS[world[name]]
     return made[function]
 
 

@@ -16,8 +16,9 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[1] / "perfmodel"
 
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("errors", "vocabulary", "compiled_code"),
+    ("errors", "vocabulary"),
     ("units", "files", "findings", "pytree", "display", "forking", "json_text", "threads"),
+    ("compiled_code",),
     ("parameter_paths",),
     ("trace", "machine"),
     ("workload", "models"),

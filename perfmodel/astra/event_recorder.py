@@ -128,4 +128,4 @@ def note_order(m, resource, position, item):
     x = uint64(resource) * uint64(0x9E3779B97F4A7C15)
     x ^= uint64(position) * uint64(0xC2B2AE3D27D4EB4F)
     x ^= uint64(item) * uint64(0x165667B19E3779F9)
-    m[c.DIGEST] += int64(mix(x))
+    m[c.DIGEST] = int64(uint64(m[c.DIGEST]) + mix(x))

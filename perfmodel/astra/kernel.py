@@ -8,6 +8,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from perfmodel.astra import layout as c
 from perfmodel.astra.algorithms import GOES_ON, filled, received, reduce
 from perfmodel.astra.custom_kernel import end_custom
@@ -25,7 +28,13 @@ from perfmodel.astra.nodes import (
 )
 from perfmodel.astra.shared_bus import bus_event, end_bus_event
 from perfmodel.astra.timers import drop_batch, give_back, pop_event
-from perfmodel.compiled_code import machine_code
+from perfmodel.compiled_code import (
+    Allowance,
+    is_kept,
+    machine_code,
+    plain_of,
+    said_while_it_takes,
+)
 
 _PARTS = [
     "layout",
@@ -166,9 +175,14 @@ def _digest_of_sources() -> int:
 def _compile(digest: int):
     @machine_code(nogil=True, error_model="numpy")
     def simulate(t, m, f):
-        """Run until no event is left or a pool is full. Returns the digest of the sources (a cache key)."""
-        begin(t, m, f)
-        while m[c.HEAP_SIZE] > 0 and m[c.FULL] == 0:
+        """Run until no event is left, a pool is full, or the limit of events reached, from where `m` stands.
+
+        Returns the digest of the sources (a cache key).
+        """
+        if m[c.BEGUN] == 0:
+            m[c.BEGUN] = 1
+            begin(t, m, f)
+        while m[c.HEAP_SIZE] > 0 and m[c.FULL] == 0 and m[c.EVENTS] < m[c.LIMIT]:
             event = m[c.HEAP]
             now = f[event + c.EVENT_TIME]
             kind = m[event + c.EVENT_KIND]
@@ -190,4 +204,32 @@ def _compile(digest: int):
     return simulate
 
 
-simulate = _compile(_digest_of_sources())
+PLAIN = 250_000
+"""Events that are handled as plain Python before the kernel is compiled: a third of the time that compiling takes."""
+
+_ANY = 1 << 62
+
+machine = _compile(_digest_of_sources())
+plain = plain_of(machine.py_func)
+allowance = Allowance(machine, PLAIN)
+
+
+def simulate(t: NDArray[np.int64], m: NDArray[np.int64], f: NDArray[np.float64]) -> None:
+    """Run until no event is left or a pool is full, as machine code or, for little work, as Python.
+
+    Half a minute of compiling is not worth a run of some thousand events. What plain Python has begun, machine code
+    goes on with where it stands.
+
+    Args:
+        t, m, f: the words of the tables and of the state, and the state as numbers; see `layout`.
+    """
+    if not is_kept(machine, (t, m, f)) and allowance.left > 0:
+        before = m[c.EVENTS]
+        m[c.LIMIT] = before + allowance.left
+        with np.errstate(over="ignore"):  # of hashes, that wrap around in machine code, too
+            plain(t.data, m.data, f.data)  # whose items are Python's numbers
+        allowance.spend(int(m[c.EVENTS] - before))
+    m[c.LIMIT] = _ANY
+    if m[c.BEGUN] == 0 or (m[c.HEAP_SIZE] > 0 and m[c.FULL] == 0):
+        with said_while_it_takes():
+            machine(t, m, f)

@@ -279,8 +279,10 @@ DIM_EXTENT, DIM_STRIDE, DIM_RING, DIM_CLASS, DIM_W = range(5)
     SIDES,
     BUS_PER_BYTE,
     AT_ZERO,
+    BEGUN,
+    LIMIT,
     HEADER_W,
-) = range(40)
+) = range(42)
 
 # Pools: head of the list of records given back, next unused record, end, words of a record, a spare record.
 POOL_FREE, POOL_NEXT, POOL_END, POOL_WIDTH, POOL_SPARE, POOL_W = range(6)

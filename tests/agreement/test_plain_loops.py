@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from perfmodel.compiled_code import PLAIN, Loop, machine_code
+from perfmodel.compiled_code import PLAIN, Allowance, Loop, machine_code
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine.cells import cell_of, checks_of
 from tests.agreement.test_oracle_designs import designs, seeds, table
@@ -26,12 +26,13 @@ def loops() -> list[Loop]:
 def all_loops(*, plain: bool) -> Iterator[None]:
     """Every loop as Python, or every one as machine code."""
     found = loops()
-    before = [(x._left, x._ready, x._looked) for x in found]
+    before = [(x.allowance, x._ready, x._looked) for x in found]
     for loop in found:
-        loop._left, loop._ready, loop._looked = 10**12, not plain, True
+        loop.allowance = Allowance(None, 10**12)
+        loop._ready, loop._looked = not plain, True
     yield
     for loop, state in zip(found, before):
-        loop._left, loop._ready, loop._looked = state
+        loop.allowance, loop._ready, loop._looked = state
 
 
 def answers(case, seed) -> list[np.ndarray]:

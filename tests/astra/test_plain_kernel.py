@@ -1,0 +1,81 @@
+"""The simulator as plain Python, as machine code, and as both in turn gives the same run, to the bit."""
+
+import numpy as np
+import pytest
+
+from perfmodel.astra import event_run, kernel
+from perfmodel.compiled_code import Allowance
+from tests.astra import test_mode_runs as modes
+from tests.astra import test_random_runs as random
+
+BOTH = 5
+"""Events that plain Python handles before machine code goes on."""
+
+
+@pytest.fixture
+def run_as(monkeypatch):
+    """Record a run with so many events handled as plain Python."""
+
+    def run_as(lowered, events):
+        monkeypatch.setattr(kernel, "is_kept", lambda *_: events == 0)
+        monkeypatch.setattr(kernel, "allowance", Allowance(None, events))
+        return event_run.run(lowered, lowered.costs(), record=True)
+
+    return run_as
+
+
+def assert_same(run_as, lowered):
+    machine = run_as(lowered, 0)
+    for events in (BOTH, 10**12):
+        run = run_as(lowered, events)
+        assert (run.ok, run.digest, run.count, run.at_zero) == (
+            machine.ok,
+            machine.digest,
+            machine.count,
+            machine.at_zero,
+        )
+        for field in ("issue", "finish", "rank_end", "journal"):
+            assert getattr(run, field).tobytes() == getattr(machine, field).tobytes(), field
+        for field in ("cost", "pred_ptr", "pred", "node_first", "node_last", "marks"):
+            here, there = getattr(run.events, field), getattr(machine.events, field)
+            assert np.array_equal(here, there), field
+
+
+@pytest.mark.parametrize("number", range(1, len(random.RUNS), 24))
+def test_random_runs_are_the_same_as_python_and_as_machine_code(number, run_as):
+    assert_same(run_as, random.lowered_run(random.RUNS[number]))
+
+
+@pytest.mark.parametrize("name", modes.RUNS[::6])
+def test_runs_in_other_modes_are_the_same_as_python_and_as_machine_code(name, run_as, monkeypatch):
+    monkeypatch.chdir(modes.PLACE / name)
+    assert_same(run_as, modes.lowered_run(name)[1])
+
+
+def test_plain_python_is_left_when_its_allowance_is_used_up(run_as, monkeypatch):
+    called = []
+    machine = kernel.machine
+    monkeypatch.setattr(kernel, "machine", lambda *words: called.append(1) or machine(*words))
+    lowered = random.lowered_run(random.RUNS[1])
+    run_as(lowered, 10**12)
+    assert called == []
+    run_as(lowered, BOTH)
+    assert called == [1]
+    assert kernel.allowance.left == 0
+
+
+def test_what_is_left_of_an_allowance_holds_for_the_next_process(tmp_path):
+    class File:
+        _cache_path, _index_name = str(tmp_path), "loop"
+
+    class Dispatcher:
+        class _cache:
+            _cache_file = File
+
+    assert Allowance(Dispatcher, 1000).left == 1000
+    Allowance(Dispatcher, 1000).spend(300)
+    assert Allowance(Dispatcher, 1000).left == 700
+    Allowance(Dispatcher, 1000).spend(5000)
+    assert Allowance(Dispatcher, 1000).left == 0
+    (tmp_path / "loop.left").write_text("many")
+    assert Allowance(Dispatcher, 1000).left == 1000
