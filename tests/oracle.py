@@ -10,7 +10,8 @@ The rules of the schedule:
 * time goes from moment to moment: everything that ends within one part in 10^12 of the earliest end ends in the
   same moment, then every idle resource takes its ready operation with the lowest node id (several resources of a
   rank do so in ascending id);
-* an operation starts when its prerequisites are done and its resource is free; a send takes its cost, and the
+* an operation starts when its prerequisites are done, what has to pass after each of them has passed, and its
+  resource is free; a send takes its cost, and the
   message arrives at its end; a receive ends when it is ready and the message is there;
 * a collective starts on each member alone, holds the member's resource, and ends for all one cost after the last
   start.
@@ -21,7 +22,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 INVALID, METADATA, MEM_LOAD, MEM_STORE, COMP, SEND, RECV, COLLECTIVE = range(8)
@@ -49,6 +50,7 @@ class Nodes:
         joins: the call that a collective is part of; None where order of issue decides.
         queue: what order of issue counts for: (group number, rank); None for other nodes.
         partner: for a send its receive, for a receive its send, else -1.
+        latency: (node, node that waits for it) -> what has to pass in between [s], where that is something.
     """
 
     rank: list[int]
@@ -62,6 +64,7 @@ class Nodes:
     joins: list[Hashable]
     queue: list[Hashable]
     partner: list[int]
+    latency: dict[tuple[int, int], float] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rank)
@@ -99,7 +102,11 @@ def nodes_of(graph) -> Nodes:
         base = len(nodes)
         first.append(base)
         for k in range(len(program)):
-            here = program.pred[int(program.pred_ptr[k]) : int(program.pred_ptr[k + 1])]
+            edges = slice(int(program.pred_ptr[k]), int(program.pred_ptr[k + 1]))
+            here = program.pred[edges]
+            for p, latency in zip(here, program.pred_latency[edges]):
+                if latency > 0.0:
+                    nodes.latency[base + int(p), base + k] = float(latency)
             resource, slot = int(program.resource[k]), int(program.slot[k])
             number = int(program.groups[row][slot]) if slot >= 0 else -1
             nodes.rank.append(rank)
@@ -190,7 +197,8 @@ def schedule(nodes: Nodes, cost: Sequence[float], replayed: Sequence[bool]) -> T
     calls: dict[Hashable, list[int]] = defaultdict(list)
     ends: list[
         tuple[float, int]
-    ] = []  # what will end, by time; a collective stands under its last member
+    ] = []  # what will end, by time; a collective stands under its last member, a latency under -1 - its number
+    passing: list[int] = []  # by number of latency: who waits for it
     fresh = [v for v in range(n) if waiting[v] == 0]
     looked_at: set[int] = set()  # resources that may have something to do
     while True:
@@ -229,6 +237,13 @@ def schedule(nodes: Nodes, cost: Sequence[float], replayed: Sequence[bool]) -> T
         moment = ends[0][0] * (1.0 + SAME_MOMENT)
         while ends and ends[0][0] <= moment:
             time, last = heapq.heappop(ends)
+            if last < 0:
+                w = passing[-1 - last]
+                ready[w] = max(ready[w], time)
+                waiting[w] -= 1
+                if waiting[w] == 0:
+                    fresh.append(w)
+                continue
             for v in calls[call[last]] if nodes.type[last] == COLLECTIVE else [last]:
                 finish[v], done[v] = time, True
                 resource = nodes.resource[v]
@@ -237,6 +252,10 @@ def schedule(nodes: Nodes, cost: Sequence[float], replayed: Sequence[bool]) -> T
                     free[resource] = time
                     looked_at.add(resource)
                 for w in nodes.after[v]:
+                    if (v, w) in nodes.latency:
+                        passing.append(w)
+                        heapq.heappush(ends, (time + nodes.latency[v, w], -len(passing)))
+                        continue
                     ready[w] = max(ready[w], time)
                     waiting[w] -= 1
                     if waiting[w] == 0:
@@ -260,7 +279,7 @@ def longest_path(
 ) -> Times:
     """Times at other costs with the order and the calls of a schedule kept.
 
-    start = max(finish of prerequisites, of the node before on the resource, default 0)
+    start = max(finish of prerequisites + latency, of the node before on the resource, default 0)
     finish = start + cost; of a collective: the last member's start + cost; of a receive: max(start, arrival)
 
     Args:
@@ -297,7 +316,9 @@ def longest_path(
             if finish[v] >= 0.0:
                 continue
             for w in team:
-                start[w] = max((finish[u] for u in before[w]), default=0.0)
+                start[w] = max(
+                    (finish[u] + nodes.latency.get((u, w), 0.0) for u in before[w]), default=0.0
+                )
             end = max(start[w] for w in team)
             if nodes.type[v] == COLLECTIVE:
                 end += call_cost(team, cost, replayed)
@@ -319,8 +340,9 @@ def critical_path(nodes: Nodes, times: Times) -> list[int]:
         if nodes.type[v] == COLLECTIVE:
             v = max(times.calls[times.call[v]], key=lambda k: times.start[k])
         path.append(v)
-        causes = list(nodes.before[v]) + ([preceding[v]] if v in preceding else [])
+        causes = [(times.finish[u] + nodes.latency.get((u, v), 0.0), u) for u in nodes.before[v]]
+        causes += [(times.finish[u], u) for u in (preceding.get(v),) if u is not None]
         if nodes.type[v] == RECV:
-            causes.append(nodes.partner[v])
-        v = max(causes, key=lambda k: times.finish[k], default=None)
+            causes.append((times.finish[nodes.partner[v]], nodes.partner[v]))
+        v = max(causes, key=lambda cause: cause[0], default=(0.0, None))[1]
     return path[::-1]
