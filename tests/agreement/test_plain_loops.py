@@ -73,6 +73,7 @@ def test_a_loop_is_compiled_when_it_has_done_as_much_as_compiling_takes():
     asked = []
     loop = machine_code(_total, small=lambda values: asked.append(1) or PLAIN // 2)
     loop._looked = True  # what is kept on the disk does not count here
+    loop.allowance = Allowance(None, PLAIN)
     results = [loop(np.arange(10.0)) for _ in range(4)]
     assert results == [45.0] * 4
     assert len(loop.dispatcher.overloads) == 1
