@@ -58,7 +58,8 @@ def graph() -> pm.Graph:
 
 @pytest.fixture(scope="module")
 def system(graph) -> pm.System:
-    return pm.hardware("dgx-h100", ranks=graph.ranks)
+    """With the bare models, which each process compiles in a moment: this is about who answers, not what."""
+    return pm.hardware("dgx-h100", ranks=graph.ranks, models="roofline")
 
 
 def within(seconds: float, work: Any) -> Any:
