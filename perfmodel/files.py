@@ -20,6 +20,9 @@ from typing import Any
 
 from perfmodel.errors import InputError
 
+StrPath = str | os.PathLike[str]
+"""A path as people give it."""
+
 
 def check_target(path: str | Path, endings: Sequence[str] = ()) -> None:
     """See whether a file of that name can be written.

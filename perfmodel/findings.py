@@ -38,6 +38,11 @@ class Finding:
         return "\n".join(map(one_line, text.split("\n")))
 
 
+def warning(code: str, message: str, *, rank: int | None = None, remedy: str = "") -> Finding:
+    """A finding that stops nothing, about a rank or (None) about all of them."""
+    return Finding("warning", code, rank, (), message, remedy)
+
+
 def texts(problems: Iterable[Finding]) -> list[str]:
     """A line for each finding; the same on several ranks once, under the first of them."""
     alike: dict[tuple[Any, ...], list[Finding]] = {}

@@ -213,6 +213,34 @@ def test_only_the_chakra_reader_knows_protobuf():
         assert inside or "google.protobuf" not in path.read_text(), path
 
 
+ONE_MEANING = {"Ints"}
+"""Names that stand in several modules and mean the same in each: short for an array type."""
+
+
+def test_no_two_classes_have_one_name():
+    """Nor two types with names of their own, nor a class and one whose name differs by an underscore."""
+    homes: dict[str, list[str]] = {}
+    for name, path in modules(PACKAGE).items():
+        for node in ast.parse(path.read_text()).body:
+            for type_name in named_types(node):
+                homes.setdefault(type_name.lstrip("_"), []).append(name)
+    assert {k: v for k, v in homes.items() if len(v) > 1 and k not in ONE_MEANING} == {}
+
+
+def named_types(statement: ast.stmt) -> list[str]:
+    """The class or the type alias (a name like `Groups`) that a statement of a module makes."""
+    if isinstance(statement, ast.ClassDef):
+        return [statement.name]
+    if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+        targets: list[ast.expr] = [statement.target]
+    elif isinstance(statement, ast.Assign):
+        targets = statement.targets
+    else:
+        return []
+    names = [t.id for t in targets if isinstance(t, ast.Name)]
+    return [n for n in names if n[0].isupper() and not n.isupper() and len(n) > 1]
+
+
 def test_nothing_is_pickled_or_evaluated():
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -22,7 +22,7 @@ ANEW = "Write the trace anew without it: perfmodel convert TRACE TARGET"
 
 
 @dataclass(frozen=True)
-class Report:
+class Inspection:
     """Contents and findings; `good` where nothing stops a prediction."""
 
     source: str
@@ -71,7 +71,7 @@ class Report:
 
 def inspect_trace(
     trace: Any, *, strict: bool = False, astra_sim: bool = False, **options: Any
-) -> Report:
+) -> Inspection:
     """Read, join and check a trace without predicting anything.
 
     Beyond `load`'s checks, the schedule is tried with every operation taking equal time, so that ranks that wait
@@ -109,7 +109,7 @@ def inspect_trace(
 
             findings += of_astra(graph)
     bad = any(strict or p.level == "error" for p in findings)
-    return Report(problems.source, graph, tuple(findings), not bad)
+    return Inspection(problems.source, graph, tuple(findings), not bad)
 
 
 def _deadlock(graph: Graph) -> list[Finding]:

@@ -29,7 +29,7 @@ from perfmodel.parameter_paths import with_parameters
 from perfmodel.prediction import Prediction, predict
 from perfmodel.report.tables import path_breakdown
 from perfmodel.vocabulary import CATEGORIES, NodeType
-from perfmodel.workload.edit import Members, Where, change
+from perfmodel.workload.edit import MembersOf, Where, change
 from perfmodel.workload.edit import regroup as regroup_graph
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.program import Program
@@ -148,7 +148,7 @@ _HAVE = {
 }
 
 
-def regroup(graph: Graph | Compiled, members: Members, *, where: Where) -> Graph:
+def regroup(graph: Graph | Compiled, members: MembersOf, *, where: Where) -> Graph:
     """The graph with some collectives among other ranks; see `workload.edit.regroup`."""
     return regroup_graph(workload_of(graph), members, where=where)
 

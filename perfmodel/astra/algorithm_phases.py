@@ -45,7 +45,7 @@ class Algorithm:
 
 
 @dataclass(frozen=True)
-class Dimension:
+class PhaseMembers:
     """Where a phase runs: n members in steps of `stride`, or a group's list at `list` (stride 0)."""
 
     algorithm: Algorithm
@@ -82,7 +82,7 @@ def parse_algorithm(text: str, where: str) -> Algorithm:
 
 
 def phase_of(
-    planner: Any, d: Dimension, kind: int, size: int, queues: int, collective: int
+    planner: Any, d: PhaseMembers, kind: int, size: int, queues: int, collective: int
 ) -> tuple[dict[str, int], int]:
     """A phase of a collective, and the bytes that a rank holds after it.
 
@@ -114,7 +114,7 @@ def phase_of(
 
 
 def _ring(
-    planner: Any, phase: dict[str, int], d: Dimension, kind: int, size: int, collective: int
+    planner: Any, phase: dict[str, int], d: PhaseMembers, kind: int, size: int, collective: int
 ) -> None:
     """Each member sends to the next one, a message at a time."""
     n = d.members
@@ -123,7 +123,7 @@ def _ring(
 
 
 def _direct(
-    planner: Any, phase: dict[str, int], d: Dimension, kind: int, size: int, collective: int
+    planner: Any, phase: dict[str, int], d: PhaseMembers, kind: int, size: int, collective: int
 ) -> None:
     """Each member sends to all others, `window` messages at a time."""
     n, window = d.members, d.algorithm.window
@@ -136,7 +136,7 @@ def _direct(
 
 
 def _fill_messages(
-    planner: Any, phase: dict[str, int], d: Dimension, kind: int, size: int, to: Iterable[int]
+    planner: Any, phase: dict[str, int], d: PhaseMembers, kind: int, size: int, to: Iterable[int]
 ) -> None:
     """Messages of one size to members so many places further."""
     message = size if kind == ALL_GATHER else size // d.members
@@ -147,7 +147,7 @@ def _fill_messages(
 
 
 def _halving(
-    planner: Any, phase: dict[str, int], d: Dimension, kind: int, size: int, collective: int
+    planner: Any, phase: dict[str, int], d: PhaseMembers, kind: int, size: int, collective: int
 ) -> None:
     """Distances and messages by step, as ASTRA-sim walks them, powers of two or not."""
     n = d.members
@@ -181,7 +181,7 @@ def _halving(
 
 
 def _tree(
-    planner: Any, phase: dict[str, int], d: Dimension, kind: int, size: int, collective: int
+    planner: Any, phase: dict[str, int], d: PhaseMembers, kind: int, size: int, collective: int
 ) -> None:
     """An all-reduce up and down a binary tree, two trees in turn, whatever the phase is to do."""
     n, source = d.members, planner.config.system.source

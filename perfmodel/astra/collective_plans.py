@@ -22,7 +22,7 @@ from perfmodel.astra.algorithm_phases import (
     KEYS,
     REDUCE_SCATTER,
     Algorithm,
-    Dimension,
+    PhaseMembers,
     phase_of,
 )
 from perfmodel.astra.config import Config
@@ -149,7 +149,7 @@ class Planner:
             )
         return chunk, -(-size // chunk)
 
-    def _dimensions(self, kind: int, group: int, involved: int) -> list[Dimension]:
+    def _dimensions(self, kind: int, group: int, involved: int) -> list[PhaseMembers]:
         """The dimensions of a collective by ascending level, masked ones and those of size 1 left out."""
         algorithms = self.config.system.algorithms[KEYS[kind]]
         ranks = self.config.network.ranks
@@ -158,7 +158,7 @@ class Planner:
             algorithm = algorithms[0] if len(algorithms) == 1 else Algorithm("ring")
             if len(members) == 1:
                 return []
-            return [Dimension(algorithm, len(members), 0, int(self.starts[group]), 0)]
+            return [PhaseMembers(algorithm, len(members), 0, int(self.starts[group]), 0)]
         if group > 0:
             involved = -1
         if involved < 0 and group == 0 and len(algorithms) > 4:
@@ -171,12 +171,12 @@ class Planner:
                 extent, stride = int(self.extents[k]), int(self.strides[k])
             last = k + 1 == len(self.extents) or k + 1 < len(algorithms)
             if extent > 1 and (involved < 0 or involved >> k & 1):
-                found.append(Dimension(algorithm, extent, stride, 0, k, last))
+                found.append(PhaseMembers(algorithm, extent, stride, 0, k, last))
             if algorithm.flat:
                 break
         return found
 
-    def _add_phases(self, kind: int, size: int, dimensions: list[Dimension]) -> None:
+    def _add_phases(self, kind: int, size: int, dimensions: list[PhaseMembers]) -> None:
         if kind == ALL_REDUCE and not self.config.system.baseline:
             up, turn = dimensions[:-1], dimensions[-1:]
             for d in up:
@@ -189,7 +189,7 @@ class Planner:
         for d in reversed(dimensions) if kind == ALL_GATHER else dimensions:
             size = self._add(d, kind, size, layout.ALL_QUEUES, kind)
 
-    def _add(self, d: Dimension, kind: int, size: int, queues: int, collective: int) -> int:
+    def _add(self, d: PhaseMembers, kind: int, size: int, queues: int, collective: int) -> int:
         """Append a phase; returns the bytes that a rank holds after it."""
         phase, after = phase_of(self, d, kind, size, queues, collective)
         self.phases.append(phase)
@@ -207,7 +207,7 @@ class Planner:
         """The number of the size of a packet that crosses the shared bus, if there is one, without a message."""
         return self._sizes.setdefault(size, len(self._sizes)) if self.per_byte else 0
 
-    def use_offsets(self, size: int, d: Dimension, offsets: Iterable[int]) -> None:
+    def use_offsets(self, size: int, d: PhaseMembers, offsets: Iterable[int]) -> None:
         """Make cost rows for messages to members so many places further; all places of a dimension are alike."""
         if d.in_group:
             ranks = self.members[d.list : d.list + d.members].astype(np.int64)

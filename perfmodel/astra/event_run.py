@@ -74,7 +74,7 @@ class Run:
     at_zero: bool
     events: EventGraph | None
     journal: NDArray[np.int64]
-    waiting: Memory | None
+    waiting: RunMemory | None
 
     def issued(self, lowered: Lowered) -> NDArray[np.int64]:
         """Rows of the trace in the order in which they were issued."""
@@ -91,7 +91,7 @@ class Run:
         return rows
 
 
-class Memory:
+class RunMemory:
     """Room for a run of one workload; grows when a run has exhausted it.
 
     Attributes:
@@ -218,7 +218,7 @@ def run(lowered: Lowered, cost: NDArray[np.float64], *, record: bool = False) ->
         cost: f64 [S], [ns], none negative. record: also return the event graph.
     """
     cost = _checked(lowered, cost, 1)
-    memory = Memory(lowered.tables, len(lowered.rows), record=record)
+    memory = RunMemory(lowered.tables, len(lowered.rows), record=record)
     memory.simulate(cost)
     t, words = lowered.tables, memory.words
     times = memory.view(layout.NODES, t.nodes, layout.NODE_STATE_W).view(np.float64)
@@ -255,7 +255,7 @@ def along(lowered: Lowered, run: Run, cost: NDArray[np.float64]) -> Run:
     return replace(run, issue=issue, finish=end, rank_end=last)
 
 
-def _rank_ends(memory: Memory) -> NDArray[np.float64]:
+def _rank_ends(memory: RunMemory) -> NDArray[np.float64]:
     width = int(memory.words[layout.RANK_WORDS])
     ranks = memory.view(layout.RANKS, memory.tables.ranks, width)
     return np.ascontiguousarray(ranks[:, layout.RANK_END]).view(np.float64)
@@ -278,7 +278,7 @@ def run_many(
     digests = np.empty(designs, np.uint64)
 
     def work(first: int) -> None:
-        memory = Memory(lowered.tables, len(lowered.rows), record=False)
+        memory = RunMemory(lowered.tables, len(lowered.rows), record=False)
         for d in range(first, designs, threads):
             memory.simulate(np.ascontiguousarray(cost[:, d]))
             ends[:, d] = _rank_ends(memory)
@@ -300,7 +300,7 @@ def _checked(lowered: Lowered, cost: NDArray[np.float64], dimensions: int) -> ND
     return np.ascontiguousarray(cost)
 
 
-def _event_graph(lowered: Lowered, memory: Memory) -> EventGraph:
+def _event_graph(lowered: Lowered, memory: RunMemory) -> EventGraph:
     words = memory.words
     vertices, edge_count = int(words[layout.VERTICES]), int(words[layout.EDGES])
     row = memory.view(layout.VERTEX_ROW, vertices).ravel()

@@ -14,10 +14,9 @@ from numpy.typing import DTypeLike, NDArray
 from perfmodel.astra.flat_nodes import FlatNodes, name_of
 from perfmodel.errors import TraceError
 from perfmodel.trace import chakra
+from perfmodel.trace.chakra.groups import GroupMembers
 from perfmodel.vocabulary import NodeType
 from perfmodel.workload.cycles import smallest_cycle
-
-Groups = dict[str, tuple[int, ...]]
 
 
 def read_flat(prefix: str | Path, ranks: int, comm_group: str | Path | None = None) -> FlatNodes:
@@ -69,13 +68,13 @@ def read_flat(prefix: str | Path, ranks: int, comm_group: str | Path | None = No
     return _flat(traces, np.concatenate(groups), pred_ptr, np.concatenate(targets), members, names)
 
 
-def aliases(names: Iterable[str], known: Groups) -> Groups:
+def aliases(names: Iterable[str], known: GroupMembers) -> GroupMembers:
     """Further names of known groups: "01" is group "1"."""
     found = {name: _known_as(name, known) for name in names}
     return {name: known[other] for name, other in found.items() if other in known}
 
 
-def _known_as(name: str, known: Groups) -> str:
+def _known_as(name: str, known: GroupMembers) -> str:
     """The name under which a group is known: ASTRA-sim takes names for numbers, and looks at their first digits."""
     number = _number(name)
     if name in known or number is None:
@@ -125,14 +124,14 @@ def trace_files(prefix: str | Path, ranks: int) -> list[Path]:
     return paths
 
 
-def _file_groups(comm_group: str | Path | None) -> Groups:
+def _file_groups(comm_group: str | Path | None) -> GroupMembers:
     """Groups of the file; a name with "empty" in it is none, as in ASTRA-sim."""
     if comm_group is None or "empty" in str(comm_group):
         return {}
     return chakra.read_groups(comm_group, simulator=True)
 
 
-def _process_groups(trace: chakra.RankTrace, ranks: int) -> Groups:
+def _process_groups(trace: chakra.RankTrace, ranks: int) -> GroupMembers:
     """Groups that PyTorch's metadata node defines; no list of ranks means all."""
     everyone = tuple(range(ranks))
     return {name: found or everyone for name, found in chakra.process_groups(trace, ranks).items()}

@@ -74,7 +74,7 @@ CLOSE = 0.02
 
 
 @dataclass
-class _Run:
+class _Printout:
     """One run of a program: its ranks, then its lines of figures."""
 
     program: str = ""
@@ -132,9 +132,9 @@ def read_nccl_tests(
     return pd.concat(tables, ignore_index=True)
 
 
-def _runs(text: str, source: str) -> list[_Run]:
+def _runs(text: str, source: str) -> list[_Printout]:
     """The runs of a file, in order."""
-    runs = [_Run()]
+    runs = [_Printout()]
     for number, line in enumerate(text.splitlines(), 1):
         line = _PREFIX.sub("", line)
         run = runs[-1]
@@ -142,7 +142,7 @@ def _runs(text: str, source: str) -> list[_Run]:
             if "concluded" in line:
                 run.program = run.program or _program(line)
                 continue
-            run = _Run(library=run.library)
+            run = _Printout(library=run.library)
             runs.append(run)
         if found := _RANK.search(line):
             if int(found["rank"]) < len(run.hosts) and int(found["rank"]) == 0:
@@ -174,7 +174,7 @@ def _program(line: str) -> str:
 
 
 def _table(
-    run: _Run, source: str, collective: str | None, ranks: int | None, in_place: bool
+    run: _Printout, source: str, collective: str | None, ranks: int | None, in_place: bool
 ) -> pd.DataFrame:
     """The rows of one run."""
     rows = [_row(words, run.columns, number, source, in_place) for number, words in run.rows]
@@ -285,7 +285,9 @@ def _collective(program: str, row: _Row, factor: float, source: str) -> str:
     )
 
 
-def _members(kind: str, run: _Run, factor: float, ranks: int | None, row: _Row, source: str) -> int:
+def _members(
+    kind: str, run: _Printout, factor: float, ranks: int | None, row: _Row, source: str
+) -> int:
     """How many ranks took part, by the list of ranks or by busbw / algbw; both where both are there."""
     told = ranks or len(run.hosts)
     twice = 2.0 if kind == "all_reduce" else 1.0

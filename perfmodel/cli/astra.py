@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from perfmodel.cli.output import Source, Timeline, json_text
+from perfmodel.cli.output import Source, TimelineFile, json_text
 
 IGNORED = ("compute_scale", "comm_scale", "logging_configuration")
 """Flags that are taken without effect; the binaries ignore the first two as well."""
@@ -99,7 +99,7 @@ def _switch(ctx: click.Context, parameter: click.Parameter, value: Any) -> Any:
 @click.option(
     "--timeline",
     "timeline_file",
-    type=Timeline(),
+    type=TimelineFile(),
     help="Also write a Perfetto / Chrome timeline: FILE.json or FILE.json.gz.",
 )
 @click.pass_context

@@ -47,7 +47,7 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
-class Report:
+class Reproduction:
     """What came out of running a bundle.
 
     Attributes:
@@ -151,7 +151,7 @@ def result(prediction: Prediction) -> dict[str, float]:
     }
 
 
-def reproduce_bundle(path: str) -> Report:
+def reproduce_bundle(path: str) -> Reproduction:
     """Run what a bundle holds.
 
     Raises:
@@ -193,7 +193,7 @@ def reproduce_bundle(path: str) -> Report:
         for name, old in manifest["versions"].items()
         if old != ours.get(name)
     )
-    return Report(path, rows, changed, figures)
+    return Reproduction(path, rows, changed, figures)
 
 
 def _open(path: str) -> tuple[dict[str, Any], dict[str, bytes]]:

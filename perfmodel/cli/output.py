@@ -33,7 +33,7 @@ class Target(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return text
 
 
-class Timeline(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+class TimelineFile(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A trace-event file to write, or one with a further ending, checked before any work is done."""
 
     name = "path"

@@ -15,7 +15,7 @@ from perfmodel.cli.options import (
     trace_options,
 )
 from perfmodel.cli.output import (
-    Timeline,
+    TimelineFile,
     check_different,
     counted,
     json_text,
@@ -32,7 +32,7 @@ from perfmodel.cli.output import (
 @click.option(
     "--timeline",
     "timeline_file",
-    type=Timeline(),
+    type=TimelineFile(),
     help="Also write a Perfetto / Chrome timeline: FILE.json or FILE.json.gz.",
 )
 @click.option(
@@ -218,7 +218,7 @@ def inspect(trace: str, as_json: bool, astra_sim: Any, **options: Any) -> None:
 @click.option(
     "-o",
     "--output",
-    type=Timeline(".csv", ".parquet"),
+    type=TimelineFile(".csv", ".parquet"),
     help="FILE.json or FILE.json.gz for Perfetto; or the table: FILE.csv, FILE.parquet.",
 )
 def timeline(

@@ -22,7 +22,7 @@ HOST = "host"
 Devices = tuple[Any, ...]
 """JAX devices; none means the host's compiled loops."""
 
-_windows: WeakKeyDictionary[Plan, bulk_jax.Window] = WeakKeyDictionary()
+_windows: WeakKeyDictionary[Plan, bulk_jax.WindowedGraph] = WeakKeyDictionary()
 """Plans laid out for devices."""
 
 
@@ -85,7 +85,7 @@ def makespans_and_paths(
     return bulk_cpu.makespans_and_paths(plan, costs, dtype=dtype, threads=threads, held=held)
 
 
-def _window(plan: Plan) -> bulk_jax.Window:
+def _window(plan: Plan) -> bulk_jax.WindowedGraph:
     if plan not in _windows:
         _windows[plan] = bulk_jax.window(plan.reduced, plan.certificate)
     return _windows[plan]

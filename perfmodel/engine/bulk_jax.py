@@ -43,7 +43,7 @@ TOGETHER = 64
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
+class WindowedGraph:
     """A reduced graph laid out in steps of w vertices over a window of rows.
 
     Attributes:
@@ -69,7 +69,7 @@ class Window:
         return int((self.rows + combined + costs) * size + paths * back)
 
 
-def window(reduced: Reduced, checks: Checks | None = None) -> Window:
+def window(reduced: Reduced, checks: Checks | None = None) -> WindowedGraph:
     """Lay out a reduced graph, with comparisons of its finish times."""
     levels = cut(reduced.pred_ptr, reduced.pred, reduced.cost.astype(np.int32))
     pred, cost = np.asarray(levels.pred), np.asarray(levels.cost)
@@ -85,7 +85,7 @@ def window(reduced: Reduced, checks: Checks | None = None) -> Window:
     row, rows = _rows(pred.reshape(-1, 2), steps, width, kept)
     matrix, place_of = _in_blocks(reduced.combination)
     first, column, weight, cost_place = _in_blocks(reduced.combination.T.tocsr())[0]
-    return Window(
+    return WindowedGraph(
         (
             np.append(row, 0)[pred].astype(np.int32),
             place_of[np.maximum(cost, 0)],  # combined cost 0 is nothing
@@ -224,7 +224,7 @@ def run(
     """[D] makespan, [D] whether all comparisons hold, [S, D] path counts (or none), of costs [S, D].
 
     Args:
-        plan, rows: what `laid_out` gives, `Window.rows`. columns: how the designs are shared out.
+        plan, rows: what `laid_out` gives, `WindowedGraph.rows`. columns: how the designs are shared out.
     """
     steps, last, matrix, spread, checks = plan
     designs = costs.shape[1]
@@ -266,7 +266,7 @@ def run(
     return finish[last], held, often[spread[3]]
 
 
-def laid_out(plan: Window, columns: NamedSharding) -> Any:
+def laid_out(plan: WindowedGraph, columns: NamedSharding) -> Any:
     """What `run` takes of a plan, a copy on each device."""
     layout = (plan.steps, plan.last, plan.matrix, plan.spread, plan.checks)
     everywhere = PartitionSpec()  # type: ignore[no-untyped-call, unused-ignore]
@@ -280,7 +280,7 @@ def split_over(devices: Sequence[Any]) -> NamedSharding:
 
 
 def makespans(
-    plan: Window,
+    plan: WindowedGraph,
     costs: NDArray[np.floating],
     *,
     dtype: DTypeLike = np.float64,
@@ -305,7 +305,7 @@ def makespans(
 
 
 def makespans_and_paths(
-    plan: Window,
+    plan: WindowedGraph,
     costs: NDArray[np.floating],
     *,
     dtype: DTypeLike = np.float64,
@@ -325,7 +325,7 @@ def makespans_and_paths(
 
 
 def _batches(
-    plan: Window,
+    plan: WindowedGraph,
     costs: NDArray[np.floating],
     dtype: DTypeLike,
     devices: Sequence[Any] | None,

@@ -192,7 +192,7 @@ def read(name_or_path: str | Path, *, dtype: str | None = None) -> Description:
     check_keys(data, _TOP, str(path))
     if dtype is not None and dtype not in DTYPES:
         raise SystemFileError(f"dtype {dtype!r}: {offer(str(dtype), DTYPES)}")
-    reader = _Reader(path, text(data.get("source", ""), f"{path}: source"), [])
+    reader = _FactReader(path, text(data.get("source", ""), f"{path}: source"), [])
     reader.words(data)
     npu = reader.npu(data.get("npu"), dtype)
     network = table_list(data.get("network", []), f"{path}: [[network]]")
@@ -247,7 +247,7 @@ def locate(name_or_path: str | Path, beside: Path | None = None) -> Path:
 
 
 @dataclass
-class _Reader:
+class _FactReader:
     """Collects the facts of one file; `source` is the file's own, for figures that name none."""
 
     path: Path
@@ -309,7 +309,7 @@ class _Reader:
             raise SystemFileError(
                 f"{self.path}: npu names {path}, which has no [npu] table of figures itself"
             )
-        other = _Reader(path, data.get("source", ""), [])
+        other = _FactReader(path, data.get("source", ""), [])
         other.words(data)
         if "peak_flops" in own:
             entry = {**entry, "peak_flops": own["peak_flops"]}

@@ -1,9 +1,9 @@
 """The smooth pieces of a function with maxima in it.
 
-max(f, g) is smooth but where f = g, and there an optimiser that sees one slope at a time goes back and forth. `Pieces`
-splits a function of JAX into `value_and_choices(x)`, which also says which argument of every maximum, minimum and
-`where` was taken, and `piece(x, choices)`, the same function with those choices held: smooth, equal to the
-function where the choices are its own, and not above it anywhere where it grows with each of its maxima.
+max(f, g) is smooth but where f = g, and there an optimiser that sees one slope at a time goes back and forth.
+`BranchingFunction` splits a function of JAX into `value_and_choices(x)`, which also says which argument of every
+maximum, minimum and `where` was taken, and `piece(x, choices)`, the same function with those choices held: smooth,
+equal to the function where the choices are its own, and not above it anywhere where it grows with each of its maxima.
 
 The function's jaxpr is run with those primitives exchanged; what hides in loops stays as it is.
 """
@@ -23,7 +23,7 @@ Choices = list[Array]
 """One boolean or integer array per maximum, minimum and `where`, in the order in which the function meets them."""
 
 
-class Pieces:
+class BranchingFunction:
     """A function of one array, open to its choices."""
 
     def __init__(self, function: Callable[[Array], Array], example: Array):

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from perfmodel.compiled import Compiled
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.errors import InputError
-from perfmodel.optimization.active_branches import Pieces
+from perfmodel.optimization.active_branches import BranchingFunction
 from perfmodel.optimization.objective import Goal, VariedDesign
 from perfmodel.pytree import content
 
@@ -37,7 +37,7 @@ class NothingFeasible(InputError):
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class SmoothPiece:
     """A path with the choices of its costs: how often each cost stands on it [S], and the choices."""
 
     counts: Vector
@@ -56,7 +56,7 @@ class Point:
     makespan: float
     objective: float
     excess: float
-    piece: Piece
+    piece: SmoothPiece
 
     @property
     def y(self) -> Vector:
@@ -135,7 +135,7 @@ class EpigraphProblem:
     scale: Scale
     effort: Effort
     threads: int = 1
-    pieces: dict[bytes, Piece] = field(default_factory=dict)
+    pieces: dict[bytes, SmoothPiece] = field(default_factory=dict)
     box: tuple[Vector, Vector] | None = None
 
     def __post_init__(self) -> None:
@@ -159,7 +159,7 @@ class EpigraphProblem:
     def _of_paths(self) -> tuple[Any, Any]:
         """Jitted: costs and the choices behind them; length and slope of paths whose choices are held."""
         centre = self.scale.z(self.scale.centre())
-        opened = Pieces(self._cost, jnp.asarray(centre))
+        opened = BranchingFunction(self._cost, jnp.asarray(centre))
 
         def path(z: Array, counts: Array, choices: list[Array]) -> Array:
             return jnp.log(jnp.vdot(counts, opened.piece(z, choices)))
@@ -251,7 +251,7 @@ class EpigraphProblem:
         self.effort.makespans += len(z)
         points = []
         for k, row in enumerate(z):
-            piece = Piece(np.ascontiguousarray(counts[:, k]), tuple(c[k] for c in choices))
+            piece = SmoothPiece(np.ascontiguousarray(counts[:, k]), tuple(c[k] for c in choices))
             points.append(self.point(row, float(makespan[k]), piece))
             self.pieces.setdefault(piece.key(), piece)
         return points
@@ -264,7 +264,7 @@ class EpigraphProblem:
             self.compiled.unit
         )
 
-    def point(self, z: Vector, makespan: float, piece: Piece) -> Point:
+    def point(self, z: Vector, makespan: float, piece: SmoothPiece) -> Point:
         """A design with its objective."""
         if not (np.isfinite(makespan) and makespan > 0):
             raise InputError(
@@ -288,7 +288,7 @@ class EpigraphProblem:
         """The parameters' values for messages."""
         return ", ".join(f"{p} = {v:g}" for p, v in zip(self.design.paths, self.scale.x(z)))
 
-    def paths(self, y: Vector, pieces: list[Piece]) -> tuple[Vector, Vector]:
+    def paths(self, y: Vector, pieces: list[SmoothPiece]) -> tuple[Vector, Vector]:
         """[K] ln piece - ln t, and [K, P+1] gradients."""
         size = _few_sizes(len(pieces))
         padded = pieces + [pieces[0]] * (size - len(pieces))

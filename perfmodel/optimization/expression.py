@@ -62,7 +62,7 @@ def parse(text: str) -> Expression:
     >>> parse("2 * a / b + c").value({"a": 3.0, "b": 2.0, "c": 1.0})
     4.0
     """
-    reader = _Reader(text)
+    reader = _TokenReader(text)
     term = reader.sum(0)
     reader.end()
     names = tuple(dict.fromkeys(reader.names))
@@ -83,7 +83,7 @@ def parse_relation(text: str) -> tuple[Expression, str, Expression]:
     return parse(left), signs[0], parse(right)
 
 
-class _Reader:
+class _TokenReader:
     """The tokens of a text, read once from the left."""
 
     def __init__(self, text: str):

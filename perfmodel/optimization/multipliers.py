@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import nnls
 
-from perfmodel.optimization.epigraph import EpigraphProblem, Piece, Vector
+from perfmodel.optimization.epigraph import EpigraphProblem, SmoothPiece, Vector
 
 ACTIVE = (1e-11, 1e-9, 1e-6)
 """A limit, a bound or a piece is active where it is met to this (relative); the narrowest that explains most counts."""
@@ -42,7 +42,7 @@ class Weights:
 
 
 def weigh(
-    problem: EpigraphProblem, y: Vector, pieces: list[Piece], ends: tuple[Vector, Vector]
+    problem: EpigraphProblem, y: Vector, pieces: list[SmoothPiece], ends: tuple[Vector, Vector]
 ) -> Weights:
     """The weights at y = (z, ln t), with `ends` the box of y."""
     value, gradient = problem.objective(y)

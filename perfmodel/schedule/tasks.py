@@ -198,7 +198,7 @@ def build(
     representative[colour[::-1]] = np.arange(graph.ranks, dtype=np.int32)[::-1]
     programs = [graph.programs[graph.program[r]] for r in representative]
     offset = np.concatenate([[0], np.cumsum([len(p) for p in programs])]).astype(np.int64)
-    table = _CostTable(graph, system, prefer, quickest)
+    table = _CostCollector(graph, system, prefer, quickest)
     cost, recorded, latencies = [], [], []
     for r, p in zip(representative, programs):
         rows, replayed = table.rows(p, int(graph.row[r]))
@@ -315,7 +315,7 @@ def _joins(
     )
 
 
-class _CostTable:
+class _CostCollector:
     """Collects distinct costs; rows are numbered per key first, globally at the end."""
 
     def __init__(self, graph: Graph, system: System, prefer: str, quickest: bool):

@@ -45,7 +45,7 @@ class GroupTable:
         return ("", *map(str, range(1, len(self.members))))
 
 
-class Messages(NamedTuple):
+class PeerMessages(NamedTuple):
     """Messages of one kind to peers at one distance, by tag, those of equal tags in program order.
 
     Attributes:
@@ -57,7 +57,7 @@ class Messages(NamedTuple):
     tag: NDArray[np.int64]
 
 
-NOTHING = Messages(*(np.zeros(0, np.int64) for _ in range(3)))
+NOTHING = PeerMessages(*(np.zeros(0, np.int64) for _ in range(3)))
 
 
 def assemble(name: str, roles: Sequence[Role], step: TrainingStep | None = None) -> Graph:
@@ -257,7 +257,7 @@ def pair(roles: Sequence[Role], ranks: int, name: str) -> list[NDArray[np.int32]
     return result
 
 
-def _messages(role: Role) -> dict[tuple[NodeType, int], Messages]:
+def _messages(role: Role) -> dict[tuple[NodeType, int], PeerMessages]:
     """The messages of a role by (send or receive, distance to the peer)."""
     nodes = role.columns
     at = np.flatnonzero(_is_p2p(nodes.type))
@@ -267,11 +267,11 @@ def _messages(role: Role) -> dict[tuple[NodeType, int], Messages]:
     found = {}
     for part in np.split(order, ends) if len(order) else []:
         key = NodeType(kind[part[0]]), int(offset[part[0]])
-        found[key] = Messages(part, at[part], tag[part].astype(np.int64))
+        found[key] = PeerMessages(part, at[part], tag[part].astype(np.int64))
     return found
 
 
-def _alone(found: Messages, theirs: Messages) -> int:
+def _alone(found: PeerMessages, theirs: PeerMessages) -> int:
     """Position of the first message whose tag the peer has not as often."""
     end, begin = (np.searchsorted(theirs.tag, found.tag, side=side) for side in ("right", "left"))
     _, number, counts = np.unique(found.tag, return_inverse=True, return_counts=True)

@@ -6,7 +6,7 @@ on those that it has: c - 1 of c parts of attention beside c - 1 hops, backward 
 
 from __future__ import annotations
 
-from perfmodel.synth.kernels import Kernel, Part
+from perfmodel.synth.kernels import Kernel, LayerPart
 from perfmodel.synth.layout import CONTEXT, TENSOR
 from perfmodel.synth.passes import After, Passes, around
 from perfmodel.synth.routing import mixture, mixture_backward
@@ -55,7 +55,7 @@ class Blocks(Passes):
         product = around(first.forward)[1]
         return product.cut(m.kv_heads, m.heads + 2 * m.kv_heads)[0]
 
-    def _into_norm(self, where: str, first: Part, after: After = ()) -> After:
+    def _into_norm(self, where: str, first: LayerPart, after: After = ()) -> After:
         """Backward through a block's first product and its norm."""
         again = self.settings.recomputed
         if ("norm" in again or "alternate" in again) and self.inputs:

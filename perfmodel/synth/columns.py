@@ -1,4 +1,4 @@
-"""The nodes of a rank program as arrays: what `Steps` become, and what pieces of programs are tiled into."""
+"""The nodes of a rank program as arrays: what `Steps` become, and what passes are tiled into."""
 
 from __future__ import annotations
 

@@ -21,14 +21,14 @@ from math import ceil
 
 import numpy as np
 
-from perfmodel.synth.kernels import Kernels, Part
+from perfmodel.synth.kernels import LayerKernels, LayerPart
 
 
 @dataclass(frozen=True)
 class Experts:
     """A layer's experts on the rank at place `index` of its expert group."""
 
-    kernels: Kernels
+    kernels: LayerKernels
     index: int = 0
 
     @property
@@ -85,58 +85,60 @@ class Experts:
         s = self.kernels.settings
         return s.model.expert_inner // s.expert_tensor
 
-    def router(self) -> Part:
+    def router(self) -> LayerPart:
         """Scores of every expert for every token."""
         m = self.kernels.model
         return self.kernels.product(
             "router", self.tokens, m.hidden, m.experts, bias=m.router_bias, wide=True
         )
 
-    def choice(self) -> Part:
+    def choice(self) -> LayerPart:
         """The `top` scores of each token, and their weights."""
         k, numbers = self.kernels, self.tokens * self.kernels.model.experts
-        return Part(
+        return LayerPart(
             (k.passes("choice", "reduction", numbers, 3, 4),),
             (k.passes("choice.gradient", "reduction", numbers, 3, 2),),
         )
 
-    def permute(self) -> Part:
+    def permute(self) -> LayerPart:
         """Tokens sorted by expert, each `top` times."""
         return self._move("permute", self.tokens + self.sent)
 
-    def sort(self) -> Part:
+    def sort(self) -> LayerPart:
         """Received rows sorted by expert; with one expert a rank, or all of them, there is nothing to do."""
         s = self.kernels.settings
         return (
-            self._move("sort", 2 * self.rows) if self.local > 1 and s.expert > 1 else Part((), ())
+            self._move("sort", 2 * self.rows)
+            if self.local > 1 and s.expert > 1
+            else LayerPart((), ())
         )
 
-    def unpermute(self) -> Part:
+    def unpermute(self) -> LayerPart:
         """Experts' results back in the order of tokens, summed with their weights."""
         return self._move("unpermute", self.tokens + self.sent)
 
-    def _move(self, name: str, rows: int) -> Part:
+    def _move(self, name: str, rows: int) -> LayerPart:
         k = self.kernels
         numbers = rows * k.model.hidden
-        return Part(
+        return LayerPart(
             (k.passes(name, "elementwise", numbers, 1),),
             (k.passes(f"{name}.gradient", "elementwise", numbers, 1),),
         )
 
-    def up(self) -> Part:
+    def up(self) -> LayerPart:
         """Hidden to inner size in every local expert."""
         wide = 2 if self.kernels.model.gated else 1
         return self._product("experts.up", self.kernels.model.hidden, wide * self.inner)
 
-    def down(self) -> Part:
+    def down(self) -> LayerPart:
         """Inner to hidden size in every local expert."""
         return self._product("experts.down", self.inner, self.kernels.model.hidden)
 
-    def activation(self) -> Part:
+    def activation(self) -> LayerPart:
         """The activation of the experts' inner numbers."""
         return self.kernels.activation(self.rows * self.inner, "experts.activation")
 
-    def _product(self, name: str, inputs: int, outputs: int) -> Part:
+    def _product(self, name: str, inputs: int, outputs: int) -> LayerPart:
         """One product with each local expert's weights, in one kernel."""
         rows = -(-self.rows // self.local)
         return self.kernels.product(name, rows, inputs, outputs, bias=False, batch=self.local)

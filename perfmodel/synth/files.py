@@ -31,7 +31,7 @@ def write(graph: Graph, folder: Path, prefix: str, *, overwrite: bool = False) -
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made a folder ({error.strerror}).") from error
-    there = _Folder(folder, prefix)
+    there = _TraceFolder(folder, prefix)
     there.check(overwrite)
     encoder = RankEncoder(graph)
     with staging_folder(folder) as stage:
@@ -42,7 +42,7 @@ def write(graph: Graph, folder: Path, prefix: str, *, overwrite: bool = False) -
     return folder / prefix
 
 
-class _Folder:
+class _TraceFolder:
     """A folder to write a trace into, which may hold others."""
 
     def __init__(self, folder: Path, prefix: str):

@@ -14,7 +14,7 @@ from perfmodel.synth.kernels import ADAM_FLOPS, Kernel
 from perfmodel.synth.layout import DATA, MODEL, REPLICA, TENSOR, TIED
 from perfmodel.synth.settings import BYTES, Settings
 from perfmodel.synth.shards import Chunk, gathers, sharing
-from perfmodel.synth.states import Held, stage_held, state_bytes, tied_apart, tied_copy
+from perfmodel.synth.states import ParametersHeld, stage_held, state_bytes, tied_apart, tied_copy
 from perfmodel.synth.steps import WORLD
 from perfmodel.vocabulary import OFFLOAD, NodeType
 
@@ -51,7 +51,7 @@ def finish(
         gathers(b, s, mine, "", [b.last])
 
 
-def _reduce_all(b: Blocks, s: Settings, mine: Held) -> list[int | None]:
+def _reduce_all(b: Blocks, s: Settings, mine: ParametersHeld) -> list[int | None]:
     """One reduction of all gradients, after the last backward pass."""
     found: list[int | None] = []
     kind = "reduce_scatter" if s.sharding else "all_reduce"
@@ -77,7 +77,7 @@ def _replicated(s: Settings, chunks: Sequence[Chunk]) -> int:
     return total + sum(m.head.whole for chunk in chunks if chunk.last)
 
 
-def _owned(s: Settings, mine: Held) -> int:
+def _owned(s: Settings, mine: ParametersHeld) -> int:
     """Parameters that this rank's optimizer steps."""
     if s.sharding == 0:
         return mine.dense + mine.expert
@@ -105,7 +105,9 @@ def _clip(b: Blocks, s: Settings, owned: int, waits: list[int | None]) -> list[i
     return [b.run("gradient", [scale], found)]
 
 
-def _optimize(b: Blocks, s: Settings, mine: Held, owned: int, waits: list[int | None]) -> None:
+def _optimize(
+    b: Blocks, s: Settings, mine: ParametersHeld, owned: int, waits: list[int | None]
+) -> None:
     """Adam on the rank's own parameters: gradient and state in, state and weight out; gradients set to zero."""
     states = state_bytes(s, 1).optimizer
     moved = int(owned * (BYTES[s.gradient_dtype] + 2 * states + BYTES[s.wide]))

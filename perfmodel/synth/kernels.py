@@ -111,7 +111,7 @@ Some = tuple[Kernel, ...]
 
 
 @dataclass(frozen=True)
-class Part:
+class LayerPart:
     """A piece of a block between two points where its input is needed again.
 
     Attributes:
@@ -126,7 +126,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Kernels:
+class LayerKernels:
     """The kernels of a model on one rank of a job."""
 
     settings: Settings
@@ -159,7 +159,7 @@ class Kernels:
         cast: bool = False,
         summed: bool = False,
         batch: int = 1,
-    ) -> Part:
+    ) -> LayerPart:
         """Rows times a weight matrix [inputs, outputs], and its two gradients.
 
         Args:
@@ -191,40 +191,40 @@ class Kernels:
         if bias:
             given = batch * rows * outputs
             weights += (self.passes(f"{name}.bias_gradient", "reduction", given, 1),)
-        return Part(forward, gradient, weights)
+        return LayerPart(forward, gradient, weights)
 
     def _cast(self, name: str, numbers: int, each: float) -> Kernel:
         """Numbers from one type or order to another, so many bytes each."""
         return Kernel(name, "elementwise", numbers, int(each * numbers), (), self.settings.wide)
 
-    def norm(self, name: str = "norm") -> Part:
+    def norm(self, name: str = "norm") -> LayerPart:
         """A norm of the hidden size."""
         numbers = self.between * self.model.hidden
-        return Part(
+        return LayerPart(
             (self.passes(name, "norm", numbers, 2, 8),),
             (self.passes(f"{name}.gradient", "norm", numbers, 4, 16),),
         )
 
-    def residual(self, name: str = "residual") -> Part:
+    def residual(self, name: str = "residual") -> LayerPart:
         """Bias, dropout and residual addition in one kernel."""
         numbers = self.between * self.model.hidden
         more = 0.5 if self.settings.dropout else 0.0
-        return Part(
+        return LayerPart(
             (self.passes(name, "elementwise", numbers, 3 + more, 2),),
             (self.passes(f"{name}.gradient", "elementwise", numbers, 2 + more, 1),),
         )
 
-    def activation(self, numbers: int, name: str = "activation") -> Part:
+    def activation(self, numbers: int, name: str = "activation") -> LayerPart:
         """The activation of an mlp's inner numbers."""
         gated = self.model.gated
-        return Part(
+        return LayerPart(
             (self.passes(name, "elementwise", numbers, 3 if gated else 2, 8),),
             (self.passes(f"{name}.gradient", "elementwise", numbers, 5 if gated else 3, 8),),
         )
 
     # attention
 
-    def queries(self) -> list[Part]:
+    def queries(self) -> list[LayerPart]:
         """From the block's input to queries, keys and values."""
         m, s = self.model, self.settings
         t, T, h, a = s.tensor, s.tokens, m.hidden, m.heads
@@ -247,7 +247,7 @@ class Kernels:
             parts.append(self._small_norm("query_key_norm", turned))
         if not m.positions:
             parts.append(
-                Part(
+                LayerPart(
                     (self.passes("rotary", "elementwise", turned, 2, 3),),
                     (self.passes("rotary.gradient", "elementwise", turned, 2, 3),),
                 )
@@ -259,17 +259,17 @@ class Kernels:
         """Key-value heads on a rank; at least one, which ranks then share."""
         return max(self.model.kv_heads // self.settings.tensor, 1)
 
-    def _small_norm(self, name: str, numbers: int) -> Part:
-        return Part(
+    def _small_norm(self, name: str, numbers: int) -> LayerPart:
+        return LayerPart(
             (self.passes(name, "norm", numbers, 2, 8),),
             (self.passes(f"{name}.gradient", "norm", numbers, 4, 16),),
         )
 
-    def core(self, layer: int) -> Part:
+    def core(self, layer: int) -> LayerPart:
         """Scores and weighted values."""
         return self._flash(layer) if self.settings.attention == "flash" else self._unfused()
 
-    def _flash(self, layer: int) -> Part:
+    def _flash(self, layer: int) -> LayerPart:
         m, s = self.model, self.settings
         a, k, b = m.heads // s.tensor, self.kv_heads, s.micro_batch
         size = (m.query_key_size + m.value_width) // 2
@@ -284,7 +284,7 @@ class Kernels:
         moved = b * (queries * a + s.sequence * k) * (m.query_key_size + m.value_width)
         shape = (b, a, k, queries, keys, size, int(plain))
         e = s.number
-        return Part(
+        return LayerPart(
             (Kernel("core", "attention", flops, e * moved, shape, s.wide),),
             (
                 Kernel(
@@ -298,7 +298,7 @@ class Kernels:
             ),
         )
 
-    def _unfused(self) -> Part:
+    def _unfused(self) -> LayerPart:
         m, s = self.model, self.settings
         pairs, n, d = s.micro_batch * m.heads // s.tensor, s.sequence, m.head_size
         scores, more = pairs * n * n, s.dropout
@@ -314,9 +314,9 @@ class Kernels:
         forward.append(bmm("values", n, d, n))
         back.append(self.passes("softmax.gradient", "reduction", scores, 3, 4))
         back += [bmm("scores.input_gradient", n, d, n), bmm("scores.weight_gradient", n, d, n)]
-        return Part(tuple(forward), tuple(back))
+        return LayerPart(tuple(forward), tuple(back))
 
-    def projection(self) -> Part:
+    def projection(self) -> LayerPart:
         """Heads back to the hidden size."""
         m, s = self.model, self.settings
         size = m.heads * m.value_width // s.tensor
@@ -327,23 +327,23 @@ class Kernels:
 
     # mlp
 
-    def up(self, inner: int, rows: int, name: str = "up") -> Part:
+    def up(self, inner: int, rows: int, name: str = "up") -> LayerPart:
         """Hidden to inner size, twice that where gated."""
         m = self.model
         return self.product(name, rows, m.hidden, inner * (2 if m.gated else 1), bias=m.mlp_bias)
 
-    def down(self, inner: int, rows: int, name: str = "down") -> Part:
+    def down(self, inner: int, rows: int, name: str = "down") -> LayerPart:
         """Inner to hidden size."""
         m = self.model
         return self.product(name, rows, inner, m.hidden, bias=m.mlp_bias, summed=True)
 
     # ends
 
-    def embedding(self) -> Part:
+    def embedding(self) -> LayerPart:
         """Look-up of tokens, and of positions where they are learned; dropout."""
         numbers = self.between * self.model.hidden
         times = 3 if self.model.positions else 2
-        return Part(
+        return LayerPart(
             (self.passes("lookup", "embedding", numbers, times),),
             (self.passes("lookup.gradient", "embedding", numbers, 2 * times),),
         )
@@ -353,14 +353,14 @@ class Kernels:
         """Rows of the vocabulary on a rank."""
         return -(-self.model.vocabulary // self.settings.tensor)
 
-    def logits(self) -> Part:
+    def logits(self) -> LayerPart:
         """The product with the vocabulary, in 16 bits beside 8."""
         s = self.settings
         return self.product(
             "logits", s.tokens, self.model.hidden, self.vocabulary, bias=False, wide=True
         )
 
-    def loss(self) -> Part:
+    def loss(self) -> LayerPart:
         """Softmax cross-entropy. Fused: logits in, twice; gradient over them.
 
         In fp32: a copy (2 + 4 bytes), two readings and a writing of log-softmax (12); backward reading and writing it
@@ -369,7 +369,7 @@ class Kernels:
         s = self.settings
         numbers = s.tokens * self.vocabulary
         forward, backward = (2.0, 2.0) if s.fused_loss else (18 / s.number, 14 / s.number)
-        return Part(
+        return LayerPart(
             (self.passes("loss", "reduction", numbers, forward, 4),),
             (self.passes("loss.gradient", "reduction", numbers, backward, 4),),
         )

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from perfmodel.synth.experts import Experts
 from perfmodel.synth.grid import Grid
-from perfmodel.synth.kernels import Kernels
+from perfmodel.synth.kernels import LayerKernels
 from perfmodel.synth.schedules import order
 from perfmodel.synth.settings import BYTES, Settings
 from perfmodel.synth.states import held, stage_held, state_bytes
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Memory:
+class RankMemory:
     """Memory of a rank at its peak, by part [B]."""
 
     weights: float
@@ -73,7 +73,7 @@ def layer_activations(s: Settings, layer: int, *, whole: bool = False) -> float:
         return _alternate(s, layer)
     norm = 0.0 if "norm" in again else inputs * h
     between: float = 2 * e * h + 2 * norm + 2 * h * s.dropout
-    kv = s.tensor * Kernels(s).kv_heads
+    kv = s.tensor * LayerKernels(s).kv_heads
     if m.latent:
         attention: float = e * a * (2 * m.query_key_size + m.value_width)
         between += e * (2 * (m.query_rank + m.latent_rank) + m.rope_size)
@@ -99,7 +99,7 @@ def _alternate(s: Settings, layer: int) -> float:
     the first of the mlp's products (with experts, what they keep but for the activation's product).
     """
     m, T, e = s.model, s.tokens, s.number
-    kv = s.tensor * Kernels(s).kv_heads
+    kv = s.tensor * LayerKernels(s).kv_heads
     attention = e * (m.heads * (m.query_key_size + m.value_width) + kv * m.value_width)
     attention += 4 * m.heads
     kept = T * (2 * e * m.hidden / s.split + attention / s.tensor)
@@ -117,7 +117,7 @@ def _dense(s: Settings, inner: int) -> float:
 
 def _experts(s: Settings) -> float:
     """Bytes of the rows that a rank's experts keep, of the most loaded rank."""
-    x = Experts(Kernels(s))
+    x = Experts(LayerKernels(s))
     most = max(1.0, float(x.loads().max()))
     rows = x.sent * most * s.expert_tensor
     inner = x.inner
@@ -152,7 +152,7 @@ def kept(s: Settings, stage: int) -> NDArray[np.float64]:
     return held_then
 
 
-def rank_memory(s: Settings, stage: int) -> Memory:
+def rank_memory(s: Settings, stage: int) -> RankMemory:
     """A rank's peak by part, on a stage."""
     states = np.zeros(3)
     mine = stage_held(s, stage)
@@ -164,7 +164,7 @@ def rank_memory(s: Settings, stage: int) -> Memory:
     activations = float(kept(s, stage).max())
     buffers = working_set(s, stage) + s.reserved
     buffers += s.fragmentation * (activations + working_set(s, stage))
-    return Memory(weights, gradients, optimizer, activations, 0.0, buffers)
+    return RankMemory(weights, gradients, optimizer, activations, 0.0, buffers)
 
 
 def working_set(s: Settings, stage: int) -> float:

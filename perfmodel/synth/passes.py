@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from perfmodel.synth.experts import Experts
-from perfmodel.synth.kernels import Kernel, Kernels, Part, parts, width
+from perfmodel.synth.kernels import Kernel, LayerKernels, LayerPart, parts, width
 from perfmodel.synth.layout import TENSOR
 from perfmodel.synth.steps import Step, Steps
 
@@ -31,7 +31,7 @@ class Passes(Steps):
         mode: of a backward pass, "B" for both halves, "I" for inputs' gradients, "W" for weights' gradients.
     """
 
-    def __init__(self, kernels: Kernels, experts: Experts, mode: str = "B") -> None:
+    def __init__(self, kernels: LayerKernels, experts: Experts, mode: str = "B") -> None:
         super().__init__()
         self.kernels, self.experts, self.settings = kernels, experts, kernels.settings
         self.inputs, self.weights = mode in "BI", mode in "BW"
@@ -109,7 +109,7 @@ class Passes(Steps):
         arrived = self.reduce(where, [self.run(where, [*before, parts(product, 1, t)])])
         return [*arrived, self.run(f"{where}.ring", [parts(product, t - 1, t)])]
 
-    def row_backward(self, where: str, part: Part, after: After = ()) -> None:
+    def row_backward(self, where: str, part: LayerPart, after: After = ()) -> None:
         """Backward through a product whose results were summed: gather the gradient, then the product."""
         if self.inputs:
             gathered = f"{where}.backward"
@@ -117,7 +117,7 @@ class Passes(Steps):
         if self.weights:
             self.run(where, part.weight_gradient)
 
-    def column_backward(self, where: str, part: Part, after: After = ()) -> After:
+    def column_backward(self, where: str, part: LayerPart, after: After = ()) -> After:
         """Backward through a product of gathered rows; the sum of its input's gradient may run beside the weights'."""
         stored: After = ()
         found: After = after
@@ -134,7 +134,7 @@ class Passes(Steps):
             found = self.reduce(f"{where}.backward", [self.last])
         return found
 
-    def plain_backward(self, where: str, part: Part, after: After = ()) -> None:
+    def plain_backward(self, where: str, part: LayerPart, after: After = ()) -> None:
         """Backward through kernels without communication."""
         if self.inputs:
             self.run(where, part.input_gradient, after)
@@ -156,7 +156,7 @@ class Passes(Steps):
         self.run(where, k.activation(rows * inner).forward)
         return self.row(where, k.down(inner, rows).forward)
 
-    def dense_backward(self, where: str, inner: int) -> Part:
+    def dense_backward(self, where: str, inner: int) -> LayerPart:
         """Back through down and activation; returns the first product, which is left to do."""
         k, rows, again = self.kernels, self.settings.tokens, self.settings.recomputed
         if self.inputs and "mlp" in again:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from perfmodel.synth.kernels import Kernel, Part
+from perfmodel.synth.kernels import Kernel, LayerPart
 from perfmodel.synth.layout import EXPERT, EXPERT_TENSOR, TENSOR
 from perfmodel.synth.passes import After, Passes
 
@@ -66,7 +66,7 @@ def mixture_backward(b: Passes, after: After) -> After:
     return [b.run(where, k.norm().input_gradient, [*found, *shared])]
 
 
-def _experts_backward(b: Passes, where: str, up: Part) -> None:
+def _experts_backward(b: Passes, where: str, up: LayerPart) -> None:
     """Back through the first product; tokens travel home beside the weights' gradient."""
     x = b.experts
     home: After = ()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from perfmodel.synth.layout import DATA, EXPERT_DATA, SHARD
 from perfmodel.synth.settings import BYTES, Settings
-from perfmodel.synth.states import Held, held
+from perfmodel.synth.states import ParametersHeld, held
 from perfmodel.synth.steps import Steps
 
 GATHER = "parameters"
@@ -39,12 +39,12 @@ class Chunk:
         return [*ends[0], *(f"layer{n}" for n in self.layers), *ends[1]]
 
 
-def units_held(s: Settings, chunk: Chunk) -> list[Held]:
+def units_held(s: Settings, chunk: Chunk) -> list[ParametersHeld]:
     """Of each unit of a chunk, the parameters that a rank holds before they are sharded."""
     return [held(s, unit, chunk.place) for unit in chunk.units]
 
 
-def sharing(s: Settings, counts: Held) -> list[tuple[str, int, str, int]]:
+def sharing(s: Settings, counts: ParametersHeld) -> list[tuple[str, int, str, int]]:
     """(name, parameters, group, ranks of the group) of the two kinds of parameters: experts have their own group."""
     dense = (SHARD, s.shard_ranks) if s.sharding == "hybrid" else (DATA, s.replicas)
     found = [
@@ -54,19 +54,19 @@ def sharing(s: Settings, counts: Held) -> list[tuple[str, int, str, int]]:
     return [part for part in found if part[1]]
 
 
-def bucket_ends(s: Settings, units: list[Held]) -> dict[int, Held]:
+def bucket_ends(s: Settings, units: list[ParametersHeld]) -> dict[int, ParametersHeld]:
     """The units that close a bucket, and what the bucket holds; FSDP closes one at every unit."""
-    found: dict[int, Held] = {}
-    now = Held(0, 0)
+    found: dict[int, ParametersHeld] = {}
+    now = ParametersHeld(0, 0)
     for u in range(len(units) - 1, -1, -1):
-        now = Held(now.dense + units[u].dense, now.expert + units[u].expert)
+        now = ParametersHeld(now.dense + units[u].dense, now.expert + units[u].expert)
         if s.sharded or now.dense + now.expert >= s.bucket or u == 0:
-            found[u], now = now, Held(0, 0)
+            found[u], now = now, ParametersHeld(0, 0)
     return found
 
 
 def gathers(
-    b: Steps, s: Settings, counts: Held, name: str, after: Sequence[int | None] = ()
+    b: Steps, s: Settings, counts: ParametersHeld, name: str, after: Sequence[int | None] = ()
 ) -> dict[str, int]:
     """All-gathers of parameters, each rank handing in its shard; by what they gather."""
     found = {}

@@ -25,35 +25,35 @@ from numpy.typing import NDArray
 from perfmodel.synth.blocks import Blocks
 from perfmodel.synth.experts import Experts
 from perfmodel.synth.finish import finish
-from perfmodel.synth.kernels import Kernels
+from perfmodel.synth.kernels import LayerKernels
 from perfmodel.synth.layout import DATA, REPLICA, TENSOR
 from perfmodel.synth.memory import chunk_activations, layer_activations
 from perfmodel.synth.schedules import Pass, order, stage_of
 from perfmodel.synth.settings import BYTES, Settings
 from perfmodel.synth.shards import Chunk, bucket_ends, gathers, sharing, units_held
-from perfmodel.synth.states import Held
+from perfmodel.synth.states import ParametersHeld
 from perfmodel.synth.tiling import (
     AHEAD,
     PREVIOUS,
     SENT,
-    Piece,
+    PassNodes,
     Repetition,
     Tiling,
-    piece,
+    pass_nodes,
     port,
 )
 from perfmodel.vocabulary import OFFLOAD, NodeType
 
 
-class Pieces:
+class DistinctPasses:
     """The distinct passes of a job, each described once."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.kernels = Kernels(settings)
-        self.made: dict[tuple[Any, ...], Piece] = {}
+        self.kernels = LayerKernels(settings)
+        self.made: dict[tuple[Any, ...], PassNodes] = {}
 
-    def get(self, chunk: Chunk, kind: str, index: int, first: bool, last: bool) -> Piece:
+    def get(self, chunk: Chunk, kind: str, index: int, first: bool, last: bool) -> PassNodes:
         """The pass of a chunk; `first` and `last` where the first or last micro-batch does something of its own."""
         s = self.settings
         layers = tuple((s.model.has_experts(n), s.model.windowed(n)) for n in chunk.layers)
@@ -69,23 +69,25 @@ class Pieces:
 
 
 class _Passage:
-    """One pass on its way to a piece."""
+    """One pass on its way to its nodes."""
 
-    def __init__(self, pieces: Pieces, chunk: Chunk, index: int, early: bool, late: bool) -> None:
-        self.settings, self.chunk = pieces.settings, chunk
-        self.kernels, self.index = pieces.kernels, index
+    def __init__(
+        self, passes: DistinctPasses, chunk: Chunk, index: int, early: bool, late: bool
+    ) -> None:
+        self.settings, self.chunk = passes.settings, chunk
+        self.kernels, self.index = passes.kernels, index
         self.early, self.late = early, late
         self.held = units_held(self.settings, chunk)
         self.marks: list[int] = []
 
-    def build(self, kind: str) -> Piece:
+    def build(self, kind: str) -> PassNodes:
         s = self.settings
         self.b = Blocks(self.kernels, Experts(self.kernels, self.index), kind)
         self.b.last = PREVIOUS
         self.b.pending = [SENT]
         self.ahead = PREVIOUS
         sent = self._forward() if kind == "F" else self._backward()
-        return piece(
+        return pass_nodes(
             self.b.nodes,
             self.b.prefixes,
             gap=s.gap,
@@ -224,7 +226,7 @@ class _Passage:
             return True
         return self.late and "gradients" in s.overlap
 
-    def _reduce(self, unit: str, counts: Held) -> None:
+    def _reduce(self, unit: str, counts: ParametersHeld) -> None:
         b, s = self.b, self.settings
         size = int(BYTES[s.gradient_dtype])
         for part, count, label, n in sharing(s, counts):
@@ -272,7 +274,7 @@ class _Passage:
 class Stage:
     """One pipeline stage; `index` is a rank's place in its expert group, where loads are uneven."""
 
-    pieces: Pieces
+    passes: DistinctPasses
     number: int
     index: int
     ranks_of_stages: tuple[int, ...]
@@ -280,7 +282,7 @@ class Stage:
 
     @property
     def settings(self) -> Settings:
-        return self.pieces.settings
+        return self.passes.settings
 
     @cached_property
     def chunks(self) -> list[Chunk]:
@@ -309,12 +311,12 @@ class Stage:
         """About how many nodes the program has: those of its passes."""
         s = self.settings
         kinds = "FIW" if s.schedule.startswith("zero-bubble") else "FB"
-        pieces = [
-            self.pieces.get(chunk, kind, self.index, False, False)
+        described = [
+            self.passes.get(chunk, kind, self.index, False, False)
             for chunk in self.chunks
             for kind in kinds
         ]
-        return s.micro_batches * sum(len(piece.nodes) for piece in pieces)
+        return s.micro_batches * sum(len(one.nodes) for one in described)
 
     def order(self) -> list[Pass]:
         """The stage's passes."""
@@ -337,7 +339,7 @@ class Stage:
         marks: list[int] = []
         for item in self.order():
             chunk, i = self.chunks[item.chunk], item.micro_batch
-            this = self.pieces.get(chunk, item.kind, self.index, i == 0, i == last)
+            this = self.passes.get(chunk, item.kind, self.index, i == 0, i == last)
             start = tiling.add(
                 Repetition(
                     this,
@@ -400,14 +402,14 @@ class Stage:
             for part, node in gathers(b, s, ends[u], f"{chunk.units[u]}.").items():
                 found[part] = node
             ports = [found["dense"], found["experts"], *ports]
-        start = tiling.add(Repetition(piece(b.nodes, b.prefixes), ["step."])) if b.nodes else 0
+        start = tiling.add(Repetition(pass_nodes(b.nodes, b.prefixes), ["step."])) if b.nodes else 0
         return [start + p if p >= 0 else -1 for p in ports]
 
     def _blank(self) -> Blocks:
-        return Blocks(self.pieces.kernels, Experts(self.pieces.kernels, self.index))
+        return Blocks(self.passes.kernels, Experts(self.passes.kernels, self.index))
 
     def _epilogue(self, tiling: Tiling, marks: list[int]) -> None:
         b, s = self._blank(), self.settings
         b.last = PREVIOUS
         finish(b, s, self.number, self.chunks, [port(k) for k in range(len(marks))])
-        tiling.add(Repetition(piece(b.nodes, b.prefixes, gap=s.gap), ["step."], ports=marks))
+        tiling.add(Repetition(pass_nodes(b.nodes, b.prefixes, gap=s.gap), ["step."], ports=marks))

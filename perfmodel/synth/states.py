@@ -21,7 +21,7 @@ from perfmodel.synth.settings import BYTES, Settings
 from perfmodel.synth.sizes import Count
 
 
-class Held(NamedTuple):
+class ParametersHeld(NamedTuple):
     """Parameters on a rank before sharding: those of experts, and the others."""
 
     dense: int
@@ -36,14 +36,14 @@ class StateBytes(NamedTuple):
     optimizer: float
 
 
-def on_rank(s: Settings, count: Count) -> Held:
+def on_rank(s: Settings, count: Count) -> ParametersHeld:
     """A part's parameters on one rank of its tensor and expert groups."""
-    return Held(
+    return ParametersHeld(
         -(-count.split // s.tensor) + count.whole, count.expert // (s.expert * s.expert_tensor)
     )
 
 
-def held(s: Settings, unit: str, place: int) -> Held:
+def held(s: Settings, unit: str, place: int) -> ParametersHeld:
     """A unit's parameters on a rank: "embedding", "head" or "layer<number>".
 
     The head of a model with tied weights is a copy of the embedding where another stage has that.
@@ -53,7 +53,7 @@ def held(s: Settings, unit: str, place: int) -> Held:
     if unit == "head":
         found = on_rank(s, s.model.head)
         copy = tied_copy(s) if s.model.tied and _far(s) else 0
-        return Held(found.dense + copy, 0)
+        return ParametersHeld(found.dense + copy, 0)
     return on_rank(s, s.model.layer(int(unit.removeprefix("layer"))))
 
 
@@ -72,7 +72,7 @@ def tied_apart(s: Settings) -> bool:
     return s.model.tied and _far(s)
 
 
-def stage_held(s: Settings, stage: int) -> Held:
+def stage_held(s: Settings, stage: int) -> ParametersHeld:
     """All parameters on a rank of a stage."""
     dense = expert = 0
     for where in s.places_of(stage):
@@ -81,7 +81,7 @@ def stage_held(s: Settings, stage: int) -> Held:
         for unit in units:
             found = held(s, unit, where)
             dense, expert = dense + found.dense, expert + found.expert
-    return Held(dense, expert)
+    return ParametersHeld(dense, expert)
 
 
 def state_bytes(s: Settings, ranks: int) -> StateBytes:

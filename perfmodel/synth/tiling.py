@@ -1,7 +1,7 @@
 """A rank program from pieces: each distinct pass is described once, and repeated as arrays.
 
-A piece is the nodes of one pass (a micro-batch through a chunk of layers), described once as steps. Where a node
-waits for something outside its piece it names a port; each repetition says which node the port is there:
+A piece (`PassNodes`) is the nodes of one pass (a micro-batch through a chunk of layers), described once as steps.
+Where a node waits for something outside its piece it names a port; each repetition says which node the port is there:
 
     PREVIOUS  the last kernel of the piece before
     SENT      what else computation waits for: the message that the piece before sent, or the piece beside it
@@ -35,7 +35,7 @@ def port(k: int) -> int:
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class PassNodes:
     """Nodes of a pass.
 
     Attributes:
@@ -56,7 +56,7 @@ class Piece:
     marks: tuple[int, ...]
 
 
-def piece(
+def pass_nodes(
     steps: Sequence[Step],
     prefix: Sequence[int],
     *,
@@ -64,13 +64,13 @@ def piece(
     sent: int | None = None,
     ahead: int = PREVIOUS,
     marks: Sequence[int] = (),
-) -> Piece:
-    """A piece of these steps.
+) -> PassNodes:
+    """The piece that these steps make.
 
     Args:
         steps, prefix: n nodes, and the number of each one's prefix.
         gap: least time between a kernel and the next one [s].
-        sent, ahead, marks: see `Piece`.
+        sent, ahead, marks: see `PassNodes`.
     """
     found = columns(steps)
     kernel = (found.type == NodeType.COMP) & ~found.host
@@ -81,7 +81,7 @@ def piece(
     latency = np.where(target & before, gap, 0.0)
     found = Columns(**{**vars(found), "latency": latency})
     last = int(np.flatnonzero(kernel)[-1]) if kernel.any() else None
-    return Piece(found, np.asarray(prefix, np.int64), last, sent, ahead, tuple(marks))
+    return PassNodes(found, np.asarray(prefix, np.int64), last, sent, ahead, tuple(marks))
 
 
 @dataclass
@@ -98,7 +98,7 @@ class Repetition:
             for both.
     """
 
-    piece: Piece
+    piece: PassNodes
     prefixes: Sequence[str]
     following: tuple[int, int] = (0, 0)
     preceding: tuple[int, int] = (0, 0)
@@ -137,7 +137,7 @@ class Tiling:
     def columns(self) -> Columns:
         """The whole program."""
         distinct: dict[int, int] = {}
-        pieces: list[Piece] = []
+        pieces: list[PassNodes] = []
         for part in self.parts:
             if id(part.piece) not in distinct:
                 distinct[id(part.piece)] = len(pieces)

@@ -27,7 +27,7 @@ from perfmodel.synth.presets import PRESETS, preset
 from perfmodel.synth.role import Role
 from perfmodel.synth.settings import USUAL_OVERLAPS, Settings, overlaps
 from perfmodel.synth.sizes import Sizes, sizes_of
-from perfmodel.synth.stage import Pieces, Stage
+from perfmodel.synth.stage import DistinctPasses, Stage
 from perfmodel.synth.workload import Workload
 from perfmodel.workload.training_step import PARTS, TrainingStep
 
@@ -221,10 +221,10 @@ class Programs:
     @cached_property
     def stages(self) -> list[tuple[int, int | None, Stage]]:
         """Number, place in the expert groups (where loads are uneven), and program of every kind of rank."""
-        s, pieces, first = self.settings, Pieces(self.settings), self.grid.first_of_stages()
+        s, passes, first = self.settings, DistinctPasses(self.settings), self.grid.first_of_stages()
         indices: list[int | None] = list(range(s.expert)) if s.skew and s.expert > 1 else [None]
         found = [
-            (number, index, Stage(pieces, number, index or 0, first))
+            (number, index, Stage(passes, number, index or 0, first))
             for number in range(s.pipeline)
             for index in indices
         ]

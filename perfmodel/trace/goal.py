@@ -53,7 +53,7 @@ _EXPECTED = (
 
 
 @dataclass
-class Rank:
+class GoalRank:
     """Operations of one rank, in the order of the file.
 
     kind: "calc", "send" or "recv"; amount: ns or B; peer, tag: -1 for any; cpu, nic: numbers; label: "" where none;
@@ -84,16 +84,16 @@ def is_goal(head: bytes) -> bool:
     return re.match(r"(?:\s+|//[^\n]*|/\*.*?\*/)*num_ranks[ \t]+\d", text, re.DOTALL) is not None
 
 
-def parse(text: str, source: str) -> list[Rank]:
+def parse(text: str, source: str) -> list[GoalRank]:
     """The operations of every rank.
 
     Raises:
         TraceError: what is not in the grammar, a label that is not there or there twice, a rank twice or out of
             range; with its line.
     """
-    ranks: list[Rank] | None = None
+    ranks: list[GoalRank] | None = None
     seen: set[int] = set()
-    rank: Rank | None = None
+    rank: GoalRank | None = None
     labels: dict[str, int] = {}
     waits: list[tuple[str, str, str, int]] = []
     pos, end, match_at = 0, len(text), _TOKEN.match
@@ -120,7 +120,7 @@ def parse(text: str, source: str) -> list[Rank]:
                 raise _error(
                     text, pos, source, f"num_ranks {count} in a file of {len(text)} characters"
                 )
-            ranks = [Rank() for _ in range(count)]
+            ranks = [GoalRank() for _ in range(count)]
         elif m["rank"]:
             number = _number(m["rank"], text, pos, source)
             if ranks is None or rank is not None:
@@ -154,7 +154,7 @@ def parse(text: str, source: str) -> list[Rank]:
 
 
 def _operation(
-    rank: Rank, m: re.Match[str], labels: dict[str, int], text: str, pos: int, source: str
+    rank: GoalRank, m: re.Match[str], labels: dict[str, int], text: str, pos: int, source: str
 ) -> None:
     if m["way"] and (m["message"] == "send") != (m["way"] == "to"):
         raise _error(
@@ -184,7 +184,7 @@ def _operation(
 
 
 def _resolve(
-    rank: Rank,
+    rank: GoalRank,
     labels: dict[str, int],
     waits: list[tuple[str, str, str, int]],
     text: str,
@@ -198,7 +198,7 @@ def _resolve(
         pairs.append((labels[after], labels[before]))
 
 
-def edges(rank: Rank) -> list[tuple[int, int]]:
+def edges(rank: GoalRank) -> list[tuple[int, int]]:
     """(waits, for what's end) by position: requires, and what an `irequires` comes down to."""
     found = dict.fromkeys(rank.requires)
     if rank.irequires:
@@ -219,7 +219,7 @@ def edges(rank: Rank) -> list[tuple[int, int]]:
     return list(found)
 
 
-def _settle(ranks: list[Rank], source: str) -> None:
+def _settle(ranks: list[GoalRank], source: str) -> None:
     """Give receives from any rank or with any tag the one sender and tag that are possible."""
     wild = [
         (r, k)

@@ -81,7 +81,7 @@ MOST_RANKS = 2**20
 
 
 @dataclass(frozen=True)
-class Part:
+class LayerPass:
     """One third of a layer: compute [ticks], and its collective or ""; size [B]; suffix of the group."""
 
     time: int
@@ -95,9 +95,9 @@ class Layer:
     """A line of the table."""
 
     name: str
-    forward: Part
-    input: Part
-    weight: Part
+    forward: LayerPass
+    input: LayerPass
+    weight: LayerPass
     update: int
     strategy: str
 
@@ -204,17 +204,17 @@ def _layer(words: list[str], strategy: str, where: str) -> Layer:
     return Layer(words[0], forward, input_, weight, update, own)
 
 
-def _part(words: list[str], where: str) -> Part:
+def _part(words: list[str], where: str) -> LayerPass:
     time, size = (_whole(words[k], where) for k in (0, 2))
     name, _, suffix = words[1].partition("_")
     if name == "NONE":
-        return Part(time, "", 0, "")
+        return LayerPass(time, "", 0, "")
     if name not in _COLLECTIVES or suffix not in ("", "EP", "DP_EP"):
         raise TraceError(
             f"{where}: {_short(words[1])} is no collective; expected NONE or one of {', '.join(_COLLECTIVES)},"
             " which may end in _EP or _DP_EP"
         )
-    return Part(time, _COLLECTIVES[name], size, suffix)
+    return LayerPass(time, _COLLECTIVES[name], size, suffix)
 
 
 def _whole(word: str, where: str) -> int:
@@ -229,7 +229,7 @@ def _short(word: str) -> str:
 
 
 @dataclass
-class Steps:
+class NodeLists:
     """A rank's nodes in the making: columns as lists; `after` are positions."""
 
     name: list[str] = field(default_factory=list)
@@ -263,24 +263,24 @@ class Steps:
         return here
 
 
-class _Program:
+class _IssueOrder:
     """The issue order of a strategy, written down."""
 
     def __init__(self, table: Table):
-        self.table, self.steps = table, Steps()
+        self.table, self.steps = table, NodeLists()
         self.last: int | None = None
         """What the next compute node waits for beside the compute before it."""
         self.gradient: dict[int, int] = {}
         """Weight gradient collective of each layer in the pass before."""
         self.waits: list[int | None] = []
 
-    def compute(self, layer: int, word: str, part: Part, *after: int | None) -> int:
+    def compute(self, layer: int, word: str, part: LayerPass, *after: int | None) -> int:
         name = f"{self.prefix}{self.table.layers[layer].name}_{word}"
         self.last = self.steps.add(name, [self.last, *self.waits, *after], time=part.time)
         self.waits = []
         return self.last
 
-    def collective(self, layer: int, word: str, part: Part, after: int | None) -> int | None:
+    def collective(self, layer: int, word: str, part: LayerPass, after: int | None) -> int | None:
         """The part's collective behind `after`, with the layer's update time behind it; None where it has none."""
         if not part.collective:
             return None
@@ -297,7 +297,7 @@ class _Program:
             at = self.steps.add(f"{name}_update", [at], time=line.update, update=True)
         return at
 
-    def _group(self, line: Layer, word: str, part: Part) -> str:
+    def _group(self, line: Layer, word: str, part: LayerPass) -> str:
         if part.suffix:
             return part.suffix
         if self.table.strategy.startswith("HYBRID_DLRM") and line is self.table.layers[0]:
@@ -308,7 +308,7 @@ class _Program:
             return "ALL" if word != "weight_grad" else ""
         return "DP" if word == "weight_grad" else "TP"
 
-    def run(self, passes: int) -> Steps:
+    def run(self, passes: int) -> NodeLists:
         for k in range(passes):
             self.prefix = f"pass{k}." if passes > 1 else ""
             getattr(self, _ORDERS[self.table.strategy])()
@@ -407,9 +407,9 @@ _ORDERS = {
 }
 
 
-def steps_of(table: Table, passes: int = 1) -> Steps:
+def steps_of(table: Table, passes: int = 1) -> NodeLists:
     """The nodes that every rank runs, `passes` training steps of them."""
-    return _Program(table).run(passes)
+    return _IssueOrder(table).run(passes)
 
 
 def groups_of(

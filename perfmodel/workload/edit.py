@@ -22,7 +22,7 @@ from perfmodel.workload.graph import Graph, check_ranks
 from perfmodel.workload.program import Program
 
 Where = Mapping[str, Any] | Callable[[pd.DataFrame], Any] | None
-Change = Callable[[Program, NDArray[np.bool_]], Program]
+ProgramChange = Callable[[Program, NDArray[np.bool_]], Program]
 
 COLUMNS = (
     "rank",
@@ -48,7 +48,7 @@ LISTED = 12
 """So many groups are listed where none was found."""
 
 
-def change(graph: Graph, where: Where, ranks: Sequence[int] | None, edit: Change) -> Graph:
+def change(graph: Graph, where: Where, ranks: Sequence[int] | None, edit: ProgramChange) -> Graph:
     """A graph whose chosen nodes are edited.
 
     Args:
@@ -70,7 +70,7 @@ def change(graph: Graph, where: Where, ranks: Sequence[int] | None, edit: Change
     )
 
 
-def split(graph: Graph, masks: Mapping[int, NDArray[np.bool_]], edit: Change) -> Graph:
+def split(graph: Graph, masks: Mapping[int, NDArray[np.bool_]], edit: ProgramChange) -> Graph:
     """Edit the nodes masked on each rank [n of its program]; ranks without a mask stay as they are."""
     parts: dict[tuple[int, bytes], list[int]] = {}
     mask_of: dict[tuple[int, bytes], NDArray[np.bool_]] = {}
@@ -180,10 +180,10 @@ def _equals(values: pd.Series, wanted: Any) -> NDArray[np.bool_]:
     return equal
 
 
-Members = Callable[[int], Sequence[int]]
+MembersOf = Callable[[int], Sequence[int]]
 
 
-def regroup(graph: Graph, members: Members, *, where: Where) -> Graph:
+def regroup(graph: Graph, members: MembersOf, *, where: Where) -> Graph:
     """The graph with some collectives among other ranks.
 
     Every rank's chosen collectives, which may have been in several groups, go to one new group: the ranks that
@@ -244,7 +244,7 @@ def _check_calls(graph: Graph) -> None:
             )
 
 
-def _group(graph: Graph, members: Members, rank: int) -> tuple[int, ...]:
+def _group(graph: Graph, members: MembersOf, rank: int) -> tuple[int, ...]:
     new = tuple(int(r) for r in members(rank))
     if rank not in new or len(set(new)) < len(new) or not all(0 <= r < graph.ranks for r in new):
         raise InputError(

@@ -24,7 +24,7 @@ from perfmodel.workload.graph import Graph
 
 
 @dataclass(frozen=True)
-class Node:
+class FeederNode:
     """One node, as the trace has it; -1, nan and "" mark what it lacks.
 
     id, name; type: "COMP", "COMM_COLL", ...; flops [FLOP], bytes [B]; duration: recorded [s]; collective: "all_reduce",
@@ -85,7 +85,7 @@ class Feeder:
         """How many nodes are not done."""
         return len(self._program) - self._done
 
-    def take(self) -> Node | None:
+    def take(self) -> FeederNode | None:
         """The free node with the lowest id, which is then no longer handed out; None where none is free."""
         if not self._free:
             return None
@@ -111,7 +111,7 @@ class Feeder:
             if not self._left[j]:
                 heapq.heappush(self._free, (int(self._program.priority[j]), j))
 
-    def node(self, id: int) -> Node:
+    def node(self, id: int) -> FeederNode:
         """The node with this id, done or not.
 
         Raises:
@@ -124,7 +124,7 @@ class Feeder:
         collective = COLLECTIVES[p.comm_type[k]] if p.comm_type[k] >= 0 else ""
         group = self.graph.groups[p.groups[row, p.slot[k]]] if p.slot[k] >= 0 else ()
         before = p.pred[p.pred_ptr[k] : p.pred_ptr[k + 1]]
-        return Node(
+        return FeederNode(
             id=id,
             name=labels.names[k],
             type=NodeType(int(p.type[k])).name,
@@ -141,7 +141,7 @@ class Feeder:
             waits_for=tuple(int(labels.node_id[j]) for j in before),
         )
 
-    def __iter__(self) -> Iterator[Node]:
+    def __iter__(self) -> Iterator[FeederNode]:
         """All nodes that are left, each done as soon as the next one is asked for."""
         while (node := self.take()) is not None:
             yield node

@@ -32,7 +32,7 @@ from perfmodel.vocabulary import COLLECTIVES, NodeType
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.program import Program
 
-Round = tuple[list[tuple[int, int]], list[tuple[int, int]]]
+Transfers = tuple[list[tuple[int, int]], list[tuple[int, int]]]
 """What a member sends and receives at once: (member, bytes) of each."""
 
 
@@ -167,7 +167,7 @@ def _collective(
         yield f"{name} requires {other}"
 
 
-def rounds(kind: str, n: int, i: int, size: int) -> list[Round]:
+def rounds(kind: str, n: int, i: int, size: int) -> list[Transfers]:
     """What member i of n sends and receives in each round of a collective, by member and bytes.
 
     >>> rounds("all_reduce", 2, 0, 8)
@@ -195,7 +195,7 @@ def rounds(kind: str, n: int, i: int, size: int) -> list[Round]:
         if i == 0:
             return [([], root) if kind == "gather" else (root, [])]
         return [(mine, []) if kind == "gather" else ([], mine)]
-    tree: list[Round] = []
+    tree: list[Transfers] = []
     for k in range((n - 1).bit_length()):  # who has it sends to the one 2^k further
         if i < 2**k and i + 2**k < n:
             tree.append(([(i + 2**k, size)], []))

@@ -12,7 +12,7 @@ from perfmodel.workload.columns import RankColumns
 from perfmodel.workload.groups import Groups
 from perfmodel.workload.pairing import check_groups, pair_messages
 from perfmodel.workload.program import Labels, Program, digest_of
-from perfmodel.workload.rank import Rank, check_rank
+from perfmodel.workload.rank import CheckedRank, check_rank
 from perfmodel.workload.tensor_memory import together
 
 
@@ -58,7 +58,7 @@ def join(
     }
 
 
-def _share_labels(ranks: list[Rank]) -> tuple[np.ndarray, tuple[Labels, ...]]:
+def _share_labels(ranks: list[CheckedRank]) -> tuple[np.ndarray, tuple[Labels, ...]]:
     """[R] i32 label set of each rank, and the distinct ones."""
     found: dict[bytes, int] = {}
     labels: list[Labels] = []
@@ -80,7 +80,7 @@ def _share_labels(ranks: list[Rank]) -> tuple[np.ndarray, tuple[Labels, ...]]:
 
 
 def _share_programs(
-    ranks: list[Rank], partner: list[np.ndarray]
+    ranks: list[CheckedRank], partner: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, tuple[Program, ...]]:
     """[R] i32 program and row of each rank, and the programs of ranks with equal structure."""
     members: dict[bytes, list[int]] = {}

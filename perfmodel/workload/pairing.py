@@ -12,10 +12,10 @@ from perfmodel.findings import Findings
 from perfmodel.vocabulary import NodeType
 from perfmodel.workload.groups import Groups
 from perfmodel.workload.program import digest_of
-from perfmodel.workload.rank import Rank
+from perfmodel.workload.rank import CheckedRank
 
 
-def pair_messages(ranks: list[Rank], problems: Findings) -> list[np.ndarray]:
+def pair_messages(ranks: list[CheckedRank], problems: Findings) -> list[np.ndarray]:
     """Position on the other rank of each send's receive and each receive's send."""
     rows = []
     for r in ranks:
@@ -76,7 +76,7 @@ def _numbered(table: np.ndarray) -> np.ndarray:
     return table
 
 
-def _unmatched(ranks: list[Rank], row: list[int], word: str, problems: Findings) -> None:
+def _unmatched(ranks: list[CheckedRank], row: list[int], word: str, problems: Findings) -> None:
     source, destination, tag, _, _, rank, k, _ = row
     r = ranks[rank]
     other = destination if word == "send" else source
@@ -91,7 +91,7 @@ def _unmatched(ranks: list[Rank], row: list[int], word: str, problems: Findings)
     )
 
 
-def check_groups(ranks: list[Rank], registry: Groups, problems: Findings) -> np.ndarray:
+def check_groups(ranks: list[CheckedRank], registry: Groups, problems: Findings) -> np.ndarray:
     """[G] bool, whether each group's members have the same names; members that disagree are noted."""
     by_name = np.ones(len(registry.members), bool)
     users: dict[int, list[tuple[int, int]]] = {}
@@ -124,7 +124,11 @@ def check_groups(ranks: list[Rank], registry: Groups, problems: Findings) -> np.
 
 
 def _compare_members(
-    ranks: list[Rank], used: list[tuple[int, int]], name: str, by_name: bool, problems: Findings
+    ranks: list[CheckedRank],
+    used: list[tuple[int, int]],
+    name: str,
+    by_name: bool,
+    problems: Findings,
 ) -> None:
     """Members must agree in number, and in type and size: of each by name, or of all that there are."""
 

@@ -21,7 +21,7 @@ BARRIER = COLLECTIVES.index("barrier")
 
 
 @dataclass
-class Rank:
+class CheckedRank:
     """One rank on its way into the graph.
 
     Attributes:
@@ -49,7 +49,7 @@ class Rank:
         return by_slot(self.structure["slot"], self.structure["match"], len(self.group_of_slot))
 
 
-def check_rank(rank: int, columns: RankColumns, groups: Groups, findings: Findings) -> Rank:
+def check_rank(rank: int, columns: RankColumns, groups: Groups, findings: Findings) -> CheckedRank:
     """Check one rank's nodes and find its groups.
 
     Args:
@@ -104,7 +104,7 @@ def check_rank(rank: int, columns: RankColumns, groups: Groups, findings: Findin
     }
     start = t.start if not np.isnan(t.start).all() else np.zeros(0)
     labels = Labels(t.id, np.maximum(t.tag, 0), tuple(t.name), start)
-    return Rank(rank, structure, labels, group_of_slot, names_of_slot, peer, t.size[p2p])
+    return CheckedRank(rank, structure, labels, group_of_slot, names_of_slot, peer, t.size[p2p])
 
 
 def _check_ids(t: RankColumns, order: NDArray[Any], note: RankFindings) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from perfmodel.findings import Findings
 from perfmodel.trace.pytorch.attribution import SOURCES
 from perfmodel.trace.pytorch.devices import accelerator
-from perfmodel.trace.pytorch.files import RankFiles, Trace, find, without_collection
+from perfmodel.trace.pytorch.files import RankFiles, Recordings, find, without_collection
 from perfmodel.trace.pytorch.host_work import host_work
 from perfmodel.trace.pytorch.read import Recording, replayable
 from perfmodel.vocabulary import DTYPES, MOST_DIMENSIONS, OPERATIONS
@@ -23,7 +23,7 @@ from perfmodel.workload.recorded import Recorded
 from perfmodel.workload.tensor_memory import RankTensors
 
 
-def read_pytorch(trace: Trace, options: LoadOptions, findings: Findings) -> Loaded:
+def read_pytorch(trace: Recordings, options: LoadOptions, findings: Findings) -> Loaded:
     """PyTorch's traces of one run: replayed where there are device traces, else work to be modelled.
 
     Args:

@@ -43,13 +43,13 @@ WIDTH = {
 }
 """Bytes of a number."""
 GEMM, ATTENTION = OPERATIONS.index("gemm"), OPERATIONS.index("attention")
-Steps = Callable[[Program, Sequence[str]], NDArray[np.bool_]]
+FindOptimizer = Callable[[Program, Sequence[str]], NDArray[np.bool_]]
 
 
 def rescale(
     graph: Graph,
     growing: set[int],
-    optimizer: Steps,
+    optimizer: FindOptimizer,
     *,
     batch: tuple[int, int] | None = None,
     sequence: tuple[int, int] | None = None,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import perfmodel.pytree  # noqa: F401  (64-bit numbers)  # noqa: F401  (64-bit numbers)
-from perfmodel.optimization.active_branches import Pieces
+from perfmodel.optimization.active_branches import BranchingFunction
 
 points = st.lists(st.floats(0.1, 10.0), min_size=3, max_size=3).map(jnp.asarray)
 
@@ -24,7 +24,7 @@ def roofs(x):
     )
 
 
-opened = Pieces(roofs, jnp.ones(3))
+opened = BranchingFunction(roofs, jnp.ones(3))
 value_and_choices = jax.jit(opened.value_and_choices)
 piece = jax.jit(opened.piece)
 
@@ -59,7 +59,7 @@ def test_minima_and_cases_are_held_too():
     def function(x):
         return jnp.where(x > 1, x**2, 3 * x).min() + jnp.minimum(x, 2.0)
 
-    open_function = Pieces(function, jnp.ones(2))
+    open_function = BranchingFunction(function, jnp.ones(2))
     value, choices = open_function.value_and_choices(jnp.array([0.5, 4.0]))
     assert value.tolist() == [2.0, 3.5]
     held = open_function.piece(jnp.array([2.0, 2.0]), choices)
@@ -70,7 +70,7 @@ def test_a_loop_is_left_as_it_is():
     def function(x):
         return jax.lax.fori_loop(0, 3, lambda k, total: jnp.maximum(total * 2, x), x).sum()
 
-    open_function = Pieces(function, jnp.ones(2))
+    open_function = BranchingFunction(function, jnp.ones(2))
     x = jnp.array([1.0, 2.0])
     value, choices = open_function.value_and_choices(x)
     assert value == 24.0

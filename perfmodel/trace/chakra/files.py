@@ -1,23 +1,22 @@
 """Which files a path means: one `<prefix>.<rank>.et` per rank, and perhaps a group file."""
 
 import glob
+import os
 import re
 from collections.abc import Iterable
-from os import PathLike
 from pathlib import Path
 
 from perfmodel.errors import InputError, TraceError
+from perfmodel.files import StrPath
 from perfmodel.trace.chakra.groups import looks_like_groups
 
 _NAME = re.compile(r"(?P<prefix>.+)\.(?P<rank>\d+)\.(?P<kind>et|eg|json)(\.gz)?")
 _KINDS = ("et", "eg", "json")
 _GROUP_FILES = ("comm_group.json", "comm_groups.json")
 
-Place = str | PathLike[str]
-
 
 def find(
-    trace: Place | Iterable[Place], *, groups: Place | None = None
+    trace: StrPath | Iterable[StrPath], *, groups: StrPath | None = None
 ) -> tuple[list[tuple[int, Path]], Path | None]:
     """The rank files, in order of rank, and the group file or None.
 
@@ -29,7 +28,7 @@ def find(
     Raises TraceError where there is no trace, a rank is missing or there twice, or a folder holds
     several prefixes; InputError where the group file is not there or two are.
     """
-    if isinstance(trace, str | PathLike):
+    if isinstance(trace, str | os.PathLike):
         files = _from_path(Path(trace))
     else:
         files = _from_list([Path(file) for file in trace])
@@ -115,7 +114,7 @@ def _from_list(paths: list[Path]) -> list[tuple[int, Path]]:
     return sorted((int(match["rank"]), path) for path, match in zip(paths, matches) if match)
 
 
-def _group_file(first: Path, given: Place | None) -> Path | None:
+def _group_file(first: Path, given: StrPath | None) -> Path | None:
     """The group file that goes with the trace whose first file is `first`."""
     if given is not None:
         if not Path(given).is_file():

@@ -20,7 +20,7 @@ from perfmodel.json_text import check_held
 from perfmodel.trace.chakra import schema
 from perfmodel.trace.chakra.trace import INVALID, RankTrace
 
-Groups = dict[str, tuple[int, ...]]
+GroupMembers = dict[str, tuple[int, ...]]
 
 _LITERAL = re.compile(r"\[\s*('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")\s*\]", re.DOTALL)
 _MARK = b"process_group:init"
@@ -32,7 +32,7 @@ _LARGEST_GUESS = LARGEST_FILE  # B; a larger file is not opened to see whether i
 _LARGEST_TEXT = 2**24
 
 
-def read_groups(path: str | Path, *, simulator: bool = False) -> Groups:
+def read_groups(path: str | Path, *, simulator: bool = False) -> GroupMembers:
     """Ranks of each group, in the file's order, by id.
 
     An entry "0" counts as any other, though ASTRA-sim takes the number for all ranks and stops at
@@ -58,7 +58,7 @@ def read_groups(path: str | Path, *, simulator: bool = False) -> Groups:
         raise InputError(f"{path}: is no JSON ({error}). {expected}") from error
     if not isinstance(pairs, _Pairs):
         raise InputError(f"{path}: holds a JSON {_kind(pairs)}. {expected}")
-    groups: Groups = {}
+    groups: GroupMembers = {}
     for key, value in pairs.items:
         where = f"{path}: group {_short(key)}"
         if key == "":

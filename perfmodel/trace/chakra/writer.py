@@ -31,7 +31,7 @@ _KINDS = {
     at.TENSOR_LOC: "int32_val",
 }
 _COLUMNS = {at.IS_CPU: "is_cpu"}  # where column and attribute are named differently
-Links = tuple[np.ndarray, np.ndarray]
+Dependencies = tuple[np.ndarray, np.ndarray]
 
 
 def build(
@@ -39,8 +39,8 @@ def build(
     type: Any,
     *,
     id: Any = None,
-    data_deps: Links | None = None,
-    ctrl_deps: Links | None = None,
+    data_deps: Dependencies | None = None,
+    ctrl_deps: Dependencies | None = None,
     start_us: Any = 0,
     duration_us: Any = 0,
     group: Any = -1,
@@ -76,7 +76,7 @@ def build(
             raise InputError(f"{source}: column {name} holds what is no {np.dtype(kind)}.")
         return np.array(np.broadcast_to(exact, n))
 
-    def links(name: str, value: Links | None) -> Links:
+    def links(name: str, value: Dependencies | None) -> Dependencies:
         if value is None:
             return np.zeros(n + 1, np.int64), np.empty(0, np.uint64)
         ptr, ids = np.asarray(value[0], np.int64), np.asarray(value[1], np.uint64)

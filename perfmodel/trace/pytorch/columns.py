@@ -22,9 +22,9 @@ from perfmodel.trace.pytorch.kineto import (
     STEP,
     Device,
 )
-from perfmodel.trace.pytorch.link import Links
+from perfmodel.trace.pytorch.link import OperatorLinks
 from perfmodel.trace.pytorch.nesting import paths
-from perfmodel.trace.pytorch.timeline import Timeline
+from perfmodel.trace.pytorch.timeline import RankTimeline
 
 HIDDEN = ("record_param_comms", "autograd::engine::evaluate_function: ")
 """Operators that would only lengthen names."""
@@ -42,7 +42,7 @@ class RankNodes:
         collective: {node: what it is} of NCCL kernels and host collectives.
     """
 
-    timeline: Timeline
+    timeline: RankTimeline
     attribution: Attribution
     name: NDArray[np.object_]
     resource: NDArray[np.int32]
@@ -61,7 +61,9 @@ class RankNodes:
         return len(self.name)
 
 
-def rank_nodes(timeline: Timeline, trace: HostTrace | None, links: Links | None) -> RankNodes:
+def rank_nodes(
+    timeline: RankTimeline, trace: HostTrace | None, links: OperatorLinks | None
+) -> RankNodes:
     """Name a rank's nodes and say what they do.
 
     Args:

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from perfmodel.errors import TraceError
+from perfmodel.files import StrPath
 from perfmodel.json_text import check_held
 from perfmodel.trace.chakra.inflate import inflate
 from perfmodel.trace.pytorch.host_trace import HostTrace, host_trace
 from perfmodel.trace.pytorch.kineto import Device, device_trace
 
-Place = str | PathLike[str]
-Trace = Place | Sequence[Place | tuple[Place, Place]]
+Recordings = StrPath | Sequence[StrPath | tuple[StrPath, StrPath]]
 
 HEAD = 1 << 16
 """Bytes of a file that are looked at to tell what it is."""
@@ -55,12 +55,12 @@ def is_pytorch(trace: Any) -> bool:
         return False
 
 
-def candidates(trace: Trace) -> list[Path]:
+def candidates(trace: Recordings) -> list[Path]:
     """The files that a trace argument means: a file, a folder's JSON files, those with a prefix, a list, pairs.
 
     None where Chakra's files stand beside them, whose group files are JSON, too.
     """
-    if isinstance(trace, str | PathLike):
+    if isinstance(trace, str | os.PathLike):
         path = Path(trace)
         if path.is_file():
             return [path]
@@ -129,7 +129,7 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
-def find(trace: Trace, ranks: Iterable[int] | None = None) -> list[RankFiles]:
+def find(trace: Recordings, ranks: Iterable[int] | None = None) -> list[RankFiles]:
     """The traces of each rank, in order of rank.
 
     Args:

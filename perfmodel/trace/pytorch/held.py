@@ -17,8 +17,8 @@ from perfmodel.trace.pytorch.host_time import HostTime
 from perfmodel.trace.pytorch.host_trace import HostTrace
 from perfmodel.trace.pytorch.kineto import Allocations, Device
 from perfmodel.trace.pytorch.lifetimes import SEES, Calls, changes, lifetimes
-from perfmodel.trace.pytorch.link import Links
-from perfmodel.trace.pytorch.steps import Window
+from perfmodel.trace.pytorch.link import OperatorLinks
+from perfmodel.trace.pytorch.steps import StepWindow
 
 ALLOCATED = (
     "Kineto's memory events: what the allocator had given out, without the CUDA context, libraries' own memory and"
@@ -26,7 +26,7 @@ ALLOCATED = (
 )
 
 
-class Held(NamedTuple):
+class MemoryChanges(NamedTuple):
     """Bytes before the first node; the nodes that let memory grow as they begin or shrink (< 0) as they end, and by how
     much [B]; what it is read from and what that cannot see."""
 
@@ -69,7 +69,7 @@ def at_nodes(where: ArrayLike, change: ArrayLike) -> tuple[NDArray[np.int64], ND
     return node[kept], both[kept]
 
 
-def in_order_of_calls(trace: HostTrace, chosen: Sequence[int]) -> Held | None:
+def in_order_of_calls(trace: HostTrace, chosen: Sequence[int]) -> MemoryChanges | None:
     """Of a host trace without times.
 
     Args:
@@ -87,16 +87,16 @@ def in_order_of_calls(trace: HostTrace, chosen: Sequence[int]) -> Held | None:
     begins = np.searchsorted(called, call)  # the first node at or after a call that is none itself
     ends = np.searchsorted(called, call, side="right") - 1
     where = np.clip(np.where(moment % 2 == 0, begins, ends), 0, len(called) - 1)
-    return Held(before, *at_nodes(where, change), SEES)
+    return MemoryChanges(before, *at_nodes(where, change), SEES)
 
 
 def in_time(
     device: Device,
-    window: Window,
+    window: StepWindow,
     time: HostTime,
     trace: HostTrace | None,
-    links: Links | None,
-) -> Held | None:
+    links: OperatorLinks | None,
+) -> MemoryChanges | None:
     """Of a device trace, with its host trace or without: positions are those of the host's nodes in `time`."""
     if device.allocations is not None:
         when, thread, by, before = _allocated(device.allocations)
@@ -115,7 +115,7 @@ def in_time(
     before += float(by[early].sum())
     inside = ~(early | late)
     where = _nodes(time, window.main, when[inside], thread[inside], ends[inside])
-    return Held(max(before, 0.0), *at_nodes(where, by[inside]), source)
+    return MemoryChanges(max(before, 0.0), *at_nodes(where, by[inside]), source)
 
 
 def calls_of(trace: HostTrace) -> tuple[Calls, NDArray[np.int64]]:
@@ -130,7 +130,7 @@ def calls_of(trace: HostTrace) -> tuple[Calls, NDArray[np.int64]]:
 
 
 def _times(
-    device: Device, links: Links, order: NDArray[np.int64], moment: NDArray[np.int64]
+    device: Device, links: OperatorLinks, order: NDArray[np.int64], moment: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """[c] when a call began or ended [s], and on which thread; of one that the device trace lacks, when the one before
     it began."""

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from perfmodel.trace.pytorch.kineto import ANNOTATION, MODULE, OPERATOR, RUNTIME, Device
 from perfmodel.trace.pytorch.launches import Launches
 from perfmodel.trace.pytorch.nesting import outermost
-from perfmodel.trace.pytorch.steps import Window
+from perfmodel.trace.pytorch.steps import StepWindow
 from perfmodel.trace.pytorch.waits import HostWaits
 
 SILENCE = 100e-6
@@ -80,7 +80,7 @@ class HostTime:
 
 
 def host_time(
-    device: Device, window: Window, work: Launches, waits: HostWaits, parent: NDArray[np.int64]
+    device: Device, window: StepWindow, work: Launches, waits: HostWaits, parent: NDArray[np.int64]
 ) -> HostTime:
     """Cut the host's time into nodes; `parent` is the enclosing event of each event."""
     computing = _computing(device)
@@ -146,7 +146,9 @@ def _host_collectives(device: Device) -> NDArray[np.bool_]:
     )
 
 
-def _boundaries(device: Device, inside: NDArray[Any], window: Window, thread: int) -> NDArray[Any]:
+def _boundaries(
+    device: Device, inside: NDArray[Any], window: StepWindow, thread: int
+) -> NDArray[Any]:
     """Times at which anything begins or ends on a thread, in order."""
     mine = inside & (device.thread == thread)
     times = np.concatenate([device.start[mine], device.end[mine]])
@@ -170,7 +172,7 @@ class _Wakes:
 
 def _wakes(
     device: Device,
-    window: Window,
+    window: StepWindow,
     boundaries: Mapping[int, NDArray[np.float64]],
     parent: NDArray[np.int64],
     computing: NDArray[np.bool_],
@@ -285,7 +287,7 @@ def _assemble(
     parent: NDArray[np.int64],
     inside: NDArray[np.bool_],
     outer: NDArray[np.int64],
-    window: Window,
+    window: StepWindow,
 ) -> HostTime:
     start, end, kind, subject, thread = (np.concatenate([r[i] for r in rows]) for i in range(5))
     order = np.lexsort((np.isin(kind, (RESUME, TAIL)), kind != BEGIN, end, start, thread))

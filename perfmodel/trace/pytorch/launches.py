@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.trace.pytorch.kineto import KERNEL, MEMCPY, ON_DEVICE, RUNTIME, Device
-from perfmodel.trace.pytorch.steps import Window
+from perfmodel.trace.pytorch.steps import StepWindow
 
 LATENCY, GAP = 7e-6, 1.5e-6
 """Stand for L and g [s] where a trace has no kernel to measure them by (medians of V100 and A100 traces)."""
@@ -128,7 +128,7 @@ class Launches:
         return found
 
 
-def launches(device: Device, window: Window) -> Launches:
+def launches(device: Device, window: StepWindow) -> Launches:
     """The GPU work that the window's host calls launched, and what lies between where the call is lacking."""
     gpu = np.flatnonzero(np.isin(device.category, ON_DEVICE))
     gpu = gpu[np.lexsort((gpu, device.start[gpu]))]

@@ -28,7 +28,7 @@ AGREEMENT = 0.99
 
 
 @dataclass(frozen=True)
-class Links:
+class OperatorLinks:
     """[n] the host trace's node of each device event, -1 for none; how they were found; the share of operators
     joined."""
 
@@ -37,7 +37,7 @@ class Links:
     share: float
 
 
-def link(host: HostTrace, device: Device) -> Links:
+def link(host: HostTrace, device: Device) -> OperatorLinks:
     """Join a host trace and a device trace.
 
     Raises:
@@ -47,7 +47,7 @@ def link(host: HostTrace, device: Device) -> Links:
     known = {name: i for i, name in enumerate(device.names)}
     host_name = np.array([known.get(name, -1) for name in host.names], np.int64)
     nodes = np.flatnonzero(host.operator)
-    best = Links(np.full(len(device), -1, np.int64), "names in order", 0.0)
+    best = OperatorLinks(np.full(len(device), -1, np.int64), "names in order", 0.0)
     agreement = 0.0
     for rule, key in (
         ("Record function id", device.record),
@@ -62,13 +62,13 @@ def link(host: HostTrace, device: Device) -> Links:
             node[ops[equal]] = nodes[joined[equal]]
             share = _share(node, ops, nodes)
             if share > best.share:
-                best = Links(node, rule, share)
+                best = OperatorLinks(node, rule, share)
         agreement = max(
             agreement, float(agree) if found.sum() > 0.5 * min(len(ops), len(nodes)) else 0.0
         )
     node = _by_names(host, device, ops, nodes, host_name, best.node)
     share = _share(node, ops, nodes)
-    best = Links(node, best.rule, share)
+    best = OperatorLinks(node, best.rule, share)
     if share < AGREEMENT:
         raise TraceError(
             f"{host.path}: is not the host trace of {device.path}: {share:.1%} of the operators are in both (names "

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
+from perfmodel.findings import Finding, warning
 from perfmodel.trace.pytorch import host_time as host
 from perfmodel.trace.pytorch.collectives import SEND_RECV, Collective
 from perfmodel.trace.pytorch.columns import RankNodes
@@ -21,16 +22,6 @@ CLOCKS = 1e-3
 
 MISSED = 0.1
 """Share of meetings that the recorded times may refute before the members are taken to be others."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What is odd about a recording: code, rank (None: all), message, remedy."""
-
-    code: str
-    rank: int | None
-    message: str
-    remedy: str = ""
 
 
 def offsets(ranks: Sequence[RankNodes], how: str = "recorded") -> NDArray[np.float64]:
@@ -150,9 +141,8 @@ def meet(
         findings.append(_absent(absent, members, place))
     if unpaired:
         findings.append(
-            Finding(
+            warning(
                 "unpaired-messages",
-                None,
                 f"{unpaired} sends and receives do not name the other rank: they keep their recorded time",
             )
         )
@@ -214,24 +204,22 @@ def _possible(
 
 
 def _impossible(name: str) -> Finding:
-    return Finding(
+    return warning(
         "refuted-members",
-        None,
         f"communicator {name!r} does not say who its members are, and the recorded times refute that all "
         "ranks are: its collectives keep their recorded time",
-        "Give host traces that list the process groups; where the ranks' clocks differ, "
+        remedy="Give host traces that list the process groups; where the ranks' clocks differ, "
         'offsets="collectives"',
     )
 
 
 def _uneven(name: str, counts: dict[int, int], numbers: Sequence[int]) -> Finding:
     text = ", ".join(f"{c} on rank {numbers[i]}" for i, c in sorted(counts.items()))
-    return Finding(
+    return warning(
         "uneven-collectives",
-        None,
         f"communicator {name!r} is used a different number of times by its members ({text}): its "
         "collectives keep their recorded time",
-        "Choose another step",
+        remedy="Choose another step",
     )
 
 
@@ -241,13 +229,12 @@ def _absent(
     name = next(iter(absent))
     lacking = [r for r in members[name] if r not in place]
     more = f" and {len(absent) - 1} more communicators" if len(absent) > 1 else ""
-    return Finding(
+    return warning(
         "absent-ranks",
-        None,
         f"communicator {name!r}{more} has ranks that are not loaded (rank {lacking[0]}"
         + (f" and {len(lacking) - 1} more" if len(lacking) > 1 else "")
         + f"): {sum(absent.values())} collectives keep their recorded time, their wait for others included",
-        "Give the traces of all ranks",
+        remedy="Give the traces of all ranks",
     )
 
 

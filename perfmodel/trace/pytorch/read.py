@@ -9,14 +9,15 @@ from typing import Any
 import numpy as np
 
 from perfmodel.errors import TraceError
+from perfmodel.findings import Finding, warning
 from perfmodel.trace.pytorch import host_time as host
 from perfmodel.trace.pytorch.attribution import TRANSFER
 from perfmodel.trace.pytorch.collectives import SEND_RECV, UNKNOWN
 from perfmodel.trace.pytorch.columns import RankNodes, rank_nodes
-from perfmodel.trace.pytorch.files import RankFiles, Trace, find, without_collection
+from perfmodel.trace.pytorch.files import RankFiles, Recordings, find, without_collection
 from perfmodel.trace.pytorch.held import in_time
-from perfmodel.trace.pytorch.link import Links, link
-from perfmodel.trace.pytorch.ranks import Finding, Meetings, has_tail, meet, offsets
+from perfmodel.trace.pytorch.link import OperatorLinks, link
+from perfmodel.trace.pytorch.ranks import Meetings, has_tail, meet, offsets
 from perfmodel.trace.pytorch.steps import StepChoice, choose
 from perfmodel.trace.pytorch.timeline import timeline
 from perfmodel.vocabulary import NodeType
@@ -25,7 +26,7 @@ BROADCAST = 5
 
 
 @dataclass(frozen=True)
-class Figures:
+class RecordingQuality:
     """How well one rank's recording is understood.
 
     Attributes:
@@ -66,14 +67,14 @@ class Recording:
     numbers: tuple[int, ...]
     groups: Mapping[str, tuple[int, ...]]
     device_name: str
-    figures: tuple[Figures, ...]
+    figures: tuple[RecordingQuality, ...]
     matched: float
     findings: list[Finding]
     files: tuple[str, ...]
 
 
 def read(
-    trace: Trace,
+    trace: Recordings,
     *,
     ranks: Iterable[int] | None = None,
     step: StepChoice = "last",
@@ -146,39 +147,41 @@ def _findings(nodes: list[RankNodes], numbers: Sequence[int]) -> list[Finding]:
         lost = int((line.work.call < 0).sum())
         if lost:
             found.append(
-                Finding(
+                warning(
                     "launch-missing",
-                    number,
                     f"{lost} GPU events have no launch call in the file: they keep their order in the stream",
+                    rank=number,
                 )
             )
         refuted = line.stream_waits.refuted + line.host_waits.refuted
         if refuted:
             found.append(
-                Finding(
+                warning(
                     "wait-refuted",
-                    number,
                     f"{refuted} waits that the calls suggest are refuted by the recorded times and left out",
+                    rank=number,
                 )
             )
         unknown = sum(c.kind == UNKNOWN for c in rank.collective.values())
         if unknown:
             found.append(
-                Finding(
+                warning(
                     "unknown-collective",
-                    number,
                     f"{unknown} NCCL kernels do not say which collective they are: "
                     "they keep their recorded time on other hardware",
+                    rank=number,
                 )
             )
     return found
 
 
-def _figures(rank: RankNodes, files: RankFiles, links: Links | None, offset: float) -> Figures:
+def _figures(
+    rank: RankNodes, files: RankFiles, links: OperatorLinks | None, offset: float
+) -> RecordingQuality:
     line, work = rank.timeline, rank.timeline.work
     length = work.end - work.start
     total = max(float(length.sum()), 1e-30)
-    return Figures(
+    return RecordingQuality(
         rank=files.rank,
         step=line.window.label,
         operators_linked=links.share if links is not None else 1.0,
@@ -198,7 +201,7 @@ def _columns(
     place: int,
     begin: float,
     files: RankFiles,
-    links: Links | None,
+    links: OperatorLinks | None,
 ) -> dict[str, Any]:
     """One rank's columns, nodes in order of recorded start."""
     line, time = rank.timeline, rank.timeline.host

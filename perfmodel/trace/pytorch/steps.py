@@ -14,7 +14,7 @@ StepChoice = int | str
 
 
 @dataclass(frozen=True)
-class Window:
+class StepWindow:
     """The part of one rank's trace that is replayed.
 
     Attributes:
@@ -29,7 +29,7 @@ class Window:
     label: str
 
 
-def choose(devices: Sequence[Device], step: StepChoice = "last") -> list[Window]:
+def choose(devices: Sequence[Device], step: StepChoice = "last") -> list[StepWindow]:
     """The window of each rank.
 
     Args:
@@ -64,7 +64,7 @@ def choose(devices: Sequence[Device], step: StepChoice = "last") -> list[Window]
         first = last = common[-1]
     label = f"ProfilerStep#{first}" + (f" to #{last}" if first != last else "")
     return [
-        Window(steps[first][0], steps[last][1], _step_thread(d), label)  # type: ignore[index]
+        StepWindow(steps[first][0], steps[last][1], _step_thread(d), label)  # type: ignore[index]
         for d, steps in zip(devices, found)
     ]
 
@@ -74,7 +74,7 @@ def _step_thread(device: Device) -> int:
     return int(device.thread[np.flatnonzero(named & (device.category == ANNOTATION))[0]])
 
 
-def _whole(device: Device) -> Window:
+def _whole(device: Device) -> StepWindow:
     host = np.isin(device.category, (OPERATOR, ANNOTATION, RUNTIME))
     if not host.any():
         raise TraceError(
@@ -83,7 +83,7 @@ def _whole(device: Device) -> Window:
         )
     operators = device.category == OPERATOR
     count = np.bincount(device.thread[operators if operators.any() else host])
-    return Window(
+    return StepWindow(
         float(device.start[host].min()),
         float(device.end[host].max()),
         int(np.argmax(count)),

@@ -13,7 +13,7 @@ from perfmodel.trace.pytorch.host_time import HostTime, host_time
 from perfmodel.trace.pytorch.kineto import Device
 from perfmodel.trace.pytorch.launches import Launches, launches
 from perfmodel.trace.pytorch.nesting import parents
-from perfmodel.trace.pytorch.steps import Window
+from perfmodel.trace.pytorch.steps import StepWindow
 from perfmodel.trace.pytorch.waits import HostWaits, StreamWaits, host_waits, stream_waits
 
 LAUNCH, STREAM, INTO_COLLECTIVE, OUT_OF_COLLECTIVE, WAIT, HOST, THREAD, CHAIN, BUSY = range(9)
@@ -23,7 +23,7 @@ step."""
 
 
 @dataclass(frozen=True, eq=False)
-class Timeline:
+class RankTimeline:
     """What one rank did: h host nodes, then k GPU nodes, and edges between them.
 
     Attributes:
@@ -34,7 +34,7 @@ class Timeline:
     """
 
     device: Device
-    window: Window
+    window: StepWindow
     parent: NDArray[np.int64]
     host: HostTime
     work: Launches
@@ -46,7 +46,7 @@ class Timeline:
     edge_kind: NDArray[np.int8]
 
 
-def timeline(device: Device, window: Window) -> Timeline:
+def timeline(device: Device, window: StepWindow) -> RankTimeline:
     """Cut a rank's window into nodes and find what waits for what."""
     parent = parents(device.thread, device.start, device.end)
     work = launches(device, window)
@@ -56,7 +56,7 @@ def timeline(device: Device, window: Window) -> Timeline:
     parts = _edges(device, window, time, work, streams)
     columns = [np.concatenate([np.asarray(p[i]) for p in parts]) for i in range(3)]
     kind = np.concatenate([np.broadcast_to(np.asarray(p[3], np.int8), len(p[0])) for p in parts])
-    return Timeline(
+    return RankTimeline(
         device,
         window,
         parent,
@@ -72,7 +72,7 @@ def timeline(device: Device, window: Window) -> Timeline:
 
 
 def _edges(
-    device: Device, window: Window, time: HostTime, work: Launches, streams: StreamWaits
+    device: Device, window: StepWindow, time: HostTime, work: Launches, streams: StreamWaits
 ) -> list[tuple[Any, ...]]:
     """(from, to, latency, kind) of every kind of edge; GPU nodes stand after the h host nodes."""
     h = len(time)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from perfmodel.trace.pytorch.kineto import MEMCPY, OPERATOR, RUNTIME, SYNC, Device
 from perfmodel.trace.pytorch.launches import Launches
 from perfmodel.trace.pytorch.nesting import ancestors
-from perfmodel.trace.pytorch.steps import Window
+from perfmodel.trace.pytorch.steps import StepWindow
 
 STREAM_WAIT = ("cudaStreamWaitEvent", "hipStreamWaitEvent", "cuStreamWaitEvent")
 STREAM_SYNC = ("cudaStreamSynchronize", "hipStreamSynchronize", "cuStreamSynchronize")
@@ -63,7 +63,7 @@ COMPUTE_TO_COLLECTIVE, COLLECTIVE_TO_COMPUTE, RECORDED, SWITCH, GRAPH = range(5)
 
 
 def stream_waits(
-    device: Device, window: Window, work: Launches, parent: NDArray[np.int64]
+    device: Device, window: StepWindow, work: Launches, parent: NDArray[np.int64]
 ) -> StreamWaits:
     """Waits between streams; `parent` is the enclosing event of each event of the device trace."""
     if not len(work):
@@ -247,7 +247,7 @@ class HostWaits:
     refuted: int
 
 
-def host_waits(device: Device, window: Window, work: Launches) -> HostWaits:
+def host_waits(device: Device, window: StepWindow, work: Launches) -> HostWaits:
     """Where the host waits. Calls after the end of the step are the profiler's own and left out."""
     inside = (
         (device.category == RUNTIME) & (device.start >= window.start) & (device.start < window.end)
