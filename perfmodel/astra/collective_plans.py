@@ -7,7 +7,7 @@ templates that all ranks share. Rules: ASTRA-sim's `generate_collective`, chunk 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ class Planner:
     phases: list[dict[str, int]] = field(default_factory=list)
     steps: list[tuple[int, int, int, int]] = field(default_factory=list)
     places: list[tuple[int, int, int, int]] = field(default_factory=list)
+    alternatives: list[int] = field(default_factory=list)
+    choices: int = 0
     custom_start: dict[str, int] = field(default_factory=dict)
     custom_files: dict[str, list[CustomFile]] = field(default_factory=dict)
     _sizes: dict[int, int] = field(default_factory=dict)
@@ -130,8 +132,15 @@ class Planner:
         if count > layout.MAX_PHASES:
             raise TraceError(f"runs in {count} phases; up to {layout.MAX_PHASES} are modelled")
         counter = int(self.starts[group])
-        self.plans.append((chunks, first, count, group - 1, counter))
+        self.plans.append((chunks, first, count, group - 1, counter, -1, 0, 0))
         return len(self.plans) - 1
+
+    def choose(self, choice: int, plans: Sequence[int]) -> None:
+        """Let a rank run a collective by that of its `plans` whose place in them the first issued of `choice` has."""
+        for variant, plan in enumerate(plans):
+            self.plans[plan] = (*self.plans[plan][:-3], choice, variant, len(self.alternatives))
+        self.alternatives += plans
+        self.choices = max(self.choices, choice + 1)
 
     def _chunks(self, kind: int, size: int) -> tuple[int, int]:
         splits, ranks = self.config.system.splits, self.config.network.ranks
@@ -270,6 +279,7 @@ class Planner:
         ).reshape(-1, layout.PHASE_W)
         return {
             "plans": np.array(self.plans, np.int64).reshape(-1, layout.PLAN_W),
+            "alternatives": np.array(self.alternatives, np.int64),
             "phases": phases,
             "steps": np.array(self.steps, np.int64).reshape(-1, layout.STEP_W),
             "trees": np.array(self.places, np.int64).reshape(-1, layout.TREE_W),
@@ -283,8 +293,8 @@ class Planner:
     def _bus_rows(self, sizes: NDArray[np.int64]) -> NDArray[np.int64]:
         """Durations on the shared bus by message size, and [1, 7] figures of the bus, the first whether it is there.
 
-        They are cut to whole ns as after a start that waits for the overhead alone; the simulator cuts the sum with
-        what the start waited for, so that another start may be 1 ns off in a graph (not in a run).
+        They are cut to whole ns as after a start that waits for the overhead alone. The simulator cuts the sum with
+        what the start waited for, which is a whole number of ns, too: the same, whatever that was.
         """
         bus = self.config.system.bus
         if bus is None:

@@ -15,7 +15,7 @@ from perfmodel.astra import costs, layout
 from perfmodel.astra.algorithm_phases import KEYS
 from perfmodel.astra.collective_plans import CustomFile, Planner
 from perfmodel.astra.config import Config
-from perfmodel.astra.flat_nodes import FlatNodes, name_of
+from perfmodel.astra.flat_nodes import FlatNodes
 from perfmodel.astra.hash_order import buckets_for, walk
 from perfmodel.errors import SystemFileError, TraceError
 from perfmodel.trace import chakra
@@ -43,12 +43,7 @@ class CustomNodes:
 def custom_of(
     flat: FlatNodes, rows: NDArray[np.int64], config: Config
 ) -> tuple[list[str], NDArray[np.int64]]:
-    """Which custom collective each node of `rows` runs: prefixes, and [n] an index into them, -1 for none.
-
-    Raises:
-        SystemFileError: a group whose nodes of one collective differ in it: in ASTRA-sim the first that a rank issues
-            decides for all of them.
-    """
+    """Which custom collective each node of `rows` names: prefixes, and [n] an index into them, -1 for none."""
     system = config.system
     prefixes = list(dict.fromkeys([*system.custom.values(), *system.per_node.values()]))
     found = np.full(len(rows), -1, np.int64)
@@ -58,19 +53,24 @@ def custom_of(
     node = flat.node_id[rows].astype(np.int32)  # as ASTRA-sim narrows it
     for number, prefix in system.per_node.items():
         found[node == number] = prefixes.index(prefix)
-    if system.per_node:
-        table = np.stack([flat.rank[rows], flat.group[rows], flat.comm_type[rows], found])
-        distinct, first = np.unique(table, axis=1, return_index=True)
-        same = (distinct[:3, 1:] == distinct[:3, :-1]).all(axis=0) & (distinct[1, 1:] > 0)
-        if same.any():
-            k = int(np.flatnonzero(same)[0])
-            one, other = (name_of(flat, int(rows[first[j]])) for j in (k, k + 1))
-            raise SystemFileError(
-                f"{system.source}: per-node-custom-implementation: {one} and {other} run different implementations "
-                "of one collective in one communicator group, where ASTRA-sim takes for both that of the one "
-                "that is issued first; give them the same, or groups of their own"
-            )
     return prefixes, found
+
+
+def choices(
+    kind: NDArray[np.int64], group: NDArray[np.int64], custom: NDArray[np.int64]
+) -> dict[tuple[int, int], list[int]]:
+    """(Type, group) of collectives of a named group that name different implementations, and these, ascending.
+
+    ASTRA-sim's `CommunicatorGroup` keeps one implementation a type: a rank runs them all by the first that it issues.
+
+    Args:
+        kind, group, custom: [n] by collective, the last an index of a custom implementation or -1.
+    """
+    found: dict[tuple[int, int], list[int]] = {}
+    for k, g, c in np.unique(np.stack([kind, group, custom]), axis=1).T.tolist():
+        if g > 0:
+            found.setdefault((k, g), []).append(c)
+    return {key: variants for key, variants in found.items() if len(variants) > 1}
 
 
 def warn_of_sizes(flat: FlatNodes, config: Config) -> None:

@@ -149,6 +149,7 @@ class RunMemory:
             (layout.READY, t.nodes),
             (layout.DEFERRED, t.nodes),
             (layout.FAMILIES, t.members),
+            (layout.CHOSEN, t.ranks * t.choices),
             (layout.STATIONS, t.ranks * t.stations * layout.STATION_W),
             (layout.LEAVES, t.ranks * t.stations * t.places * self.record),
             (layout.LINKS, t.links * layout.SERVER_W),

@@ -28,7 +28,8 @@ class Tables:
         nodes: number of nodes; ranks, stations (a rank), levels; links, servers: of the system.
         indegree: i64 [N]; rank_nodes: i64 [R], nodes of each rank.
         chunks: of the largest collective; window: slots of the widest phase; places: of a station.
-        members: of all groups together; custom_room: nodes of the largest custom trace.
+        members: of all groups together; choices: decisions between implementations (a rank).
+        custom_room: nodes of the largest custom trace.
         rendezvous: number of the size of the small messages, -1 without them. per_byte: f64, G of the outer and the
             inner shared bus [ns/B], none without them.
     """
@@ -46,6 +47,7 @@ class Tables:
     window: int
     places: int
     members: int
+    choices: int
     custom_room: int
     rendezvous: int
     per_byte: NDArray[np.float64]
@@ -119,6 +121,7 @@ def build_tables(
     rank_ptr = np.searchsorted(table[:, layout.NODE_RANK], np.arange(flat.ranks + 1))
     w.add(layout.T_RANK_PTR, rank_ptr)
     w.add(layout.T_READY_PTR, np.concatenate([[0], np.cumsum(room)]))
+    w.add(layout.T_ALTERNATIVES, parts["alternatives"])
     w.add(layout.T_PLANS, parts["plans"])
     w.add(layout.T_PHASES, parts["phases"])
     w.add(layout.T_STEPS, parts["steps"])
@@ -148,6 +151,7 @@ def build_tables(
         (layout.T_CLASSES, message_rows.shape[1]),
         (layout.T_DIM_COUNT, levels),
         (layout.T_RENDEZVOUS, planner.small),
+        (layout.T_CHOICES, planner.choices),
         *zip(range(layout.T_BUS, layout.T_HEADER), bus, strict=True),
     ):
         w.header[field] = value
@@ -165,6 +169,7 @@ def build_tables(
         window=int(parts["phases"][:, layout.PHASE_WINDOW].max(initial=1)),
         places=places,
         members=len(parts["members"]),
+        choices=planner.choices,
         rendezvous=planner.small,
         per_byte=np.array(planner.per_byte),
         custom_room=int(np.diff(customs.ptr).max(initial=1)),

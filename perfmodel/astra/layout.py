@@ -85,6 +85,7 @@ MAX_PHASES = 8
     T_PREDECESSOR,
     T_RANK_PTR,
     T_READY_PTR,
+    T_ALTERNATIVES,
     T_PLANS,
     T_PHASES,
     T_STEPS,
@@ -101,6 +102,7 @@ MAX_PHASES = 8
     T_CUSTOM_PREDECESSOR,
     T_CUSTOM_BUCKETS,
     T_BUCKET_COUNTS,
+    T_CHOICES,
     T_RENDEZVOUS,
     T_BUS,
     T_BUS_LATENCY,
@@ -110,7 +112,7 @@ MAX_PHASES = 8
     T_BUS_OVERHEAD_ROW,
     T_BUS_GAP_ROW,
     T_HEADER,
-) = range(38)
+) = range(40)
 
 NODE_FIELDS = [
     "rank",
@@ -142,8 +144,21 @@ NODE_FIELDS = [
     NODE_W,
 ) = range(13)
 
-# A collective as every rank sees it: `chunks` chunks, each through `count` phases from number `first`.
-PLAN_CHUNKS, PLAN_FIRST, PLAN_COUNT, PLAN_FAMILY, PLAN_COUNTER, PLAN_W = range(6)
+# A collective as every rank sees it: `chunks` chunks, each through `count` phases from number `first`. Where nodes of
+# one type in one group name different implementations, a rank runs them all by that of the one that it issues first:
+# `choice` is the number of that decision (-1 for none), `variant` this plan's own implementation, and `alternatives`
+# the place in the table of alternatives of the plans of this collective by each implementation.
+(
+    PLAN_CHUNKS,
+    PLAN_FIRST,
+    PLAN_COUNT,
+    PLAN_FAMILY,
+    PLAN_COUNTER,
+    PLAN_CHOICE,
+    PLAN_VARIANT,
+    PLAN_ALTERNATIVES,
+    PLAN_W,
+) = range(9)
 
 # One dimension of one collective. Members: base + j*stride, or the group's list at `list` where stride is 0.
 PHASE_FIELDS = [
@@ -260,6 +275,7 @@ DIM_EXTENT, DIM_STRIDE, DIM_RING, DIM_CLASS, DIM_W = range(5)
     READY,
     DEFERRED,
     FAMILIES,
+    CHOSEN,
     STATIONS,
     LEAVES,
     LINKS,
@@ -282,7 +298,7 @@ DIM_EXTENT, DIM_STRIDE, DIM_RING, DIM_CLASS, DIM_W = range(5)
     BEGUN,
     LIMIT,
     HEADER_W,
-) = range(42)
+) = range(43)
 
 # Pools: head of the list of records given back, next unused record, end, words of a record, a spare record.
 POOL_FREE, POOL_NEXT, POOL_END, POOL_WIDTH, POOL_SPARE, POOL_W = range(6)

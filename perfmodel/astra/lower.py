@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from perfmodel.astra import costs, layout
 from perfmodel.astra.algorithm_phases import BROADCAST
 from perfmodel.astra.collective_plans import Planner
 from perfmodel.astra.config import NO_FILE, Config
-from perfmodel.astra.custom_files import NATIVE_TAGS, CustomNodes, custom_of, read_custom
+from perfmodel.astra.custom_files import NATIVE_TAGS, CustomNodes, choices, custom_of, read_custom
 from perfmodel.astra.flat_nodes import FlatNodes, group_name, name_of
 from perfmodel.astra.kernel_tables import Tables, build_tables
 from perfmodel.errors import InputError, SystemFileError, TraceError
@@ -145,6 +145,16 @@ def _units(flat: FlatNodes) -> Ints:
     return unit
 
 
+class CollectiveCall(NamedTuple):
+    """A collective as the planner is asked for it; `custom` is an index of a custom implementation or -1."""
+
+    kind: int
+    size: int
+    group: int
+    involved: int
+    custom: int
+
+
 class _Nodes:
     """Decides what every node does when it is issued."""
 
@@ -265,22 +275,53 @@ class _Nodes:
         columns = (flat.comm_type, flat.comm_size, flat.group, flat.involved, self.custom)
         table = np.stack([np.asarray(column, np.int64)[rows] for column in columns])
         distinct, first, inverse = np.unique(table, axis=1, return_index=True, return_inverse=True)
-        plans = np.empty(distinct.shape[1], np.int32)
-        for k, (kind, size, group, involved, custom) in enumerate(distinct.T.tolist()):
-            if group < 0 or group >= len(flat.groups):
-                raise TraceError(f"{name_of(flat, rows[first[k]])} is of an unknown group")
-            try:
-                prefix = self.prefixes[custom]
-                plans[k] = self.planner.plan(kind, size, group, involved, prefix)
-            except TraceError as error:
-                raise TraceError(f"{name_of(flat, rows[first[k]])} {error}") from None
-            except SystemFileError as error:
-                where = name_of(flat, rows[first[k]])
-                raise SystemFileError(f"{error} (needed by {where})") from None
+        calls = [CollectiveCall(*call) for call in distinct.T.tolist()]
+        plans = np.array([self._plan(row, call) for row, call in zip(rows[first], calls)])
+        self._choose(rows[first], calls, plans)
         nodes["plan"][rows] = plans[inverse]
         stuck = plans[inverse] < 0
         nodes["action"][rows] = np.where(stuck, layout.STUCK, layout.COLLECTIVE)
         self._places(rows)
+
+    def _plan(self, row: int, call: CollectiveCall) -> int:
+        """The plan of the collective at `row` of the trace; -1 where it would never end."""
+        where = name_of(self.flat, row)
+        kind, size, group, involved, custom = call
+        if group < 0 or group >= len(self.flat.groups):
+            raise TraceError(f"{where} is of an unknown group")
+        try:
+            return self.planner.plan(kind, size, group, involved, self.prefixes[custom])
+        except TraceError as error:
+            raise TraceError(f"{where} {error}") from None
+        except SystemFileError as error:
+            raise SystemFileError(f"{error} (needed by {where})") from None
+
+    def _choose(self, rows: Ints, calls: list[CollectiveCall], plans: Ints) -> None:
+        """Where the implementations in a group differ, give each collective its plans by all of them.
+
+        Args:
+            rows: of the trace, an example of each of `calls`. plans: of these.
+        """
+        kind, _, group, _, custom = np.array(calls).T
+        made = dict(zip(calls, plans.tolist()))
+        for choice, (key, variants) in enumerate(choices(kind, group, custom).items()):
+            here = {
+                call._replace(custom=-1): row
+                for row, call in zip(rows.tolist(), calls)
+                if (call.kind, call.group) == key
+            }
+            for like, row in here.items():
+                alike = [like._replace(custom=variant) for variant in variants]
+                for call in alike:
+                    if call not in made:
+                        made[call] = self._plan(row, call)
+                if min(made[call] for call in alike) < 0:
+                    raise SystemFileError(
+                        f"{self.config.system.source}: per-node-custom-implementation: {name_of(self.flat, row)} and "
+                        "others of its communicator group of one rank run a custom and a built-in implementation; "
+                        "ASTRA-sim never ends the built-in one there: give all of them the custom one"
+                    )
+                self.planner.choose(choice, [made[call] for call in alike])
 
     def _places(self, rows: Ints) -> None:
         """Each member's place in its group, in list order and in ascending order."""

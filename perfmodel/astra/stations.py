@@ -93,11 +93,23 @@ def leave(t, m, f, now, station, node, tag, vertex, others):
 
 
 @compiled
+def plan_of(t, m, number, plan):
+    """The plan by which a rank runs a collective: where implementations differ, that of the first issued."""
+    if t[plan + c.PLAN_CHOICE] < 0:
+        return plan
+    chosen = m[c.CHOSEN] + number * t[c.T_CHOICES] + t[plan + c.PLAN_CHOICE]
+    if m[chosen] == 0:
+        m[chosen] = t[plan + c.PLAN_VARIANT] + 1
+    alternative = t[plan + c.PLAN_ALTERNATIVES] + m[chosen] - 1
+    return t[c.T_PLANS] + t[t[c.T_ALTERNATIVES] + alternative] * c.PLAN_W
+
+
+@compiled
 def begin_collective(t, m, f, now, n, cause):
     """Cut a collective into chunks and queue them for their first phase."""
     node = t[c.T_NODES] + n * c.NODE_W
     number = t[node + c.NODE_RANK]
-    plan = t[c.T_PLANS] + t[node + c.NODE_PLAN] * c.PLAN_W
+    plan = plan_of(t, m, number, t[c.T_PLANS] + t[node + c.NODE_PLAN] * c.PLAN_W)
     rank = m[c.RANKS] + number * m[c.RANK_WORDS]
     phase = t[c.T_PHASES] + t[plan + c.PLAN_FIRST] * c.PHASE_W
     family = t[plan + c.PLAN_FAMILY]

@@ -7,6 +7,7 @@ from perfmodel.astra import event_run, kernel
 from perfmodel.compiled_code import Allowance
 from tests.astra import test_mode_runs as modes
 from tests.astra import test_random_runs as random
+from tests.astra.test_traces import differing_in_a_group
 
 BOTH = 5
 """Events that plain Python handles before machine code goes on."""
@@ -50,6 +51,10 @@ def test_random_runs_are_the_same_as_python_and_as_machine_code(number, run_as):
 def test_runs_in_other_modes_are_the_same_as_python_and_as_machine_code(name, run_as, monkeypatch):
     monkeypatch.chdir(modes.PLACE / name)
     assert_same(run_as, modes.lowered_run(name)[1])
+
+
+def test_implementations_that_differ_in_a_group_are_the_same_as_both(tmp_path, run_as):
+    assert_same(run_as, differing_in_a_group(tmp_path, 2)[1])
 
 
 def test_plain_python_is_left_when_its_allowance_is_used_up(run_as, monkeypatch):

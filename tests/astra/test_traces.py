@@ -172,11 +172,49 @@ def test_single_nodes_may_run_a_custom_collective_of_their_own(tmp_path):
     assert (run.finish - run.issue)[1::2].tolist() == [
         int(500 + 10_000 / (50 * 2**30 / 1e9)) + 1
     ] * 2
-    groups = _file(tmp_path, '{"1": [0, 1]}')
-    nodes = [reduce(1, pg_name="1"), reduce(2, (1,), pg_name="1")]
+
+
+def differing_in_a_group(tmp_path, own):
+    """Three collectives of one named group, of which node `own` has an implementation of its own; one of another."""
+    custom_ring(tmp_path, 2, 10_000)
+    (tmp_path / "nodes.yml").write_text(f"{own}: {tmp_path / 'mine'}\n")
+    system = {**SYSTEM, "per-node-custom-implementation": str(tmp_path / "nodes.yml")}
+    groups = _file(tmp_path, '{"1": [0, 1], "2": [1, 0]}')
+    nodes = [
+        reduce(1, pg_name="1"),
+        reduce(2, (1,), pg_name="1"),
+        reduce(3, (2,), pg_name="1"),
+        reduce(4, (3,), pg_name="2"),
+    ]
     flat = astra.read_flat(write(tmp_path, nodes, nodes), 2, groups)
-    with pytest.raises(SystemFileError, match=r"node 1 .* and rank 0, node 2 .* different impl"):
-        astra.lower(flat, config)
+    return flat, astra.lower(flat, astra.read_config(system, network(("Ring", 2))))
+
+
+@pytest.mark.parametrize("own", [1, 2])
+def test_in_a_named_group_the_first_issued_decides_for_all_of_its_type(tmp_path, own):
+    flat, lowered = differing_in_a_group(tmp_path, own)
+    cost = lowered.costs()
+    run = event_run.run(lowered, cost, record=True)
+    plain = astra.lower(flat, astra.read_config(SYSTEM, network(("Ring", 2))))
+    native = event_run.run(plain, plain.costs())
+    builtin = (native.finish - native.issue)[:4].tolist()
+    custom = int(500 + 10_000 / (50 * 2**30 / 1e9)) + 1
+    took = [custom] * 3 if own == 1 else builtin[:3]
+    assert builtin[0] != custom
+    for rank in (0, 1):
+        assert (run.finish - run.issue)[4 * rank : 4 * rank + 4].tolist() == [*took, builtin[3]]
+    assert astra.along(lowered, run, cost).rank_end.tolist() == run.rank_end.tolist()
+
+
+def test_a_group_of_one_rank_cannot_run_both_implementations(tmp_path):
+    write(tmp_path, [node(999, 4)], name="mine")
+    (tmp_path / "nodes.yml").write_text(f"2: {tmp_path / 'mine'}\n")
+    system = {**SYSTEM, "per-node-custom-implementation": str(tmp_path / "nodes.yml")}
+    nodes = [reduce(1, pg_name="1"), reduce(2, (1,), pg_name="1")]
+    groups = _file(tmp_path, '{"1": [0]}')
+    flat = astra.read_flat(write(tmp_path, nodes, [reduce(1)]), 2, groups)
+    with pytest.raises(SystemFileError, match=r"rank 0, node \d .* of one rank"):
+        astra.lower(flat, astra.read_config(system, network(("Ring", 2))))
 
 
 def test_a_group_file_that_is_none_is_an_error(tmp_path):
