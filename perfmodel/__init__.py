@@ -60,7 +60,7 @@ _HOME = {
     "optimize": "optimization.optimize",
     "pareto": "optimization.pareto",
     "calibrate": "calibration.calibrate",
-    "read_measurements": "calibration.files",
+    "read_measurements": "calibration.measurement_files",
     "read_models": "models.model_file",
 }
 """Public name -> the module that it is imported from when it is first used."""

@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any
 
 from perfmodel.trace.chakra import schema
-from perfmodel.trace.chakra.records import length_prefix
+from perfmodel.trace.chakra.protobuf_messages import length_prefix
 
 NUMBERS = (
     "num_ops",

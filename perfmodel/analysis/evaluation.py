@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from perfmodel.analysis.blocks import call_padded, in_blocks, jit_sums
+from perfmodel.analysis.design_blocks import call_padded, in_blocks, jit_sums
 from perfmodel.analysis.economics import columns as columns_of
 from perfmodel.analysis.throughput import memory_columns, per_token, step_columns
 from perfmodel.compiled import Compiled

@@ -1,4 +1,4 @@
-"""What the schedule of nodes reads, from the simulator's tables; see `by_node`.
+"""What the schedule of nodes reads, from the simulator's tables; see `node_scheduler`.
 
 Only for workloads whose collectives are matrices: unaware of congestion, one phase, ring or halving-doubling, queues
 with one place, neither a shared bus nor the rendezvous protocol. Nodes that are skipped or stuck and queues at memory
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.astra import by_node, layout
+from perfmodel.astra import layout, node_scheduler
 from perfmodel.astra.decisions import ROUNDING
 from perfmodel.astra.kernel_tables import Tables
 from perfmodel.astra.lower import Lowered
@@ -27,7 +27,7 @@ MATRIX_REUSE = 2
 
 @dataclass(frozen=True, eq=False)
 class NodeProgram:
-    """A workload ready to be scheduled by nodes; the tuples are what `by_node.simulate` takes."""
+    """A workload ready to be scheduled by nodes; the tuples are what `node_scheduler.simulate` takes."""
 
     program: tuple[Any, ...]
     modules: tuple[Any, ...]
@@ -50,7 +50,7 @@ class NodeProgram:
         tolerance = 0.0 if truncate else ROUNDING
 
         def work(part: slice) -> None:
-            by_node.simulate_many(
+            node_scheduler.simulate_many(
                 costs[:, part],
                 self.program,
                 self.modules,
@@ -301,11 +301,11 @@ class _Rings:
                 source += line
                 edge += rows
             alike = all(len(set(rows)) == 1 for rows in edges)
-            kind = by_node.NO_SYMMETRY
+            kind = node_scheduler.NO_SYMMETRY
             if alike:
                 ring = len(sources) == 1 and n > 2
-                kind = by_node.CIRCULANT if ring else by_node.EXCLUSIVE_OR
-            columns = 1 if kind != by_node.NO_SYMMETRY else n
+                kind = node_scheduler.CIRCULANT if ring else node_scheduler.EXCLUSIVE_OR
+            columns = 1 if kind != node_scheduler.NO_SYMMETRY else n
             if often[k] >= MATRIX_REUSE * columns * n:  # as many instances as columns
                 matrix_ptr.append(numbers)
                 numbers += n * n

@@ -21,14 +21,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from perfmodel.calibration import measurements as observed
-from perfmodel.calibration.doubts import (
+from perfmodel.calibration.fit_warnings import (
     above_one,
     check_device,
     check_stayed,
     left_open,
     measured_sizes,
 )
-from perfmodel.calibration.files import read_measurements
 from perfmodel.calibration.least_squares import (
     VANISHED,
     Fit,
@@ -38,7 +37,8 @@ from perfmodel.calibration.least_squares import (
     cross_validate,
     solve,
 )
-from perfmodel.calibration.tables import standard
+from perfmodel.calibration.measurement_files import read_measurements
+from perfmodel.calibration.measurement_tables import standard
 from perfmodel.compiled import Compiled, compile, unpack
 from perfmodel.display import as_html, as_text
 from perfmodel.errors import InputError

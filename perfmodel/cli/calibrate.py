@@ -107,8 +107,8 @@ def calibrate(
     intervals, and the errors in sample and held out. With --save, what was fitted is kept for the other commands.
     """
     from perfmodel.calibration.calibrate import calibrate as fit
-    from perfmodel.calibration.doubts import check_device
-    from perfmodel.calibration.files import read_measurements
+    from perfmodel.calibration.fit_warnings import check_device
+    from perfmodel.calibration.measurement_files import read_measurements
     from perfmodel.machine.system import hardware
     from perfmodel.vocabulary import COLLECTIVES
 

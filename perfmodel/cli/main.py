@@ -17,7 +17,7 @@ from typing import Any
 
 import click
 
-from perfmodel.cli.kept_code import keep_compiled
+from perfmodel.cli.jax_cache import keep_compiled
 from perfmodel.errors import InputError, one_line
 
 COMMANDS = {

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from perfmodel.models.gemm import cores_of, number_sizes
-from perfmodel.models.smooth import overlap
+from perfmodel.models.smooth_extrema import overlap
 from perfmodel.pytree import number, record, static
 
 TILE = 128.0

@@ -19,7 +19,7 @@ from jax import Array
 
 from perfmodel.models.attention import BACKWARD, TiledAttention, forward_flops
 from perfmodel.models.gemm import TiledGemm
-from perfmodel.models.smooth import overlap
+from perfmodel.models.smooth_extrema import overlap
 from perfmodel.pytree import number, record
 from perfmodel.vocabulary import STANDS_FOR
 

@@ -64,7 +64,7 @@ CLASSES = {
     "Protocols": "nccl",
     "Nvls": "nccl",
     "Messages": "nccl",
-    "Across": "across",
+    "Across": "across_nodes",
 }
 """Class -> module of `perfmodel.models` that has it."""
 

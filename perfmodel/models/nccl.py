@@ -35,9 +35,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from perfmodel.errors import InputError
-from perfmodel.models.across import Across
+from perfmodel.models.across_nodes import Across
 from perfmodel.models.network import AlphaBeta
-from perfmodel.models.smooth import overlap, soft_minimum
+from perfmodel.models.smooth_extrema import overlap, soft_minimum
 from perfmodel.pytree import number, record, static
 from perfmodel.vocabulary import COLLECTIVES
 

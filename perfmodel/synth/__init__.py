@@ -17,7 +17,7 @@ from perfmodel.synth import presets
 from perfmodel.synth.deprecated import fsdp, gpt, moe
 from perfmodel.synth.layout import Communicators, Layout
 from perfmodel.synth.role import Role
-from perfmodel.synth.simple import collective, data_parallel
+from perfmodel.synth.simple_workloads import collective, data_parallel
 from perfmodel.synth.sizes import Sizes
 from perfmodel.synth.steps import Steps, Work
 from perfmodel.synth.training import training

@@ -9,7 +9,7 @@ import warnings
 from typing import Any
 
 from perfmodel.errors import InputError
-from perfmodel.synth.checks import divisible, whole
+from perfmodel.synth.parameter_checks import divisible, whole
 from perfmodel.synth.sizes import Sizes
 from perfmodel.synth.training import training
 from perfmodel.synth.workload import Workload

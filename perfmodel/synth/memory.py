@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from perfmodel.synth.experts import Experts
 from perfmodel.synth.grid import Grid
 from perfmodel.synth.kernels import LayerKernels
+from perfmodel.synth.model_states import held, stage_held, state_bytes
 from perfmodel.synth.schedules import order
 from perfmodel.synth.settings import BYTES, Settings
-from perfmodel.synth.states import held, stage_held, state_bytes
 from perfmodel.workload.training_step import PARTS
 
 if TYPE_CHECKING:

@@ -31,7 +31,7 @@ from collections import deque
 from typing import Literal, NamedTuple
 
 from perfmodel.errors import InputError
-from perfmodel.synth.checks import one_of
+from perfmodel.synth.parameter_checks import one_of
 
 SCHEDULES = ("gpipe", "1f1b", "interleaved", "zero-bubble", "zero-bubble-v", "dualpipe-v")
 

@@ -13,7 +13,7 @@ from math import inf, isfinite
 from typing import Any
 
 from perfmodel.errors import InputError
-from perfmodel.synth.checks import divides, divisible, one_of, whole
+from perfmodel.synth.parameter_checks import divides, divisible, one_of, whole
 from perfmodel.synth.schedules import check as check_schedule
 from perfmodel.synth.schedules import place
 from perfmodel.synth.sizes import Sizes

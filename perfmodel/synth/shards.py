@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perfmodel.synth.layout import DATA, EXPERT_DATA, SHARD
+from perfmodel.synth.model_states import ParametersHeld, held
 from perfmodel.synth.settings import BYTES, Settings
-from perfmodel.synth.states import ParametersHeld, held
 from perfmodel.synth.steps import Steps
 
 GATHER = "parameters"

@@ -22,7 +22,7 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from perfmodel.errors import InputError
-from perfmodel.synth.checks import one_of, whole
+from perfmodel.synth.parameter_checks import one_of, whole
 
 NORMS = ("layer", "rms")
 

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 
 from perfmodel.synth.blocks import Blocks
 from perfmodel.synth.experts import Experts
-from perfmodel.synth.finish import finish
 from perfmodel.synth.kernels import LayerKernels
 from perfmodel.synth.layout import DATA, REPLICA, TENSOR
 from perfmodel.synth.memory import chunk_activations, layer_activations
+from perfmodel.synth.model_states import ParametersHeld
 from perfmodel.synth.schedules import Pass, order, stage_of
 from perfmodel.synth.settings import BYTES, Settings
 from perfmodel.synth.shards import Chunk, bucket_ends, gathers, sharing, units_held
-from perfmodel.synth.states import ParametersHeld
+from perfmodel.synth.step_end import finish
 from perfmodel.synth.tiling import (
     AHEAD,
     PREVIOUS,

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
-from perfmodel.synth.checks import whole
 from perfmodel.synth.configuration import configuration
 from perfmodel.synth.grid import Grid
 from perfmodel.synth.memory import rank_memory
 from perfmodel.synth.operations import step_flops
+from perfmodel.synth.parameter_checks import whole
 from perfmodel.synth.presets import PRESETS, preset
 from perfmodel.synth.role import Role
 from perfmodel.synth.settings import USUAL_OVERLAPS, Settings, overlaps

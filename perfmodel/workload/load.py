@@ -19,9 +19,9 @@ from perfmodel.workload.archive import is_saved, restore
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.join import join
 from perfmodel.workload.program import Origin
+from perfmodel.workload.pytorch_reader import read_pytorch
 from perfmodel.workload.readers import LoadOptions, Trace, reader_of
 from perfmodel.workload.recorded import Recorded
-from perfmodel.workload.recording import read_pytorch
 
 
 def load(

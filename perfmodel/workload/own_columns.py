@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from perfmodel.errors import TraceError
 from perfmodel.json_text import check_held
 from perfmodel.trace.chakra import own_attributes as own
-from perfmodel.trace.chakra.locate import doubles_of, integers_of, locate
+from perfmodel.trace.chakra.rank_trace import RankTrace
+from perfmodel.trace.chakra.rare_attributes import doubles_of, integers_of, locate
 from perfmodel.trace.chakra.schema import GlobalMetadata
-from perfmodel.trace.chakra.trace import RankTrace
 from perfmodel.workload.program import resources_of
 from perfmodel.workload.recorded import Recorded
 from perfmodel.workload.training_step import TrainingStep

@@ -57,7 +57,7 @@ def _pair(folder: Path) -> str:
 def _measured(name: str, **more) -> Callable[[Path], str]:
     def read(folder: Path) -> str:
         import perfmodel as pm
-        from perfmodel.calibration.files import read_measurements
+        from perfmodel.calibration.measurement_files import read_measurements
         from perfmodel.calibration.measurements import read as check
 
         table = read_measurements(folder / name, **more)

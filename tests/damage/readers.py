@@ -114,7 +114,7 @@ def _astra(folder: Path) -> str:
 def _measurements(name: str) -> Callable[[Path], str]:
     def read(folder: Path) -> str:
         import perfmodel as pm
-        from perfmodel.calibration.files import read_measurements
+        from perfmodel.calibration.measurement_files import read_measurements
         from perfmodel.calibration.measurements import read as check
 
         table = read_measurements(folder / name)

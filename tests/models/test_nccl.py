@@ -11,7 +11,7 @@ from perfmodel.errors import InputError
 from perfmodel.machine.placement import Span
 from perfmodel.machine.system import Dimension
 from perfmodel.machine.topology import TOPOLOGIES
-from perfmodel.models.across import Across
+from perfmodel.models.across_nodes import Across
 from perfmodel.models.nccl import Messages, Nccl, Nvls, Protocols, volume
 from perfmodel.pytree import number, record, static
 from perfmodel.vocabulary import COLLECTIVES

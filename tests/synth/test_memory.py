@@ -7,7 +7,7 @@ import pytest
 import perfmodel as pm
 from perfmodel.machine.system import RemoteMemory
 from perfmodel.synth.memory import chunk_activations, layer_activations
-from perfmodel.synth.states import stage_held, state_bytes
+from perfmodel.synth.model_states import stage_held, state_bytes
 
 GIB = 2**30
 

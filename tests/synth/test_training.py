@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import perfmodel as pm
 from perfmodel import synth
-from perfmodel.synth.states import stage_held
+from perfmodel.synth.model_states import stage_held
 
 GPT = {"layers": 4, "hidden": 64, "heads": 4, "vocabulary": 96, "positions": 32, "sequence": 32}
 LLAMA = {

@@ -159,7 +159,7 @@ def test_bytes_outside_the_given_range_are_never_read() -> None:
 GUARDED = """
 import ctypes, mmap, random, sys
 import numpy as np
-from perfmodel.trace.chakra.walk import FAULT, NODES, NOTES, WIDTH, frame, walk
+from perfmodel.trace.chakra.record_loops import FAULT, NODES, NOTES, WIDTH, frame, walk
 from tests.trace.test_chakra_damage import mutate, sample
 
 PAGE = mmap.PAGESIZE

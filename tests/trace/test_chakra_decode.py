@@ -13,7 +13,7 @@ from perfmodel.errors import TraceError
 from perfmodel.trace import chakra
 from perfmodel.trace.chakra import schema
 from perfmodel.trace.chakra.attributes import LARGEST, NAMES
-from perfmodel.trace.chakra.records import length_prefix
+from perfmodel.trace.chakra.protobuf_messages import length_prefix
 from tests.chakra_oracle import NUMBERS, attribute, file_of, node, number, row, rows, rows_of
 
 KINDS = [f.name for f in schema.AttributeProto.DESCRIPTOR.oneofs_by_name["value"].fields]

@@ -19,7 +19,7 @@ import pandas as pd
 
 from perfmodel.machine.system import Dimension, System, hardware
 from perfmodel.models import model_file
-from perfmodel.models.across import Across
+from perfmodel.models.across_nodes import Across
 from perfmodel.models.attention import TiledAttention
 from perfmodel.models.cost import Models
 from perfmodel.models.gemm import TiledGemm

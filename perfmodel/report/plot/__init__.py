@@ -9,7 +9,7 @@ With `ax` a function draws into axes that are there, else into a new figure. mat
 is called (`pip install 'perfmodel[plot]'`). Colours are those of Okabe and Ito (2008), told apart by everybody.
 """
 
-from perfmodel.report.plot.held import memory
+from perfmodel.report.plot.memory_use import memory
 from perfmodel.report.plot.roof import roofline
 from perfmodel.report.plot.schedules import critical_path, timeline
 from perfmodel.report.plot.shares import breakdown

@@ -9,10 +9,10 @@ read_groups, process_groups: communicator groups, from a file or from the node P
 
 from perfmodel.trace.chakra.files import find, siblings
 from perfmodel.trace.chakra.groups import process_groups, read_groups
+from perfmodel.trace.chakra.protobuf_messages import messages, messages_of, write, write_bytes
+from perfmodel.trace.chakra.rank_trace import COLLECTIVES, NODE_TYPES, RankTrace
 from perfmodel.trace.chakra.reader import content, decode, hash_of, read
-from perfmodel.trace.chakra.records import messages, messages_of, write, write_bytes
 from perfmodel.trace.chakra.schema import GlobalMetadata, Node
-from perfmodel.trace.chakra.trace import COLLECTIVES, NODE_TYPES, RankTrace
 from perfmodel.trace.chakra.writer import build, encode
 
 __all__ = [

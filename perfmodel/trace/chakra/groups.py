@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from perfmodel.errors import InputError, TraceError
 from perfmodel.json_text import check_held
 from perfmodel.trace.chakra import schema
-from perfmodel.trace.chakra.trace import INVALID, RankTrace
+from perfmodel.trace.chakra.rank_trace import INVALID, RankTrace
 
 GroupMembers = dict[str, tuple[int, ...]]
 

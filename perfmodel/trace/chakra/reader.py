@@ -18,10 +18,10 @@ from google.protobuf.message import DecodeError
 from perfmodel.errors import TraceError
 from perfmodel.trace.chakra import attributes as at
 from perfmodel.trace.chakra import dialects, older, schema
-from perfmodel.trace.chakra.faults import trace_error
+from perfmodel.trace.chakra.decode_errors import trace_error
 from perfmodel.trace.chakra.inflate import LIMIT, inflate
-from perfmodel.trace.chakra.trace import RankTrace
-from perfmodel.trace.chakra.walk import (
+from perfmodel.trace.chakra.rank_trace import RankTrace
+from perfmodel.trace.chakra.record_loops import (
     CTRL_DEPS,
     CTRL_END,
     DATA_DEPS,

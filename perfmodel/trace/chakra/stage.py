@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from perfmodel.errors import TraceError
 from perfmodel.trace.chakra.attributes import decimal
-from perfmodel.trace.chakra.locate import locate, texts_of
-from perfmodel.trace.chakra.trace import COMP, RankTrace
+from perfmodel.trace.chakra.rank_trace import COMP, RankTrace
+from perfmodel.trace.chakra.rare_attributes import locate, texts_of
 from perfmodel.trace.chakra.wire import LENGTH, address, compiled, skip, tag
 
 SCHEMA = "symbolic_tensor_network"

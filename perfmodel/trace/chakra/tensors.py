@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.trace.chakra.attributes import decimal
-from perfmodel.trace.chakra.locate import TEXTS, locate
-from perfmodel.trace.chakra.trace import RankTrace
+from perfmodel.trace.chakra.rank_trace import RankTrace
+from perfmodel.trace.chakra.rare_attributes import TEXTS, locate
 from perfmodel.trace.chakra.wire import LENGTH, address, compiled, skip, tag
 
 SIDES = ("inputs", "outputs")

@@ -2,7 +2,7 @@
 
 What is written is what the columns of `RankTrace` hold, in protobuf's own order, each attribute in
 the kind that most consumers take. Text that has no column (inputs, outputs, operator schemas) is
-not written; `records.write` keeps everything.
+not written; `protobuf_messages.write` keeps everything.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from perfmodel.errors import InputError
 from perfmodel.trace.chakra import attributes as at
 from perfmodel.trace.chakra import schema as messages
-from perfmodel.trace.chakra.trace import RankTrace
+from perfmodel.trace.chakra.rank_trace import RankTrace
 from perfmodel.trace.chakra.wire import compiled, length_prefix
 
 # Attributes whose value is one varint, by code, and the kind they are written as.

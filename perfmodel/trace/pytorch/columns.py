@@ -22,8 +22,8 @@ from perfmodel.trace.pytorch.kineto import (
     STEP,
     Device,
 )
-from perfmodel.trace.pytorch.link import OperatorLinks
 from perfmodel.trace.pytorch.nesting import paths
+from perfmodel.trace.pytorch.operator_links import OperatorLinks
 from perfmodel.trace.pytorch.timeline import RankTimeline
 
 HIDDEN = ("record_param_comms", "autograd::engine::evaluate_function: ")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from perfmodel.trace.pytorch.kineto import ANNOTATION, MODULE, OPERATOR, RUNTIME, Device
 from perfmodel.trace.pytorch.launches import Launches
 from perfmodel.trace.pytorch.nesting import outermost
-from perfmodel.trace.pytorch.steps import StepWindow
+from perfmodel.trace.pytorch.step_window import StepWindow
 from perfmodel.trace.pytorch.waits import HostWaits
 
 SILENCE = 100e-6

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.trace.pytorch.collectives import SEND_RECV, UNKNOWN, Collective, describe
-from perfmodel.trace.pytorch.held import in_order_of_calls
 from perfmodel.trace.pytorch.host_trace import HostTrace
+from perfmodel.trace.pytorch.memory_changes import in_order_of_calls
 from perfmodel.trace.pytorch.operators import OperatorWork, work_of
 from perfmodel.trace.pytorch.waits import first_in_first_out
 from perfmodel.vocabulary import NodeType

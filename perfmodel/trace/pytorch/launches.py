@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.trace.pytorch.kineto import KERNEL, MEMCPY, ON_DEVICE, RUNTIME, Device
-from perfmodel.trace.pytorch.steps import StepWindow
+from perfmodel.trace.pytorch.step_window import StepWindow
 
 LATENCY, GAP = 7e-6, 1.5e-6
 """Stand for L and g [s] where a trace has no kernel to measure them by (medians of V100 and A100 traces)."""

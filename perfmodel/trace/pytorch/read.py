@@ -15,10 +15,10 @@ from perfmodel.trace.pytorch.attribution import TRANSFER
 from perfmodel.trace.pytorch.collectives import SEND_RECV, UNKNOWN
 from perfmodel.trace.pytorch.columns import RankNodes, rank_nodes
 from perfmodel.trace.pytorch.files import RankFiles, Recordings, find, without_collection
-from perfmodel.trace.pytorch.held import in_time
-from perfmodel.trace.pytorch.link import OperatorLinks, link
-from perfmodel.trace.pytorch.ranks import Meetings, has_tail, meet, offsets
-from perfmodel.trace.pytorch.steps import StepChoice, choose
+from perfmodel.trace.pytorch.memory_changes import in_time
+from perfmodel.trace.pytorch.operator_links import OperatorLinks, link
+from perfmodel.trace.pytorch.rank_meetings import Meetings, has_tail, meet, offsets
+from perfmodel.trace.pytorch.step_window import StepChoice, choose
 from perfmodel.trace.pytorch.timeline import timeline
 from perfmodel.vocabulary import NodeType
 

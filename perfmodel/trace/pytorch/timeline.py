@@ -13,7 +13,7 @@ from perfmodel.trace.pytorch.host_time import HostTime, host_time
 from perfmodel.trace.pytorch.kineto import Device
 from perfmodel.trace.pytorch.launches import Launches, launches
 from perfmodel.trace.pytorch.nesting import parents
-from perfmodel.trace.pytorch.steps import StepWindow
+from perfmodel.trace.pytorch.step_window import StepWindow
 from perfmodel.trace.pytorch.waits import HostWaits, StreamWaits, host_waits, stream_waits
 
 LAUNCH, STREAM, INTO_COLLECTIVE, OUT_OF_COLLECTIVE, WAIT, HOST, THREAD, CHAIN, BUSY = range(9)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from perfmodel.trace.pytorch.kineto import MEMCPY, OPERATOR, RUNTIME, SYNC, Device
 from perfmodel.trace.pytorch.launches import Launches
 from perfmodel.trace.pytorch.nesting import ancestors
-from perfmodel.trace.pytorch.steps import StepWindow
+from perfmodel.trace.pytorch.step_window import StepWindow
 
 STREAM_WAIT = ("cudaStreamWaitEvent", "hipStreamWaitEvent", "cuStreamWaitEvent")
 STREAM_SYNC = ("cudaStreamSynchronize", "hipStreamSynchronize", "cuStreamSynchronize")

@@ -10,8 +10,8 @@ import pytest
 
 from perfmodel.errors import InputError
 from perfmodel.findings import Findings
+from perfmodel.workload.pytorch_reader import read_pytorch
 from perfmodel.workload.readers import LoadOptions
-from perfmodel.workload.recording import read_pytorch
 from tests.trace.pytorch.made import call, document, event, kernel, launch, node, operator, step
 
 WRONG = [

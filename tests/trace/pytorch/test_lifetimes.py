@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 import perfmodel as pm
 from perfmodel.errors import InputError
-from perfmodel.trace.pytorch.held import at_nodes
 from perfmodel.trace.pytorch.lifetimes import Calls, changes, lifetimes, tensors
+from perfmodel.trace.pytorch.memory_changes import at_nodes
 from tests.trace.pytorch.made import document, kernel, launch, node, operator, step
 
 GPU = "cuda:0"

@@ -16,10 +16,10 @@ from perfmodel.errors import InputError, TraceError
 from perfmodel.trace.pytorch.files import find, is_pytorch
 from perfmodel.trace.pytorch.host_trace import host_trace
 from perfmodel.trace.pytorch.kineto import KERNEL, OPERATOR, RUNTIME, device_trace
-from perfmodel.trace.pytorch.link import link
 from perfmodel.trace.pytorch.nesting import ancestors, parents, paths
+from perfmodel.trace.pytorch.operator_links import link
 from perfmodel.trace.pytorch.read import read
-from perfmodel.trace.pytorch.steps import choose
+from perfmodel.trace.pytorch.step_window import choose
 from tests.trace.pytorch.made import (
     call,
     device,

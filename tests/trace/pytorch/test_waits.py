@@ -7,7 +7,7 @@ import pytest
 
 from perfmodel.trace.pytorch import host_time as host
 from perfmodel.trace.pytorch.launches import launches
-from perfmodel.trace.pytorch.steps import choose
+from perfmodel.trace.pytorch.step_window import choose
 from perfmodel.trace.pytorch.timeline import HOST, LAUNCH, STREAM, WAIT, timeline
 from perfmodel.trace.pytorch.waits import first_in_first_out
 from tests.trace.pytorch.made import call, device, event, kernel, launch, operator, step

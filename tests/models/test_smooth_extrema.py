@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from perfmodel.models.smooth import overlap, soft_minimum
+from perfmodel.models.smooth_extrema import overlap, soft_minimum
 
 
 def test_the_p_norm_is_the_hypotenuse_for_two():

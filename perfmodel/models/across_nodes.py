@@ -33,7 +33,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from perfmodel.models.smooth import overlap, soft_minimum
+from perfmodel.models.smooth_extrema import overlap, soft_minimum
 from perfmodel.pytree import number, record
 
 

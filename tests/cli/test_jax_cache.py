@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from perfmodel.cli.kept_code import DIRECTORY, SHORTEST, cache_folder, forget_oldest, keep_compiled
+from perfmodel.cli.jax_cache import DIRECTORY, SHORTEST, cache_folder, forget_oldest, keep_compiled
 
 TRACE = Path(__file__).resolve().parents[2] / "traces" / "all_reduce_4"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from perfmodel.schedule.distinct import distinct_rows
+from perfmodel.schedule.distinct_rows import distinct_rows
 
 
 @pytest.mark.parametrize("values", [2, 5, 10**9])

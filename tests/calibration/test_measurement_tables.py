@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from perfmodel.calibration.tables import bandwidths, our_dtype, standard
+from perfmodel.calibration.measurement_tables import bandwidths, our_dtype, standard
 from perfmodel.errors import InputError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
-from perfmodel.analysis import blocks
+from perfmodel.analysis import design_blocks
 from perfmodel.analysis.evaluation import EvaluationOptions, Evaluator
 from perfmodel.vocabulary import CATEGORIES
 
@@ -32,7 +32,7 @@ def test_figures_are_the_same_whatever_the_blocks(evaluator, schedule, monkeypat
     values[2, 4] = 0.0  # no time at all: a bandwidth of nothing
     options = EvaluationOptions(schedule)
     whole = evaluator.figures(PATHS, values, options)
-    monkeypatch.setattr(blocks, "BLOCK", 8)
+    monkeypatch.setattr(design_blocks, "BLOCK", 8)
     parts = evaluator.figures(PATHS, values, options)
     assert list(parts) == list(whole)
     for name, column in whole.items():
@@ -61,9 +61,9 @@ def test_the_breakdown_is_that_of_path_counts_and_derivatives_one_by_one(evaluat
 
 
 def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch):
-    monkeypatch.setattr(blocks, "_LOOPS", {"xla_cpu_no_such_option": ""})
-    blocks._known_options.cache_clear()
+    monkeypatch.setattr(design_blocks, "_LOOPS", {"xla_cpu_no_such_option": ""})
+    design_blocks._known_options.cache_clear()
     try:
-        assert float(blocks.jit_sums(lambda x: x.sum())(np.ones((3, 2)))) == 6.0
+        assert float(design_blocks.jit_sums(lambda x: x.sum())(np.ones((3, 2)))) == 6.0
     finally:
-        blocks._known_options.cache_clear()
+        design_blocks._known_options.cache_clear()

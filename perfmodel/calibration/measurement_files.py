@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 
 from perfmodel.calibration.kineto import read_kineto
+from perfmodel.calibration.measurement_tables import bandwidths, bare, standard
 from perfmodel.calibration.nccl_tests import is_nccl_tests, read_nccl_tests
-from perfmodel.calibration.tables import bandwidths, bare, standard
 from perfmodel.errors import InputError
 from perfmodel.trace.pytorch.files import is_pytorch
 

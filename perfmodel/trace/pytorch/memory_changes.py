@@ -17,8 +17,8 @@ from perfmodel.trace.pytorch.host_time import HostTime
 from perfmodel.trace.pytorch.host_trace import HostTrace
 from perfmodel.trace.pytorch.kineto import Allocations, Device
 from perfmodel.trace.pytorch.lifetimes import SEES, Calls, changes, lifetimes
-from perfmodel.trace.pytorch.link import OperatorLinks
-from perfmodel.trace.pytorch.steps import StepWindow
+from perfmodel.trace.pytorch.operator_links import OperatorLinks
+from perfmodel.trace.pytorch.step_window import StepWindow
 
 ALLOCATED = (
     "Kineto's memory events: what the allocator had given out, without the CUDA context, libraries' own memory and"

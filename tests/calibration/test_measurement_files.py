@@ -5,7 +5,7 @@ import gzip
 import pandas as pd
 import pytest
 
-from perfmodel.calibration.files import read_measurements
+from perfmodel.calibration.measurement_files import read_measurements
 from perfmodel.errors import InputError
 from tests.calibration.test_nccl_tests import ALL_REDUCE, run
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.trace.chakra.trace import RankTrace
+from perfmodel.trace.chakra.rank_trace import RankTrace
 from perfmodel.trace.chakra.wire import (
     LENGTH,
     address,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from perfmodel.errors import InputError
-from perfmodel.synth.checks import one_of, whole
+from perfmodel.synth.parameter_checks import one_of, whole
 from perfmodel.synth.role import Role
 from perfmodel.synth.steps import WORLD, Steps, Work
 from perfmodel.synth.workload import Workload

@@ -8,7 +8,7 @@ from google.protobuf.message import DecodeError
 from perfmodel.errors import TraceError
 from perfmodel.trace.chakra import schema
 from perfmodel.trace.chakra.attributes import LARGEST, NAMES
-from perfmodel.trace.chakra.walk import ATTRIBUTE, FAULT, FAULT_AT, FIELD, NODES, RECORD_AT
+from perfmodel.trace.chakra.record_loops import ATTRIBUTE, FAULT, FAULT_AT, FIELD, NODES, RECORD_AT
 from perfmodel.trace.chakra.wire import (
     CUT_FIELD,
     FAULTS,
@@ -41,7 +41,7 @@ _PRODUCER = "Correct the program that wrote the trace."
 
 
 def trace_error(data: bytes, source: str, note: np.ndarray, *, has_metadata: bool) -> TraceError:
-    """The error for what `walk` noted (see there)."""
+    """The error for what `record_loops.walk` noted (see there)."""
     fault, record, here, field = (int(note[k]) for k in (FAULT, RECORD_AT, FAULT_AT, FIELD))
     where = f"{source}: byte {here}, record {int(note[NODES]) + has_metadata} (at byte {record})"
     if field == 0 and fault == CUT_FIELD:

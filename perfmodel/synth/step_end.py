@@ -12,9 +12,15 @@ from collections.abc import Sequence
 from perfmodel.synth.blocks import Blocks
 from perfmodel.synth.kernels import ADAM_FLOPS, Kernel
 from perfmodel.synth.layout import DATA, MODEL, REPLICA, TENSOR, TIED
+from perfmodel.synth.model_states import (
+    ParametersHeld,
+    stage_held,
+    state_bytes,
+    tied_apart,
+    tied_copy,
+)
 from perfmodel.synth.settings import BYTES, Settings
 from perfmodel.synth.shards import Chunk, gathers, sharing
-from perfmodel.synth.states import ParametersHeld, stage_held, state_bytes, tied_apart, tied_copy
 from perfmodel.synth.steps import WORLD
 from perfmodel.vocabulary import OFFLOAD, NodeType
 
