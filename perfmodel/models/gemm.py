@@ -24,9 +24,11 @@ coefficients are fitted, see hwdb/models.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from perfmodel.models.smooth_extrema import overlap, soft_minimum
@@ -109,9 +111,9 @@ class TiledGemm:
         traffic = batch * (
             activation * (activation / (activation + self.kept)) + k * n * size + m * n * result
         )
+        works = self.work(batch, m, n, k, SPLITS, cores_of(npu, self.cores), size)
         options = []
-        for parts in SPLITS:
-            work = self.work(batch, m, n, k, parts, cores_of(npu, self.cores), size)
+        for parts, work in zip(SPLITS, works):
             seconds = self.launch + overlap(work / npu.peak_flops, traffic / bandwidth, 2)
             if parts > 1:
                 seconds = seconds + self.join + batch * (parts * 4.0) * m * n / bandwidth
@@ -119,21 +121,29 @@ class TiledGemm:
         return soft_minimum(options)
 
     def work(
-        self, batch: Any, m: Any, n: Any, k: Any, parts: int, cores: Any, size: float
+        self,
+        batch: Any,
+        m: Any,
+        n: Any,
+        k: Any,
+        splits: Sequence[int],
+        cores: Any,
+        size: float,
     ) -> Array:
-        """[rows] FLOP at the device's peak that the best tile takes, the sum over k split among `parts` blocks."""
-        depth = k / parts
-        options = []
-        for high, wide in TILES:
-            blocks = batch * jnp.ceil(m / high) * jnp.ceil(n / wide) * parts / cores
-            waves = self.whole_waves * jnp.ceil(blocks) + (1.0 - self.whole_waves) * jnp.maximum(
-                blocks, 1.0
-            )
-            arithmetic = 2.0 * high * wide / self.efficiency
-            operands = (high + wide) * size / self.reach
-            block = depth * overlap(arithmetic, operands, 3) + arithmetic * self.fill + self.step
-            options.append(waves * cores * block)
-        return soft_minimum(options)
+        """[splits, rows] FLOP at the device's peak that the best tile takes, the sum over k split among so many blocks.
+
+        All tiles and splits are one array [tiles, splits, rows]: a few operations to trace and to compile.
+        """
+        high, wide = np.array(TILES, float).T.reshape(2, -1, 1, 1)
+        parts = np.array(splits, float).reshape(-1, 1)
+        blocks = batch * (jnp.ceil(m / high) * jnp.ceil(n / wide)) * parts / cores
+        waves = self.whole_waves * jnp.ceil(blocks) + (1.0 - self.whole_waves) * jnp.maximum(
+            blocks, 1.0
+        )
+        arithmetic = 2.0 * high * wide / self.efficiency
+        operands = (high + wide) * size / self.reach
+        block = k / parts * overlap(arithmetic, operands, 3) + arithmetic * self.fill + self.step
+        return soft_minimum(waves * cores * block)
 
 
 def cores_of(npu: Any, otherwise: float) -> Any:

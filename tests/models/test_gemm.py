@@ -78,7 +78,7 @@ def test_few_tiles_split_the_sum_over_k():
     """64 x 64 results of k = 100,000 on 100 cores: one tile keeps one core busy, 16 parts sixteen of them."""
     npu = Device()
     whole = FITTED.time(*rows(1, 64, 64, 100_000), npu).item()
-    alone = FITTED.launch + FITTED.work(*rows(1, 64, 64, 100_000), 1, 100.0, 2.0).item() / 1e15
+    alone = FITTED.launch + FITTED.work(*rows(1, 64, 64, 100_000), (1,), 100.0, 2.0).item() / 1e15
     assert whole < alone / 3
 
 

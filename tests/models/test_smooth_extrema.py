@@ -35,3 +35,12 @@ def test_the_soft_minimum_s_derivative_is_shared_at_a_tie():
     slope = jax.grad(lambda a, b: soft_minimum([a, b]), (0, 1))(3.0, 3.0)
     assert slope[0].item() == pytest.approx(slope[1].item())
     assert slope[0].item() == pytest.approx(2 ** (-1 / 128) / 2)
+
+
+def test_an_array_of_options_is_its_rows():
+    rows = jnp.array([[2.0, 7.0], [3.0, 5.0], [2.0, 6.0]])
+    alone = soft_minimum(list(rows))
+    assert soft_minimum(rows).tolist() == pytest.approx(alone.tolist(), rel=1e-14)
+    of_rows = jax.grad(lambda t: soft_minimum(t).sum())(rows)
+    of_options = jax.grad(lambda t: soft_minimum(list(t)).sum())(rows)
+    assert jnp.allclose(of_rows, of_options, rtol=1e-12)
