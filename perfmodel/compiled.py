@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.display import as_html
+from perfmodel.edges import reverse
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine import longest_path
 from perfmodel.engine.cells import Cells, Orders, checks_of
@@ -29,7 +30,7 @@ from perfmodel.parameter_paths import check_values
 from perfmodel.pytree import content
 from perfmodel.schedule.beside_collectives import beside_collectives
 from perfmodel.schedule.certificate import Checks
-from perfmodel.schedule.frozen_graph import Events, reverse
+from perfmodel.schedule.frozen_graph import Events
 from perfmodel.schedule.list_orders import ListOrders
 from perfmodel.schedule.list_schedule import (
     different_calls,

@@ -19,7 +19,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("errors", "vocabulary"),
     ("units", "files", "findings", "pytree", "display", "forking", "json_text", "threads"),
     ("compiled_code",),
-    ("parameter_paths",),
+    ("parameter_paths", "edges"),
     ("trace", "machine"),
     ("workload", "models"),
     ("synth",),

@@ -11,8 +11,9 @@ from perfmodel.astra import kernel, layout
 from perfmodel.astra.hash_order import buckets_for
 from perfmodel.astra.kernel_tables import Tables
 from perfmodel.astra.lower import Lowered
+from perfmodel.edges import predecessors
 from perfmodel.errors import InputError
-from perfmodel.schedule.frozen_graph import predecessors, times
+from perfmodel.schedule.frozen_graph import times
 from perfmodel.threads import in_threads
 
 _POOL_WIDTHS = {

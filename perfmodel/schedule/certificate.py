@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.compiled_code import machine_code
-from perfmodel.schedule.frozen_graph import Events, predecessors
+from perfmodel.edges import predecessors
+from perfmodel.schedule.frozen_graph import Events
 
 MOST_WORK = 6_000_000_000
 """Edges times columns of ancestor clocks up to which decisions are looked at; beyond, no design is certified."""

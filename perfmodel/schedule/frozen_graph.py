@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.compiled_code import machine_code
+from perfmodel.edges import predecessors
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,47 +67,6 @@ class Events:
         )
 
 
-@machine_code(small=True)
-def predecessors(
-    source: NDArray[Any], target: NDArray[Any], vertices: int
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Edges [E] in any order by their target: (pointers [V+1], sources ascending and without repeats).
-
-    Two counting sorts, by source and then by target: the work is linear, and repeats end up side by side.
-    """
-    ptr = np.zeros(vertices + 1, np.int64)
-    for e in range(source.size):
-        ptr[source[e] + 1] += 1
-    ptr = np.cumsum(ptr)
-    into = np.empty(source.size, np.int32)
-    for e in range(source.size):
-        into[ptr[source[e]]] = target[e]
-        ptr[source[e]] += 1  # in the end where the next source begins
-    begin = np.zeros(vertices + 1, np.int64)
-    for e in range(source.size):
-        begin[target[e] + 1] += 1
-    begin = np.cumsum(begin)
-    fill = begin[:-1].copy()
-    pred = np.empty(source.size, np.int32)
-    at = 0
-    for u in range(vertices):
-        while at < ptr[u]:
-            v = into[at]
-            at += 1
-            if fill[v] == begin[v] or pred[fill[v] - 1] != u:
-                pred[fill[v]] = u
-                fill[v] += 1
-    kept = 0
-    for v in range(vertices):
-        first = kept
-        for k in range(begin[v], fill[v]):
-            pred[kept] = pred[k]
-            kept += 1
-        begin[v] = first
-    begin[vertices] = kept
-    return begin, pred[:kept].copy()
-
-
 @machine_code(small=True, nogil=True)
 def times(
     pred_ptr: NDArray[Any], pred: NDArray[Any], row: NDArray[Any], cost: NDArray[Any]
@@ -151,20 +111,3 @@ def path_counts(
             counts[row[v]] += 1
         v = latest[v]
     return counts
-
-
-@machine_code(small=True)
-def reverse(pred_ptr: NDArray[Any], pred: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The same edges by their source: (succ_ptr, succ)."""
-    n = pred_ptr.size - 1
-    ptr = np.zeros(n + 1, np.int64)
-    for e in range(pred.size):
-        ptr[pred[e] + 1] += 1
-    ptr = np.cumsum(ptr)
-    fill = ptr[:-1].copy()
-    succ = np.empty(pred.size, np.int32)
-    for v in range(n):
-        for e in range(pred_ptr[v], pred_ptr[v + 1]):
-            succ[fill[pred[e]]] = v
-            fill[pred[e]] += 1
-    return ptr, succ

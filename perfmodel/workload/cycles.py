@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.compiled_code import machine_code
+from perfmodel.edges import reverse
 
 
 def smallest_cycle(
@@ -39,17 +40,14 @@ def smallest_cycle(
 def _unsorted(pred_ptr, pred):
     """[n] bool, nodes that lie on a cycle or behind one (Kahn's algorithm)."""
     n = pred_ptr.size - 1
-    waiting = np.diff(pred_ptr)
-    count = np.zeros(n + 1, np.int64)
-    for e in range(pred.size):
-        count[pred[e] + 1] += 1
-    succ_ptr = np.cumsum(count)
-    fill = succ_ptr[:-1].copy()
-    succ = np.empty(pred.size, np.int32)
+    forward = True
     for v in range(n):
         for e in range(pred_ptr[v], pred_ptr[v + 1]):
-            succ[fill[pred[e]]] = v
-            fill[pred[e]] += 1
+            forward &= pred[e] < v
+    if forward:  # in the order of the file, as nearly all are
+        return np.zeros(n, np.bool_)
+    waiting = np.diff(pred_ptr)
+    succ_ptr, succ = reverse(pred_ptr, pred)
     stack = np.empty(n, np.int64)
     top = 0
     left = np.ones(n, np.bool_)

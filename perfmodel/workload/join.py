@@ -11,7 +11,7 @@ from perfmodel.findings import Findings, texts
 from perfmodel.workload.columns import RankColumns
 from perfmodel.workload.groups import Groups
 from perfmodel.workload.pairing import check_groups, pair_messages
-from perfmodel.workload.program import Labels, Program, digest_of
+from perfmodel.workload.program import Labels, Program, equal_ones
 from perfmodel.workload.rank import CheckedRank, check_rank
 from perfmodel.workload.tensor_memory import together
 
@@ -60,32 +60,29 @@ def join(
 
 def _share_labels(ranks: list[CheckedRank]) -> tuple[np.ndarray, tuple[Labels, ...]]:
     """[R] i32 label set of each rank, and the distinct ones."""
-    found: dict[bytes, int] = {}
-    labels: list[Labels] = []
+    said = [
+        {
+            "id": r.labels.node_id,
+            "tag": r.labels.tag,
+            "names": "\0".join(r.labels.names),
+            "start": r.labels.start,
+        }
+        for r in ranks
+    ]
+    number, first = equal_ones(said)
     label = np.zeros(len(ranks), np.int32)
-    for r in ranks:
-        key = digest_of(
-            {
-                "id": r.labels.node_id,
-                "tag": r.labels.tag,
-                "names": "\0".join(r.labels.names),
-                "start": r.labels.start,
-            }
-        )
-        if key not in found:
-            found[key] = len(labels)
-            labels.append(r.labels)
-        label[r.rank] = found[key]
-    return label, tuple(labels)
+    label[[r.rank for r in ranks]] = number
+    return label, tuple(ranks[k].labels for k in first)
 
 
 def _share_programs(
     ranks: list[CheckedRank], partner: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, tuple[Program, ...]]:
     """[R] i32 program and row of each rank, and the programs of ranks with equal structure."""
-    members: dict[bytes, list[int]] = {}
-    for r in ranks:
-        members.setdefault(digest_of(r.structure), []).append(r.rank)
+    number, _ = equal_ones([r.structure for r in ranks])
+    members: dict[int, list[int]] = {}
+    for r, index in zip(ranks, number.tolist()):
+        members.setdefault(index, []).append(r.rank)
     program, row = np.zeros(len(ranks), np.int32), np.zeros(len(ranks), np.int32)
     built = []
     for index, alike in enumerate(members.values()):

@@ -6,7 +6,8 @@ An array whose entries are all alike may be a read-only view of one entry (`nump
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -139,6 +140,41 @@ def digest_of(values: Mapping[str, Any]) -> bytes:
     return hasher.digest()
 
 
+def equal_ones(items: Sequence[Mapping[str, Any]]) -> tuple[NDArray[np.int32], list[int]]:
+    """[k] number of each collection of arrays and other values, equal ones alike, and the first one of each number.
+
+    Those that differ in length or in one of a few entries are not looked at as a whole.
+    """
+    outline = [_outline(values) for values in items]
+    often = Counter(outline)
+    found: dict[bytes, int] = {}
+    first: list[int] = []
+    number = np.zeros(len(items), np.int32)
+    for k, (key, values) in enumerate(zip(outline, items)):
+        key = key + (digest_of(values) if often[key] > 1 else b"")
+        if key not in found:
+            found[key] = len(first)
+            first.append(k)
+        number[k] = found[key]
+    return number, first
+
+
+LOOKED_AT = 64
+"""Entries of an array by which most that differ are told apart."""
+
+
+def _outline(values: Mapping[str, Any]) -> bytes:
+    """A hash of the lengths of arrays and texts, and of entries evenly spread over them."""
+    hasher = hashlib.sha256()
+    for key in sorted(values):
+        value = values[key]
+        size = len(value)
+        hasher.update(f"{key}:{size}:".encode())
+        if isinstance(value, np.ndarray):
+            hasher.update(value[:: -(-size // LOOKED_AT) or 1].tobytes())
+    return hasher.digest()
+
+
 RESOURCE_UNITS = ("compute", "communication", "cpu")
 """Resources that follow from a node's type."""
 
@@ -164,12 +200,19 @@ def resources_of(
     )
     free = np.isin(node_type, (NodeType.COMM_RECV, NodeType.METADATA, NodeType.INVALID))
     # one key per resource: kind * 2^32 + number
-    kind = np.select(
-        [cpu & (thread >= 0), ~cpu & (stream >= 0), communicates, cpu], [4, 3, 1, 2], 0
-    )
-    number = np.select([kind == 4, kind == 3], [thread, stream], 0)
-    key = np.where(free, -1, (kind.astype(np.int64) << 32) + np.minimum(number, 2**32 - 1))
-    found, index = np.unique(key, return_inverse=True)
+    kind = np.where(communicates, np.int8(1), np.where(cpu, np.int8(2), np.int8(0)))
+    on_thread, on_stream = cpu & (thread >= 0), ~cpu & (stream >= 0)
+    if on_thread.any() or on_stream.any():
+        kind[on_thread], kind[on_stream] = 4, 3
+        number = np.select([on_thread, on_stream], [thread, stream], 0)
+        key = np.where(free, -1, (kind.astype(np.int64) << 32) + np.minimum(number, 2**32 - 1))
+        found, index = np.unique(key, return_inverse=True)
+    else:  # units only: no need to sort
+        unit = np.where(free, np.int8(-1), kind)
+        used = np.array([(unit == k).any() for k in range(-1, 3)])
+        found = np.flatnonzero(used) - 1
+        found = np.where(found < 0, found, found << 32)
+        index = (np.cumsum(used) - 1)[unit + 1]
     words = (*RESOURCE_UNITS, "stream", "thread")
     labels = [
         words[k >> 32] + (f" {k & 0xFFFFFFFF}" if k >> 32 >= 3 else "") for k in found if k >= 0

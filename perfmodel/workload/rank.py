@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.edges import predecessors
 from perfmodel.findings import Findings, RankFindings
 from perfmodel.vocabulary import COLLECTIVES, TYPE_NAMES, NodeType
 from perfmodel.workload.columns import RankColumns
@@ -62,9 +63,11 @@ def check_rank(rank: int, columns: RankColumns, groups: Groups, findings: Findin
     note = RankFindings(rank, t.id, findings)
     if n == 0:
         findings.add("error", "empty", "has no nodes", rank=rank, remedy="Record it again")
-    order = np.argsort(t.id, kind="stable")
+    order = np.arange(n, dtype=np.int32)
+    if not (t.id[1:] > t.id[:-1]).all():
+        order = np.argsort(t.id, kind="stable").astype(np.int32)
     priority = np.empty(n, np.int32)
-    priority[order] = np.arange(n)
+    priority[order] = np.arange(n, dtype=np.int32)
     _check_ids(t, order, note)
     pred_ptr, pred, pred_latency = _prerequisites(t)
     _check_cycles(pred_ptr, pred, note)
@@ -103,7 +106,8 @@ def check_rank(rank: int, columns: RankColumns, groups: Groups, findings: Findin
         "p2p": p2p,
     }
     start = t.start if not np.isnan(t.start).all() else np.zeros(0)
-    labels = Labels(t.id, np.maximum(t.tag, 0), tuple(t.name), start)
+    tag = t.tag if (t.tag >= 0).all() else np.maximum(t.tag, 0)
+    labels = Labels(t.id, tag, tuple(t.name), start)
     return CheckedRank(rank, structure, labels, group_of_slot, names_of_slot, peer, t.size[p2p])
 
 
@@ -212,15 +216,13 @@ def _messages(
 def _prerequisites(t: RankColumns) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """[n+1], [e], [e] prerequisites by position, without repeats, and the longest latency of each [s]."""
     n = len(t)
-    edges, number = np.unique(t.edge_to * n + t.edge_from, return_inverse=True)
-    counts = np.bincount(edges // max(n, 1), minlength=n)
-    ptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    if t.edge_latency.any():
-        latency = np.zeros(len(edges))
-        np.maximum.at(latency, number, t.edge_latency)
-    else:
-        latency = np.broadcast_to(0.0, (len(edges),))
-    return ptr, (edges % max(n, 1)).astype(np.int32), latency
+    ptr, pred = predecessors(t.edge_from, t.edge_to, n)
+    if not t.edge_latency.any():
+        return ptr, pred, np.broadcast_to(0.0, (len(pred),))
+    edges = np.repeat(np.arange(n), np.diff(ptr)) * n + pred
+    latency = np.zeros(len(edges))
+    np.maximum.at(latency, np.searchsorted(edges, t.edge_to * n + t.edge_from), t.edge_latency)
+    return ptr, pred, latency
 
 
 def _slots(
@@ -267,9 +269,10 @@ def _match(
     match = np.full(len(slot), -1, np.int32)
     hashes = []
     for members in by_slot(slot, priority, slots):
-        by_name = sorted(range(len(members)), key=lambda k: names[members[k]])
+        mine = [names[k] for k in members.tolist()]
+        by_name = sorted(range(len(mine)), key=mine.__getitem__)
         match[members[by_name]] = np.arange(len(members))
-        text = "\0".join(names[members[k]] for k in by_name)
+        text = "\0".join(mine[k] for k in by_name)
         hashes.append(hashlib.sha256(text.encode(errors="replace")).digest())
     return match, hashes
 

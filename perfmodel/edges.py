@@ -1,0 +1,75 @@
+"""Edges between numbered vertices by the vertex that they lead to, and by the one that they leave."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.compiled_code import machine_code
+
+FEW = 32
+"""Up to so many numbers are sorted by insertion."""
+
+
+@machine_code(small=True)
+def predecessors(
+    source: NDArray[Any], target: NDArray[Any], vertices: int
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Edges [E] in any order by their target: (pointers [V+1] i64, sources [E] i32 ascending and without repeats).
+
+    A counting sort by target; the work is linear but for the sorting of each vertex's few sources.
+    """
+    begin = np.zeros(vertices + 1, np.int64)
+    for e in range(source.size):
+        begin[target[e] + 1] += 1
+    begin = np.cumsum(begin)
+    fill = begin[:-1].copy()
+    pred = np.empty(source.size, np.int32)
+    for e in range(source.size):
+        pred[fill[target[e]]] = source[e]
+        fill[target[e]] += 1
+    kept = 0
+    for v in range(vertices):
+        first, end = begin[v], begin[v + 1]
+        begin[v] = kept
+        sort_few(pred, first, end)
+        for k in range(first, end):
+            if kept == begin[v] or pred[kept - 1] != pred[k]:
+                pred[kept] = pred[k]
+                kept += 1
+    begin[vertices] = kept
+    return begin, pred if kept == pred.size else pred[:kept].copy()
+
+
+@machine_code
+def sort_few(values: NDArray[Any], begin: int, end: int) -> None:
+    """Sort values[begin:end], of which there are mostly few, in place."""
+    if end - begin > FEW:
+        values[begin:end].sort()
+        return
+    for i in range(begin + 1, end):
+        value = values[i]
+        k = i
+        while k > begin and values[k - 1] > value:
+            values[k] = values[k - 1]
+            k -= 1
+        values[k] = value
+
+
+@machine_code(small=True)
+def reverse(pred_ptr: NDArray[Any], pred: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The same edges by their source: (pointers [V+1] i64, targets [E] i32 ascending)."""
+    n = pred_ptr.size - 1
+    ptr = np.zeros(n + 1, np.int64)
+    for e in range(pred.size):
+        ptr[pred[e] + 1] += 1
+    ptr = np.cumsum(ptr)
+    fill = ptr[:-1].copy()
+    succ = np.empty(pred.size, np.int32)
+    for v in range(n):
+        for e in range(pred_ptr[v], pred_ptr[v + 1]):
+            succ[fill[pred[e]]] = v
+            fill[pred[e]] += 1
+    return ptr, succ
