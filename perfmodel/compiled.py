@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Protocol
 
 import jax
@@ -25,7 +25,8 @@ from perfmodel.engine.reduction import Reduced, reduce
 from perfmodel.errors import InputError
 from perfmodel.forking import check_process
 from perfmodel.machine.system import System
-from perfmodel.models.cost import durations, models_of
+from perfmodel.models.cost import models_of
+from perfmodel.models.shared_costs import Costs
 from perfmodel.parameter_paths import check_values
 from perfmodel.pytree import content
 from perfmodel.schedule.beside_collectives import beside_collectives
@@ -188,11 +189,11 @@ def compile(
         return lowered
     scheduled, how = on_hardware(graph, system, models)
     tasks = build(scheduled, system, merge_ranks=merge_ranks, **how)
-    evaluate = jax.jit(partial(durations, tasks.work))
+    evaluate = Costs(tasks.work)
     schedule = list_schedule(graph, tasks, np.asarray(evaluate(system, models), np.float64))
     if getattr(models, "channels", None) is not None:
         tasks = beside_collectives(tasks, schedule)
-        evaluate = jax.jit(partial(durations, tasks.work))
+        evaluate = Costs(tasks.work)
         schedule = list_schedule(graph, tasks, np.asarray(evaluate(system, models), np.float64))
     said = (different_calls(graph, tasks, schedule), offload_to_nowhere(graph, system))
     notice = "\n".join(filter(None, said))

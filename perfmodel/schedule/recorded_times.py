@@ -15,18 +15,16 @@ from __future__ import annotations
 import re
 import warnings
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
 from perfmodel.machine.system import Dimension, System
 from perfmodel.machine.system_file import accelerators, holders
-from perfmodel.models.cost import durations
 from perfmodel.models.fitted import hardware
+from perfmodel.models.shared_costs import Costs
 from perfmodel.schedule.tasks import build
 from perfmodel.vocabulary import NodeType
 from perfmodel.workload.graph import Graph
@@ -107,7 +105,7 @@ def in_ratio(graph: Graph, device: System, models: Any) -> Graph:
     """
     asked = [_asked(p, device) for p in graph.programs]
     tasks = build(replace(graph, programs=tuple(asked)), device, merge_ranks=False)
-    seconds = jax.jit(partial(durations, tasks.work))(device, models)
+    seconds = Costs(tasks.work)(device, models)
     cost = np.append(np.asarray(seconds, np.float64), 0.0)
     programs = []
     for p, q in zip(graph.programs, asked):

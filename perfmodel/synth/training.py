@@ -161,7 +161,7 @@ def training(
         sequence=sizes.sequence if sequence is None else sequence,
         dtype=dtype,
         sequence_parallel=sequence_parallel,
-        recompute=recompute if isinstance(recompute, str | int) else tuple(recompute),
+        recompute=recompute if isinstance(recompute, str | int) else _words("recompute", recompute),
         sharding=sharding,
         overlap=overlaps(overlap),
         first_stage_layers=first_stage_layers,
@@ -324,5 +324,11 @@ def _micro_batches(given: int | None, global_batch: int | None, data: int, micro
 def _shares(offload: Any) -> dict[str, float]:
     if isinstance(offload, Mapping):
         return dict(offload)
-    names = (offload,) if isinstance(offload, str) else tuple(offload or ())
+    names = (offload,) if isinstance(offload, str) else _words("offload", offload or ())
     return dict.fromkeys(names, 1.0)
+
+
+def _words(setting: str, given: Any) -> tuple[Any, ...]:
+    if not isinstance(given, Iterable):
+        raise InputError(f"{setting}: got {given!r}, expected names, or a share for each name")
+    return tuple(given)

@@ -514,6 +514,8 @@ WRONG = [
     ({"sharding": 4}, "sharding: got 4"),
     ({"overlap": "everything"}, "expected one of gradients"),
     ({"offload": "weights"}, "expected one of optimizer"),
+    ({"offload": 0.5}, "offload: got 0.5, expected names"),
+    ({"recompute": 0.5}, "recompute: got 0.5, expected names"),
     ({"context": 2, "attention": "unfused"}, "'unfused' with context"),
     ({"sequence": 1023, "context": 2}, "sequence: got 1023"),
     ({"dtype": "int4"}, "dtype: got 'int4'"),
