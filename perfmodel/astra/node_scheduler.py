@@ -16,42 +16,12 @@ import numpy as np
 
 from perfmodel.astra import layout as c
 from perfmodel.compiled_code import machine_code
+from perfmodel.schedule.heaps import pop_event, pop_key, push_event, push_key
 
 CIRCULANT, EXCLUSIVE_OR, NO_SYMMETRY = range(3)
 
 TIMER, SEND, RECV, COLLECTIVE, MEMORY = c.TIMER, c.SEND, c.RECV, c.COLLECTIVE, c.MEMORY
 RECEIVE = c.RECEIVE
-
-
-@machine_code(nogil=True, inline="always")
-def _push(heap_time, heap_code, size, time, code):
-    i = size
-    while i > 0:
-        parent = (i - 1) >> 1
-        if heap_time[parent] <= time:
-            break
-        heap_time[i], heap_code[i] = heap_time[parent], heap_code[parent]
-        i = parent
-    heap_time[i], heap_code[i] = time, code
-
-
-@machine_code(nogil=True, inline="always")
-def _pop(heap_time, heap_code, size):
-    """Remove the smallest; `size` is the size before."""
-    last = size - 1
-    time, code = heap_time[last], heap_code[last]
-    i = 0
-    while True:
-        child = 2 * i + 1
-        if child >= last:
-            break
-        if child + 1 < last and heap_time[child + 1] < heap_time[child]:
-            child += 1
-        if heap_time[child] >= time:
-            break
-        heap_time[i], heap_code[i] = heap_time[child], heap_code[child]
-        i = child
-    heap_time[i], heap_code[i] = time, code
 
 
 @machine_code(nogil=True)
@@ -302,7 +272,7 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
     makespan, last = 0.0, -1
     while events > 0:
         now, code = event_time[0], event_code[0]
-        _pop(event_time, event_code, events)
+        pop_event(event_time, event_code, events)
         events -= 1
         pending = code
         while True:
@@ -336,35 +306,15 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
                     if waits[w] == 0:
                         ready_in[w] = moment[r]
                         h = base + unit_of[w]
-                        place = heap_ptr[h]
-                        i = heap_size[h]
-                        heap_size[h] = i + 1
-                        while i > 0:
-                            up = (i - 1) >> 1
-                            if heap[place + up] < w:
-                                break
-                            heap[place + i] = heap[place + up]
-                            i = up
-                        heap[place + i] = w
+                        push_key(heap, heap_ptr[h], heap_size[h], w)
+                        heap_size[h] += 1
             ends[r] += 1
             for u in range(4):
                 h = base + u
                 while heap_size[h] > 0 and not busy[h]:
-                    place = heap_ptr[h]
-                    v = heap[place]
-                    size = heap_size[h] - 1
-                    heap_size[h] = size
-                    moved = heap[place + size]
-                    i = 0
-                    while 2 * i + 1 < size:
-                        child = 2 * i + 1
-                        if child + 1 < size and heap[place + child + 1] < heap[place + child]:
-                            child += 1
-                        if moved < heap[place + child]:
-                            break
-                        heap[place + i] = heap[place + child]
-                        i = child
-                    heap[place + i] = moved
+                    v = heap[heap_ptr[h]]
+                    pop_key(heap, heap_ptr[h], heap_size[h])
+                    heap_size[h] -= 1
                     came[v] = n
                     if u != RECEIVE:
                         busy[h] = True
@@ -379,7 +329,7 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
                         issued[h] += 1
                     act = action[v]
                     if act in (TIMER, MEMORY):
-                        _push(event_time, event_code, events, now + cost[row[v]], v)
+                        push_event(event_time, event_code, events, now + cost[row[v]], v)
                         events += 1
                     elif act == SEND:
                         k = key_of[v]
@@ -387,7 +337,7 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
                         sends[k] += 1
                         message[v] = q
                         sender[q] = v
-                        _push(event_time, event_code, events, now + cost[row[v]], v)
+                        push_event(event_time, event_code, events, now + cost[row[v]], v)
                         events += 1
                     elif act == RECV:
                         k = key_of[v]
@@ -399,7 +349,7 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
                         message[v] = q
                         waiting[q] = v
                         if arrived[q]:
-                            _push(event_time, event_code, events, now, v)
+                            push_event(event_time, event_code, events, now, v)
                             events += 1
                     else:
                         ring = ring_of[v]
@@ -435,14 +385,18 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
                                         for q in range(members):
                                             x = joined[slot + q] + matrix[m + i * members + q]
                                             end = x if x > end else end
-                                    _push(event_time, event_code, events, end, node_of[slot + i])
+                                    push_event(
+                                        event_time, event_code, events, end, node_of[slot + i]
+                                    )
                                     events += 1
                             else:
                                 for i in range(members):
                                     at[i] = joined[slot + i]
                                 _run_module(cost, modules, k, at, other)
                                 for i in range(members):
-                                    _push(event_time, event_code, events, at[i], node_of[slot + i])
+                                    push_event(
+                                        event_time, event_code, events, at[i], node_of[slot + i]
+                                    )
                                     events += 1
             if n >= 0 and action[n] == SEND:
                 q = message[n]

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from perfmodel.compiled_code import machine_code
 from perfmodel.engine import bulk_cpu_kernels as kernels
 from perfmodel.engine.reduction import Reduced
 from perfmodel.schedule.certificate import Checks
+from perfmodel.schedule.liveness import slots_by_liveness
 from perfmodel.threads import in_threads
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ def plan(reduced: Reduced, checks: Checks | None = None) -> Plan:
     last_use = np.arange(vertices)
     for vertex in wanted:
         np.maximum.at(last_use, vertex, at)
-    slot, slots = _slots(reduced.pred_ptr, reduced.pred, last_use)
+    last_use[-1] = vertices
+    slot, slots = slots_by_liveness(reduced.pred_ptr, reduced.pred, last_use)
     ptr = np.concatenate([[0], np.cumsum(np.bincount(at, minlength=vertices))])
     return Plan(
         reduced.cost.astype(np.uint32),
@@ -109,46 +110,6 @@ def plan(reduced: Reduced, checks: Checks | None = None) -> Plan:
 
 def _parts(matrix: sparse.csr_array) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     return matrix.indptr.astype(np.uint32), matrix.indices.astype(np.uint32), matrix.data
-
-
-@machine_code(small=True)
-def _slots(
-    ptr: NDArray[Any], pred: NDArray[Any], last_use: NDArray[Any]
-) -> tuple[NDArray[Any], int]:
-    """Slot of each vertex: one that nobody needs any more, else a new one; `last_use` [V] is written.
-
-    It may hold vertices other than followers with which a vertex's time is needed for the last time.
-    """
-    n = ptr.size - 1
-    for v in range(n):
-        for e in range(ptr[v], ptr[v + 1]):
-            last_use[pred[e]] = max(last_use[pred[e]], v)
-    last_use[n - 1] = n
-    # vertices by last use
-    count = np.zeros(n + 2, np.int64)
-    for v in range(n):
-        count[last_use[v] + 1] += 1
-    count = np.cumsum(count)
-    by_use = np.empty(n, np.int64)
-    fill = count.copy()
-    for v in range(n):
-        by_use[fill[last_use[v]]] = v
-        fill[last_use[v]] += 1
-    slot = np.empty(n, np.uint32)
-    free = np.empty(n + 1, np.uint32)
-    free_count = 0
-    slots = 0
-    for v in range(n):
-        if free_count:
-            free_count -= 1
-            slot[v] = free[free_count]
-        else:
-            slot[v] = slots
-            slots += 1
-        for k in range(count[v], count[v + 1]):
-            free[free_count] = slot[by_use[k]]
-            free_count += 1
-    return slot, slots
 
 
 def makespans(

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from perfmodel.compiled_code import machine_code
 from perfmodel.edges import predecessors
 from perfmodel.schedule.frozen_graph import Events
+from perfmodel.schedule.liveness import slots_by_liveness
 
 MOST_WORK = 6_000_000_000
 """Edges times columns of ancestor clocks up to which decisions are looked at; beyond, no design is certified."""
@@ -119,7 +120,9 @@ def open_decisions(events: Events, decisions: Decisions) -> NDArray[np.int64] | 
     free, owners = _columns_of_free_tasks(events, d, unit)
     lines = len(d.strict)
     columns = len(d.place) - 1 + free + lines
-    slot, slots = _live(events.pred_ptr, events.pred, d.pred_ptr, d.pred, events.first, events.last)
+    last_use = np.arange(len(events))
+    np.maximum.at(last_use, events.last[d.pred], np.repeat(events.first, np.diff(d.pred_ptr)))
+    slot, slots = slots_by_liveness(events.pred_ptr, events.pred, last_use)
     if len(events.pred) * columns > MOST_WORK or 4 * slots * columns > MOST_MEMORY:
         return None
     first_task = _by_vertex(events.first, len(events))
@@ -179,53 +182,6 @@ def _columns_of_free_tasks(
     wanted[d.pred[limited[target]]] = True
     wanted &= unit < 0
     return int(min(wanted.sum(), 64)), np.where(wanted, 0, -1)
-
-
-@machine_code(small=True)
-def _live(
-    ptr: NDArray[Any],
-    pred: NDArray[Any],
-    task_ptr: NDArray[Any],
-    task_pred: NDArray[Any],
-    first: NDArray[Any],
-    last: NDArray[Any],
-) -> tuple[NDArray[Any], int]:
-    """Slot of each vertex's clock while something still asks for it, and their number."""
-    n = ptr.size - 1
-    last_use = np.arange(n)
-    for v in range(n):
-        for e in range(ptr[v], ptr[v + 1]):
-            if last_use[pred[e]] < v:
-                last_use[pred[e]] = v
-    for j in range(task_ptr.size - 1):
-        for e in range(task_ptr[j], task_ptr[j + 1]):
-            u = last[task_pred[e]]
-            if last_use[u] < first[j]:
-                last_use[u] = first[j]
-    count = np.zeros(n + 2, np.int64)
-    for v in range(n):
-        count[last_use[v] + 1] += 1
-    count = np.cumsum(count)
-    by_use = np.empty(n, np.int64)
-    fill = count.copy()
-    for v in range(n):
-        by_use[fill[last_use[v]]] = v
-        fill[last_use[v]] += 1
-    slot = np.empty(n, np.int64)
-    free = np.empty(n + 1, np.int64)
-    free_count = 0
-    slots = 0
-    for v in range(n):
-        if free_count:
-            free_count -= 1
-            slot[v] = free[free_count]
-        else:
-            slot[v] = slots
-            slots += 1
-        for k in range(count[v], count[v + 1]):
-            free[free_count] = slot[by_use[k]]
-            free_count += 1
-    return slot, slots
 
 
 @machine_code

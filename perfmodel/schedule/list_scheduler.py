@@ -1,12 +1,13 @@
 """The event-driven list schedule as compiled code.
 
-Binary heaps in plain arrays: one of events by time, one per resource of ready nodes by id. See `schedule` for what
+Binary heaps in plain arrays: one of events by time, one per resource of ready nodes by id. See `list_schedule` for what
 it means.
 """
 
 import numpy as np
 
 from perfmodel.compiled_code import elements, machine_code
+from perfmodel.schedule.heaps import pop_event, pop_key, push_event, push_key
 from perfmodel.vocabulary import NodeType
 
 SAME_MOMENT = 1e-12
@@ -14,37 +15,6 @@ SAME_MOMENT = 1e-12
 
 RECV = int(NodeType.COMM_RECV)
 SEND = int(NodeType.COMM_SEND)
-
-
-@machine_code(nogil=True, inline="always")
-def _push(heap_time, heap_code, size, time, code):
-    i = size
-    while i > 0:
-        parent = (i - 1) >> 1
-        if heap_time[parent] <= time:
-            break
-        heap_time[i], heap_code[i] = heap_time[parent], heap_code[parent]
-        i = parent
-    heap_time[i], heap_code[i] = time, code
-
-
-@machine_code(nogil=True, inline="always")
-def _pop(heap_time, heap_code, size):
-    """Remove the smallest; `size` is the size before."""
-    last = size - 1
-    time, code = heap_time[last], heap_code[last]
-    i = 0
-    while True:
-        child = 2 * i + 1
-        if child >= last:
-            break
-        if child + 1 < last and heap_time[child + 1] < heap_time[child]:
-            child += 1
-        if heap_time[child] >= time:
-            break
-        heap_time[i], heap_code[i] = heap_time[child], heap_code[child]
-        i = child
-    heap_time[i], heap_code[i] = time, code
 
 
 @machine_code(small=lambda cost, program, *_: elements(program), nogil=True)
@@ -135,16 +105,7 @@ def simulate(cost, program, state, expected, sequence):
             v = fresh[k]
             r = resource[v]
             if r >= 0:
-                base = place[r]
-                i = queue_size[r]
-                key = (np.int64(priority[v]) << 32) | v
-                while i > 0:
-                    parent = (i - 1) >> 1
-                    if queue_key[base + parent] <= key:
-                        break
-                    queue_key[base + i] = queue_key[base + parent]
-                    i = parent
-                queue_key[base + i] = key
+                push_key(queue_key, place[r], queue_size[r], (np.int64(priority[v]) << 32) | v)
                 queue_size[r] += 1
                 if not is_touched[r]:
                     is_touched[r] = True
@@ -158,7 +119,7 @@ def simulate(cost, program, state, expected, sequence):
                     if arrived[s]:
                         if finish[s] > ready[v]:
                             came_from[v] = s
-                        _push(heap_time, heap_code, events, max(ready[v], finish[s]), v)
+                        push_event(heap_time, heap_code, events, max(ready[v], finish[s]), v)
                         events += 1
                         if recording:
                             sequence[steps] = v
@@ -171,7 +132,7 @@ def simulate(cost, program, state, expected, sequence):
                         steps += 1
                     c = row[v]  # the latency of an edge
                     end = ready[v] + (cost[c] if c >= 0 else 0.0)
-                    _push(heap_time, heap_code, events, end, v)
+                    push_event(heap_time, heap_code, events, end, v)
                     events += 1
         fresh_count = 0
         # idle resources take the lowest id
@@ -182,21 +143,8 @@ def simulate(cost, program, state, expected, sequence):
                 continue
             base = place[r]
             v = queue_key[base] & 0xFFFFFFFF
+            pop_key(queue_key, base, queue_size[r])
             queue_size[r] -= 1
-            size = queue_size[r]
-            key = queue_key[base + size]
-            i = 0
-            while True:
-                child = 2 * i + 1
-                if child >= size:
-                    break
-                if child + 1 < size and queue_key[base + child + 1] < queue_key[base + child]:
-                    child += 1
-                if queue_key[base + child] >= key:
-                    break
-                queue_key[base + i] = queue_key[base + child]
-                i = child
-            queue_key[base + i] = key
             running[r] = True
             if free_from[r] >= 0 and free[r] >= ready[v]:
                 start[v] = free[r]
@@ -214,7 +162,7 @@ def simulate(cost, program, state, expected, sequence):
                 steps += 1
             if join[v] < 0:
                 c = row[v]
-                _push(heap_time, heap_code, events, start[v] + (cost[c] if c >= 0 else 0.0), v)
+                push_event(heap_time, heap_code, events, start[v] + (cost[c] if c >= 0 else 0.0), v)
                 events += 1
             else:
                 joining[joins] = (np.int64(priority[v]) << 32) | v
@@ -252,7 +200,7 @@ def simulate(cost, program, state, expected, sequence):
             if joined[j] == members[j]:
                 c = join_row[j]
                 end = join_time[j] + (cost[c] if c >= 0 else 0.0)
-                _push(heap_time, heap_code, events, end, n + j)
+                push_event(heap_time, heap_code, events, end, n + j)
                 events += 1
                 if recording:
                     sequence[steps] = n + j
@@ -265,7 +213,7 @@ def simulate(cost, program, state, expected, sequence):
         limit = now + SAME_MOMENT * now
         while events > 0 and heap_time[0] <= limit:
             time, code = heap_time[0], heap_code[0]
-            _pop(heap_time, heap_code, events)
+            pop_event(heap_time, heap_code, events)
             events -= 1
             v = code if code < n else join_first[code - n]
             while v >= 0:
@@ -298,7 +246,7 @@ def simulate(cost, program, state, expected, sequence):
                     if arrived[w]:  # posted before
                         if time > ready[w]:
                             came_from[w] = v
-                        _push(heap_time, heap_code, events, max(ready[w], time), w)
+                        push_event(heap_time, heap_code, events, max(ready[w], time), w)
                         events += 1
                         if recording:
                             sequence[steps] = w
