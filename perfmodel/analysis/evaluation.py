@@ -21,6 +21,8 @@ from perfmodel.engine.bulk_cpu import sums
 from perfmodel.engine.cells import NOBODY, SAMPLE
 from perfmodel.forking import check_process
 from perfmodel.models.cost import check_costs
+from perfmodel.models.host_formula import HostFormula, JoinedFormula
+from perfmodel.models.shared_costs import Costs
 from perfmodel.parameter_paths import parameters, with_parameters
 from perfmodel.report.memory import peak_memory
 from perfmodel.vocabulary import CATEGORIES, HOST
@@ -33,6 +35,9 @@ ANSWERS = ("frozen", "own", "deadlock", "infinite", "invalid", "cell")
 why there is no time: ranks wait for each other, or a duration is infinite, or it is negative or no number."""
 
 FROZEN, OWN, DEADLOCK, INFINITE, INVALID, CELL = range(6)
+SAME = 1e-9
+"""Shares of the time whose relative difference is less than this are equal."""
+
 WHO = np.array([FROZEN, CELL, OWN, OWN], np.int8)
 """The same by what `engine.cells` says."""
 
@@ -76,11 +81,21 @@ class Evaluator:
             costs = np.asarray(c.evaluate(*at), np.float64)
             # nothing depends on any parameter: the same on every design
             return costs if costs.ndim == 2 else np.repeat(costs[:, None], values.shape[1], axis=1)
+        if self.host is not None and not devices and self.host.suits(values.shape[1]):
+            return self.host.values(dict(zip(paths, values)))
         if paths not in self._costs:
             self._costs[paths] = jax.jit(
                 jax.vmap(partial(self._cost, paths), in_axes=1, out_axes=1)
             )
         return call_padded(self._costs[paths], values, devices=devices)
+
+    @cached_property
+    def host(self) -> HostFormula | JoinedFormula | None:
+        """The formulas of the costs (what stands for them where they have no derivative), for few designs."""
+        c = self.compiled
+        if isinstance(c.evaluate, Costs):
+            return c.evaluate.host(c.system, c.models)
+        return HostFormula.traced(c.smooth or c.evaluate, c.system, c.models)
 
     def _cost(self, paths: tuple[str, ...], values: jax.Array) -> jax.Array:
         c = self.compiled
@@ -102,6 +117,9 @@ class Evaluator:
             wanted: parameter paths.
             devices: that share the designs.
         """
+        if self.host is not None and not devices and self.host.suits(values.shape[1]):
+            here = dict(zip(paths, values))
+            return self.host.pull(here, counts, wanted) * self.compiled.unit
         key = (*paths, "|", *wanted)
         if key not in self._pull:
             c = self.compiled
@@ -354,7 +372,10 @@ class Evaluator:
         # an infinite capacity costs nothing
         weight = np.abs(slope * np.where(slope == 0, 0.0, point))
         seconds = np.concatenate([weight, fixed])
-        return np.where(seconds.max(axis=0) > 0, np.argmax(seconds, axis=0), len(seconds))
+        most = seconds.max(axis=0)
+        # the first of those that are equal but for rounding, however the derivatives were computed
+        first = np.argmax(seconds >= most * (1 - SAME), axis=0)
+        return np.where(most > 0, first, len(seconds))
 
     @cached_property
     def answering(self) -> NDArray[np.bool_]:
@@ -366,19 +387,23 @@ class Evaluator:
         known = {name: value for name, value in known.items() if np.isfinite(value)}
         names = tuple(known)
         point = np.array(list(known.values()))[:, None]
-        evaluate = c.smooth or c.evaluate
-
-        def costs(values: jax.Array) -> jax.Array:
-            return evaluate(*with_parameters(c.system, c.models, dict(zip(names, values))))
 
         # two small steps off the design, along neither of which a cost is likely to stay: the formulas alone compile
         # ten times as fast as their derivatives
         scale = np.where(point == 0, 1.0, point)
         steps = np.random.default_rng(0).uniform(0.5, 1.5, (len(names), 2)) * 1e-4
         values = np.concatenate([point, point + scale * steps], axis=1)
-        found = np.asarray(jax.jit(jax.vmap(costs, in_axes=1, out_axes=1))(values))
-        moved: NDArray[np.bool_] = ~np.isclose(found, found[:, :1], rtol=1e-12, atol=0).all(axis=1)
-        return moved
+        if self.host is not None:
+            found = self.host.values(dict(zip(names, values)))
+        else:
+            evaluate = c.smooth or c.evaluate
+
+            def costs(values: jax.Array) -> jax.Array:
+                return evaluate(*with_parameters(c.system, c.models, dict(zip(names, values))))
+
+            found = np.asarray(jax.jit(jax.vmap(costs, in_axes=1, out_axes=1))(values))
+        moved = ~np.isclose(found, found[:, :1], rtol=1e-12, atol=0).all(axis=1)
+        return np.asarray(moved, bool)
 
     def unanswered(self, paths: tuple[str, ...]) -> list[str]:
         """Parameters that no cost of the workload depends on, whether a thousandth or a thousandfold."""

@@ -21,13 +21,12 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from perfmodel.analysis.breakpoints import FollowedDesign, breakpoints, makespans
-from perfmodel.analysis.evaluation import SCHEDULES
+from perfmodel.analysis.evaluation import SCHEDULES, Evaluator
 from perfmodel.compiled import Compiled, recall, unpack
 from perfmodel.compiled_code import machine_code
 from perfmodel.errors import InputError
@@ -159,18 +158,21 @@ def _expand(
     compiled: Compiled, names: tuple[str, ...], point: NDArray[Any], second: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Costs [S], their derivatives [S, P], and with `second` their second derivatives [S, P] (else empty)."""
-    values, directions = jnp.asarray(point), jnp.eye(len(point))
-    each, curves = _derivatives(compiled, names)
-    cost, slope = (np.asarray(a, np.float64) for a in each(values, directions))
-    if compiled.smooth:  # the costs themselves may be whole nanoseconds
-        cost = np.asarray(compiled.evaluate(compiled.system, compiled.models), np.float64)
+    directions = np.eye(len(point))
+    cost = np.asarray(compiled.evaluate(compiled.system, compiled.models), np.float64)
+    host, rows = Evaluator.of(compiled).host, len(cost)
+    if host is not None and host.suits(rows):
+        slope = host.pull({}, np.eye(rows), names).T
+    else:
+        slope = np.asarray(_derivatives(compiled, names)[0](point, directions), np.float64)
     if not second:
         return cost, slope, np.zeros((0, len(point)))
-    return cost, slope, np.asarray(curves(values, directions), np.float64)
+    curves = _derivatives(compiled, names)[1]
+    return cost, slope, np.asarray(curves(point, directions), np.float64)
 
 
 def _derivatives(compiled: Compiled, names: tuple[str, ...]) -> tuple[Any, Any]:
-    """Jitted functions of (values [P], directions [P, P]): costs and derivatives; second derivatives. Kept."""
+    """Jitted functions of (values [P], directions [P, P]): derivatives [S, P]; second derivatives. Kept."""
     key = ("derivatives", names)
     if key in compiled.functions:
         kept: tuple[Any, Any] = compiled.functions[key]
@@ -182,14 +184,15 @@ def _derivatives(compiled: Compiled, names: tuple[str, ...]) -> tuple[Any, Any]:
             *with_parameters(compiled.system, compiled.models, dict(zip(names, values)))
         )
 
-    def along(values: jax.Array, direction: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.jvp(costs, (values,), (direction,))
+    def along(values: jax.Array, direction: jax.Array) -> jax.Array:
+        first: jax.Array = jax.jvp(costs, (values,), (direction,))[1]
+        return first
 
     def twice(values: jax.Array, direction: jax.Array) -> jax.Array:
-        second: jax.Array = jax.jvp(lambda v: along(v, direction)[1], (values,), (direction,))[1]
+        second: jax.Array = jax.jvp(lambda v: along(v, direction), (values,), (direction,))[1]
         return second
 
-    each = jax.jit(jax.vmap(along, in_axes=(None, 0), out_axes=(None, 1)))
+    each = jax.jit(jax.vmap(along, in_axes=(None, 0), out_axes=1))
     curves = jax.jit(jax.vmap(twice, in_axes=(None, 0), out_axes=1))
     kept = compiled.functions.setdefault(key, (each, curves))
     return kept

@@ -1,17 +1,18 @@
-"""Distinct costs at plain numbers, by compiled functions that all graphs share.
+"""Distinct costs at plain numbers, by formulas that all graphs share.
 
 A function of one graph holds the sizes of its work as constants, so that every new graph, be it the same model spread
-over ranks in another way, has it compiled anew: a second for what then takes a microsecond. Here a kind of cost (the
-key of a `CostBlock`, with the classes and labels of what answers for it) is compiled once for a process, with sizes
-and coefficients as arguments and the rows filled up to a power of two. The graph's own function answers where JAX
-traces or a number is an array, and where a class is not the package's: it may be changed in place.
+over ranks in another way, would have it traced anew. Here a kind of cost (the key of a `CostBlock`, with the classes
+and labels of what answers for it) is traced once for a process, with sizes and coefficients as arguments and the
+rows filled up to a power of two; NumPy evaluates it (`host_formula`). The graph's own function answers where JAX
+traces or a number is an array; it is also the one that is evaluated where a class is not the package's: that may be
+changed in place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 
 from perfmodel.machine.system import NPU, System
 from perfmodel.models.cost import BESIDE, CostBlock, DistinctCosts, Models, block_time, durations
+from perfmodel.models.host_formula import HostFormula, JoinedFormula, UnknownPrimitive
+from perfmodel.parameter_paths import parameters
 from perfmodel.pytree import content
 
 FEWEST = 8
@@ -51,25 +54,65 @@ class Costs:
     def __init__(self, work: DistinctCosts):
         self.work = work
         self.own = jax.jit(partial(durations, work))
+        self._formulas: dict[Hashable, HostFormula | None] = {}
 
     def __call__(self, system: System, models: Any) -> Any:
         """[S] durations [s]: an array of JAX where a number is traced or an array, else one of NumPy."""
-        if type(models) is not Models or not _plain(jax.tree.leaves((system, models))):
+        if not _plain(jax.tree.leaves((system, models))):
             return self.own(system, models)
-        known: dict[tuple[Any, ...], tuple[Hashable, Any, NDArray[np.float64]] | None] = {}
-        parts = []
+        host = self.host(system, models)
+        if host is None:
+            return self.own(system, models)
+        return host.values(parameters(system, models))[:, 0]
+
+    def host(self, system: System, models: Any) -> HostFormula | JoinedFormula | None:
+        """The costs as formulas on the host, at a design of plain numbers; None where NumPy cannot evaluate them."""
+        if type(models) is not Models:
+            return self._alone(system, models)
+        known: dict[tuple[Any, ...], tuple[Any, ...] | None] = {}
+        parts: list[tuple[HostFormula | None, NDArray[np.float64]]] = []
         for block in self.work.blocks:
             scale = np.broadcast_to(block.scale, (len(block.rows),))
             if block.key[0] == "recorded":
-                parts.append(block.rows[:, 0] * scale)
+                parts.append((None, block.rows[:, 0] * scale))
                 continue
             part = (block.key[0], BESIDE in block.key)
             if part not in known:
                 known[part] = _apart(_needed(*part, system, models))
             if (tree := known[part]) is None:
-                return self.own(system, models)
-            parts.append(_block(block, *tree) * scale)
-        return np.concatenate(parts) if parts else np.zeros(0)
+                return self._alone(system, models)
+            formula = self._of_block(block, *tree)
+            if formula is None:
+                return self._alone(system, models)
+            parts.append((formula, scale))
+        return JoinedFormula(parts)
+
+    def _of_block(
+        self, block: CostBlock, shape: Hashable, structure: Any, numbers: dict[str, float]
+    ) -> HostFormula | None:
+        """The formula of a block's rows, which it fills up with some of its own."""
+        answering = _Answering(block.key, shape, structure)
+        if answering not in self._formulas:
+            n = len(block.rows)
+            size = max(FEWEST, 1 << (n - 1).bit_length())
+            rows = np.concatenate([block.rows, np.repeat(block.rows[-1:], size - n, axis=0)])
+            program = _program(answering, rows.shape, len(numbers))
+            try:
+                formula = HostFormula(tuple(numbers), list(numbers.values()), program, rows)
+            except UnknownPrimitive:
+                self._formulas[answering] = None
+            else:
+                self._formulas[answering] = formula
+        found = self._formulas[answering]
+        return found and found.at(list(numbers.values()))
+
+    def _alone(self, system: System, models: Any) -> HostFormula | None:
+        """The graph's own function."""
+        structure = jax.tree.structure((system, models))
+        if structure not in self._formulas:
+            self._formulas[structure] = HostFormula.traced(self.own, system, models)
+        found = self._formulas[structure]
+        return found and found.at([float(v) for v in parameters(system, models).values()])
 
 
 def _plain(numbers: list[Any]) -> bool:
@@ -88,13 +131,13 @@ def _needed(kind: Hashable, beside: bool, system: System, models: Models) -> tup
     return System(NOBODY, network), Models(network=models.network)
 
 
-def _apart(tree: Any) -> tuple[Hashable, Any, NDArray[np.float64]] | None:
-    """Shape, structure and numbers of a tree; None where a class in it is not the package's."""
+def _apart(tree: Any) -> tuple[Hashable, Any, dict[str, float]] | None:
+    """Shape, structure and numbers by path of a tree (system, models); None where a class is not the package's."""
     numbers, structure = jax.tree.flatten(tree)
     shape = content(jax.tree.unflatten(structure, [0.0] * len(numbers)))
     if shape is None or not all(_ours(kind) for kind in _classes(shape)):
         return None
-    return shape, structure, np.array(numbers, np.float64)
+    return shape, structure, {path: float(v) for path, v in parameters(*tree).items()}
 
 
 def _classes(shape: Any) -> Iterator[type]:
@@ -110,23 +153,13 @@ def _ours(kind: type) -> bool:
     return kind.__module__ == "builtins" or kind.__module__.startswith("perfmodel.")
 
 
-def _block(
-    block: CostBlock, shape: Hashable, structure: Any, numbers: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """[rows] durations of one block before scaling [s]."""
-    n = len(block.rows)
-    size = max(FEWEST, 1 << (n - 1).bit_length())
-    rows = np.concatenate([block.rows, np.repeat(block.rows[-1:], size - n, axis=0)])
-    with jax.ensure_compile_time_eval():  # now, even where what calls is being traced
-        found = _seconds(_Answering(block.key, shape, structure), rows, numbers)
-    return np.asarray(found, np.float64)[:n]
+@lru_cache(maxsize=1024)
+def _program(answering: _Answering, rows: tuple[int, ...], numbers: int) -> Any:
+    """The jaxpr of (numbers, rows) -> [rows] durations of one block before scaling [s]."""
 
+    def seconds(*values: Any) -> Array:
+        system, models = jax.tree.unflatten(answering.structure, list(values[:-1]))
+        block = CostBlock(answering.key, values[-1], values[-1][:, 0], 0)
+        return jax.numpy.broadcast_to(block_time(block, system, models), rows[:1])
 
-@partial(jax.jit, static_argnums=0)
-def _seconds(
-    answering: _Answering, rows: NDArray[np.float64], numbers: NDArray[np.float64]
-) -> Array:
-    """[rows] durations of one block before scaling [s], traced once for what answers and a number of rows."""
-    system, models = jax.tree.unflatten(answering.structure, list(numbers))
-    block = CostBlock(answering.key, rows, rows[:, 0], 0)
-    return jax.numpy.broadcast_to(block_time(block, system, models), (len(rows),))
+    return jax.make_jaxpr(seconds)(*[1.0] * numbers, np.zeros(rows))

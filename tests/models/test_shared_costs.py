@@ -1,4 +1,4 @@
-"""Costs at plain numbers: what a graph's own function gives, and compiled once for all graphs."""
+"""Costs at plain numbers: what a graph's own function gives, and traced once for all graphs."""
 
 import dataclasses
 
@@ -8,6 +8,7 @@ import pytest
 
 import perfmodel as pm
 from perfmodel.models.compute import Roofline
+from perfmodel.models.cost import CostBlock, DistinctCosts
 from perfmodel.models.shared_costs import Costs
 from perfmodel.pytree import number, record
 from perfmodel.schedule.tasks import build
@@ -39,7 +40,7 @@ def test_they_are_those_of_the_graphs_own_function(settings, channels):
     assert found == pytest.approx(np.asarray(costs.own(system, models)), rel=1e-13, abs=0)
 
 
-def test_another_layout_of_ranks_compiles_no_kernel_again(monkeypatch):
+def test_another_layout_of_ranks_traces_no_kernel_again(monkeypatch):
     first, system = table(data=2)
     Costs(first)(system, system.models)
     traced = []
@@ -75,7 +76,8 @@ class Twice:
         )
 
 
-def test_a_model_of_ones_own_is_asked_itself_wherever_it_stands():
+def test_a_model_of_ones_own_is_asked_itself_wherever_it_stands(monkeypatch):
+    """Its class may have changed since another graph asked it."""
     work, system = table(data=2)
     costs = Costs(work)
     bare = pm.Models()
@@ -83,9 +85,21 @@ def test_a_model_of_ones_own_is_asked_itself_wherever_it_stands():
     one, two = (np.asarray(costs(system, m)) for m in (bare, ours))
     compute = np.concatenate([np.full(len(b.rows), b.key[0] == "compute") for b in work.blocks])
     assert two[compute] == pytest.approx(2 * one[compute])
-    assert not isinstance(costs(system, ours), np.ndarray)
-    inside = dataclasses.replace(system.models.compute, base=Twice())
-    assert not isinstance(costs(system, pm.Models(compute=inside)), np.ndarray)
+    inside = pm.Models(compute=dataclasses.replace(system.models.compute, base=Twice()))
+    other = DistinctCosts(
+        (CostBlock(("compute", "other", ""), np.full((3, 2), 1e9), np.ones(3), 0),)
+    )
+    given = Costs(other)(system, inside)
+
+    def thrice(self, flops, bytes, npu):
+        return 3.0 * Roofline(self.efficiency, self.memory_efficiency, self.overhead).time(
+            flops, bytes, npu
+        )
+
+    monkeypatch.setattr(Twice, "time", thrice)
+    three = np.asarray(Costs(work)(system, ours))
+    assert three[compute] == pytest.approx(3 * one[compute])
+    assert Costs(other)(system, inside) == pytest.approx(1.5 * given)
 
 
 def test_what_jax_traces_or_batches_takes_the_graphs_own_function():
