@@ -166,7 +166,7 @@ def _polish(design: FollowedDesign, which: NDArray[Any], bad: NDArray[Any]) -> N
     each = np.arange(len(which))
     values[which, each] = bad
     costs = design.evaluator.costs(design.names, values)
-    _, overtaking = engine.makespans_and_paths(design.compiled.plan, costs)
+    _, overtaking = engine.makespans(design.compiled.plan, costs, paths=True)
     difference = overtaking - design.counts[:, None]
     gap = np.einsum("sd,sd->d", difference, costs) * design.compiled.unit
     rate = design.evaluator.gradients(design.names, values, difference, design.names)[which, each]

@@ -192,15 +192,14 @@ class Evaluator:
         self, costs: NDArray[Any], options: EvaluationOptions, *, paths: bool
     ) -> tuple[NDArray[Any], NDArray[Any]]:
         """[D] makespan and [S, D] path counts (or empty) along the frozen order."""
-        plan = self.compiled.plan
-        where: dict[str, Any] = {
-            "dtype": options.dtype,
-            "threads": options.threads,
-            "devices": devices_of(options.devices),
-        }
-        if paths:
-            return bulk.makespans_and_paths(plan, costs, **where)
-        return bulk.makespans(plan, costs, **where), np.zeros((0, costs.shape[1]))
+        return bulk.makespans(
+            self.compiled.plan,
+            costs,
+            paths=paths,
+            dtype=options.dtype,
+            threads=options.threads,
+            devices=devices_of(options.devices),
+        )
 
     def figures(
         self, paths: tuple[str, ...], values: NDArray[Any], options: EvaluationOptions

@@ -200,7 +200,7 @@ def makespans(
     for at in range(0, draws, size):
         z = random.standard_normal((min(size, draws - at), len(timed))).T
         factor = np.exp(spread[:, None] * z - spread[:, None] ** 2 / 2)
-        parts.append(engine.makespans(plan, cost[row][:, None] * factor, threads=threads))
+        parts.append(engine.makespans(plan, cost[row][:, None] * factor, threads=threads)[0])
     return np.concatenate(parts) * compiled.unit
 
 

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 import jax
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from perfmodel.engine import bulk_cpu, bulk_jax
 from perfmodel.engine.bulk_cpu import Plan
@@ -49,43 +49,22 @@ def makespans(
     plan: Plan,
     costs: NDArray[np.floating],
     *,
-    dtype: DTypeLike = np.float64,
-    threads: int = 2,
     devices: Devices = (),
-    held: NDArray[np.uint8] | None = None,
-) -> NDArray[np.floating]:
-    """[D] makespan of every design; see `bulk_cpu.makespans`.
-
-    Args:
-        as there; devices: that share the designs, in the place of the host's threads.
-    """
-    if devices:
-        return bulk_jax.makespans(_window(plan), costs, dtype=dtype, devices=devices, held=held)
-    return bulk_cpu.makespans(plan, costs, dtype=dtype, threads=threads, held=held)
-
-
-def makespans_and_paths(
-    plan: Plan,
-    costs: NDArray[np.floating],
-    *,
-    dtype: DTypeLike = np.float64,
     threads: int = 2,
-    devices: Devices = (),
-    held: NDArray[np.uint8] | None = None,
+    **options: Any,
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """[D] makespan and [S, D] path counts of every design; see `bulk_cpu.makespans_and_paths`.
+    """[D] makespan of every design, [S, D] path counts where `paths` asks for them; see `bulk_cpu.makespans`.
 
     Args:
-        as for `makespans`.
+        devices: that share the designs, in the place of the host's threads.
+        options: `paths`, `dtype` and `held`, as there.
     """
     if devices:
-        return bulk_jax.makespans_and_paths(
-            _window(plan), costs, dtype=dtype, devices=devices, held=held
-        )
-    return bulk_cpu.makespans_and_paths(plan, costs, dtype=dtype, threads=threads, held=held)
+        return bulk_jax.makespans(_windowed(plan), costs, devices=devices, **options)
+    return bulk_cpu.makespans(plan, costs, threads=threads, **options)
 
 
-def _window(plan: Plan) -> bulk_jax.WindowedGraph:
+def _windowed(plan: Plan) -> bulk_jax.WindowedGraph:
     if plan not in _windows:
-        _windows[plan] = bulk_jax.window(plan.reduced, plan.certificate)
+        _windows[plan] = bulk_jax.windowed(plan.reduced, plan.certificate)
     return _windows[plan]

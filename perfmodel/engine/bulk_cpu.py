@@ -116,79 +116,46 @@ def makespans(
     plan: Plan,
     costs: NDArray[np.floating],
     *,
+    paths: bool = False,
     dtype: DTypeLike = np.float64,
     threads: int = 2,
     tile: int | None = None,
     held: NDArray[np.uint8] | None = None,
-) -> NDArray[np.floating]:
-    """The makespan on every design.
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """The makespan on every design, and its derivative with respect to each distinct cost.
 
     Args:
         plan: a reduced graph.
         costs: [S, D] duration of each distinct cost on each design [s].
+        paths: whether derivatives are wanted.
         dtype: float64, or float32 (resolves 1 us at 10 s).
         threads: tiles are shared out over this many threads.
         tile: designs per tile; by default as many as the cache holds.
         held: [D], becomes 1 where all of the plan's comparisons hold, 0 elsewhere.
 
     Returns:
-        [D] makespan [s].
+        [D] makespan [s], and [S, D] how often each distinct cost stands on the critical path ([0, D] where that is not
+        wanted). At ties the path through the predecessor with the lowest number counts: a one-sided derivative.
     """
     costs = np.ascontiguousarray(costs)
     makespan = np.empty(costs.shape[1], dtype)
-    nothing = np.empty(0, plan.choice)
-
-    def work(tiles: list[slice]) -> None:
-        room = _Room(plan, costs, _widest(tiles), dtype)
-        for part in tiles:
-            makespan[part] = room.finish(part, nothing, held)
-
-    in_threads(work, _shared_out(_tiles(plan, costs.shape[1], dtype, threads, tile), threads))
-    return makespan
-
-
-def makespans_and_paths(
-    plan: Plan,
-    costs: NDArray[np.floating],
-    *,
-    dtype: DTypeLike = np.float64,
-    threads: int = 2,
-    tile: int | None = None,
-    held: NDArray[np.uint8] | None = None,
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """The makespan and its derivative with respect to each distinct cost.
-
-    Args:
-        as for `makespans`.
-
-    Returns:
-        [D] makespan [s], and [S, D] how often each distinct cost stands on the critical path. At ties the path
-        through the predecessor with the lowest number counts: a one-sided derivative.
-    """
-    costs = np.ascontiguousarray(costs)
-    makespan = np.empty(costs.shape[1], dtype)
-    paths = np.empty(costs.shape, np.float64)
-    if not len(costs):  # a trace of metadata: nothing takes time
-        return np.zeros_like(makespan), paths
+    counts = np.empty((len(costs) if paths else 0, costs.shape[1]))
+    if paths and not len(costs):  # a trace of metadata: nothing takes time
+        return np.zeros_like(makespan), counts
 
     def work(tiles: list[slice]) -> None:
         most = _widest(tiles)
         room = _Room(plan, costs, most, dtype)
-        chosen = np.empty(len(plan.cost) * most, plan.choice)
-        on = np.zeros(plan.slots * most, np.uint8)
-        counts = np.empty(plan.reduced.combination.shape[0] * most, np.uint32)
-        often = np.empty(len(costs) * most)
+        chosen = np.empty(len(plan.cost) * most if paths else 0, plan.choice)
+        back = _WayBack(plan, most) if paths else None
         for part in tiles:
             makespan[part] = room.finish(part, chosen, held)
-            width, zero = np.uint64(part.stop - part.start), np.uint64(0)
-            counts[:] = 0
-            kernels.trace_back(plan.graph, chosen, on, counts, width)
-            kernels.product(plan.spread, counts, width, zero, often, width)
-            paths[:, part] = often[: len(costs) * int(width)].reshape(len(costs), -1)
+            if back is not None:
+                counts[:, part] = back.counts(chosen, part.stop - part.start)
 
-    tiles = _tiles(plan, costs.shape[1], dtype, threads, tile, choices=True)
+    tiles = _tiles(plan, costs.shape[1], dtype, threads, tile, choices=paths)
     in_threads(work, _shared_out(tiles, threads))
-    return makespan, paths
+    return makespan, counts
 
 
 def sums(matrix: sparse.csr_array, values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -232,6 +199,24 @@ class _Room:
         )
         last = int(plan.slot[-1]) * int(width)
         return self.window[last : last + int(width)]
+
+
+class _WayBack:
+    """Memory for following the critical paths of one tile after the other."""
+
+    def __init__(self, plan: Plan, most: int):
+        self.plan, self.costs = plan, plan.reduced.combination.shape[1]
+        self.on = np.zeros(plan.slots * most, np.uint8)
+        self.combined = np.empty(plan.reduced.combination.shape[0] * most, np.uint32)
+        self.often = np.empty(self.costs * most)
+
+    def counts(self, chosen: NDArray[Any], designs: int) -> NDArray[np.float64]:
+        """[S, width] how often each cost stands on each design's path, from the predecessors that were last."""
+        width, zero = np.uint64(designs), np.uint64(0)
+        self.combined[:] = 0
+        kernels.trace_back(self.plan.graph, chosen, self.on, self.combined, width)
+        kernels.product(self.plan.spread, self.combined, width, zero, self.often, width)
+        return self.often[: self.costs * designs].reshape(self.costs, designs)
 
 
 def _tabulated(plan: Plan) -> int:

@@ -69,7 +69,7 @@ class WindowedGraph:
         return int((self.rows + combined + costs) * size + paths * back)
 
 
-def window(reduced: Reduced, checks: Checks | None = None) -> WindowedGraph:
+def windowed(reduced: Reduced, checks: Checks | None = None) -> WindowedGraph:
     """Lay out a reduced graph, with comparisons of its finish times."""
     levels = cut(reduced.pred_ptr, reduced.pred, reduced.cost.astype(np.int32))
     pred, cost = np.asarray(levels.pred), np.asarray(levels.cost)
@@ -283,58 +283,26 @@ def makespans(
     plan: WindowedGraph,
     costs: NDArray[np.floating],
     *,
+    paths: bool = False,
     dtype: DTypeLike = np.float64,
     devices: Sequence[Any] | None = None,
     batch: int | None = None,
     held: NDArray[np.uint8] | None = None,
-) -> NDArray[np.floating]:
-    """The makespan on every design.
+) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """The makespan on every design, and its derivative with respect to each distinct cost.
 
     Args:
         plan: a reduced graph, laid out.
         costs: [S, D] duration of each distinct cost on each design [s].
+        paths: whether derivatives are wanted.
         dtype: float64 or float32.
         devices: JAX devices that share the designs, all of the default platform by default.
         batch: designs per device at a time; by default as many as `MEMORY` holds, at most `BATCH`.
         held: [D], becomes 1 where all of the plan's comparisons hold, 0 elsewhere.
 
     Returns:
-        [D] makespan [s].
+        [D] makespan [s], and [S, D] path counts ([0, D] where they are not wanted); at ties as in `bulk_cpu`.
     """
-    return _batches(plan, costs, dtype, devices, batch, held, paths=False)[0]
-
-
-def makespans_and_paths(
-    plan: WindowedGraph,
-    costs: NDArray[np.floating],
-    *,
-    dtype: DTypeLike = np.float64,
-    devices: Sequence[Any] | None = None,
-    batch: int | None = None,
-    held: NDArray[np.uint8] | None = None,
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """The makespan and its derivative with respect to each distinct cost.
-
-    Args:
-        as for `makespans`.
-
-    Returns:
-        [D] makespan [s], and [S, D] how often each distinct cost stands on the critical path; at ties as in `bulk_cpu`.
-    """
-    return _batches(plan, costs, dtype, devices, batch, held, paths=True)
-
-
-def _batches(
-    plan: WindowedGraph,
-    costs: NDArray[np.floating],
-    dtype: DTypeLike,
-    devices: Sequence[Any] | None,
-    batch: int | None,
-    held: NDArray[np.uint8] | None,
-    *,
-    paths: bool,
-) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """[D] makespan and [S, D] path counts (or none)."""
     devices = jax.devices() if devices is None else list(devices)
     designs = costs.shape[1]
     makespan = np.empty(designs, dtype)

@@ -100,13 +100,9 @@ class Cell:
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
         """[D] makespan along this order, [D] whether it is certainly the design's, [S, D] path counts (or empty)."""
         held = np.ones(costs.shape[1], np.uint8)
-        if paths:
-            makespan, counts = bulk.makespans_and_paths(
-                self.plan, costs, threads=threads, devices=devices, held=held
-            )
-        else:
-            makespan = bulk.makespans(self.plan, costs, threads=threads, devices=devices, held=held)
-            counts = np.zeros((0, costs.shape[1]))
+        makespan, counts = bulk.makespans(
+            self.plan, costs, paths=paths, threads=threads, devices=devices, held=held
+        )
         sure = held.astype(bool)
         for row in self.checks.longer:
             sure &= costs[row] > TIE * makespan

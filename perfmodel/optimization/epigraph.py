@@ -245,8 +245,8 @@ class EpigraphProblem:
     def evaluate(self, z: Vector) -> list[Point]:
         """Designs [D, P] in one batch, along the frozen order; their pieces are kept."""
         cost, choices = self.costs(z)
-        makespan, counts = engine.makespans_and_paths(
-            self.compiled.plan, cost.T, threads=self.threads
+        makespan, counts = engine.makespans(
+            self.compiled.plan, cost.T, threads=self.threads, paths=True
         )
         self.effort.makespans += len(z)
         points = []

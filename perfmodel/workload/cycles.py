@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.compiled_code import machine_code
-from perfmodel.edges import reverse
+from perfmodel.edges import predecessors, reverse
 
 
 def smallest_cycle(
@@ -21,7 +21,7 @@ def smallest_cycle(
     (array([2]), 2)
     """
     n = len(pred_ptr) - 1
-    if not _unsorted(pred_ptr, pred).any():
+    if (_depths(*reverse(pred_ptr, pred), np.diff(pred_ptr)) >= 0).all():
         return np.zeros(0, np.intp), 0
     from scipy import sparse  # only broken traces need it
     from scipy.sparse import csgraph
@@ -36,51 +36,27 @@ def smallest_cycle(
     return np.flatnonzero(part == cycles[np.argmin(size[cycles])]), len(cycles)
 
 
+def depths(n: int, before: NDArray[np.int64], after: NDArray[np.int64]) -> NDArray[np.int64]:
+    """[n] most nodes in a row before each node; 0 on a cycle and behind one.
+
+    Args:
+        before, after: [E], [E], edges by position, in any order.
+
+    >>> depths(3, np.array([0, 0, 1]), np.array([1, 2, 2])).tolist()
+    [0, 1, 2]
+    """
+    succ_ptr, succ = predecessors(after, before, n)  # grouped by the node that they leave
+    found: NDArray[np.int64] = _depths(succ_ptr, succ, np.bincount(succ, minlength=n))
+    return np.maximum(found, 0)
+
+
 @machine_code(small=True)
-def _unsorted(pred_ptr, pred):
-    """[n] bool, nodes that lie on a cycle or behind one (Kahn's algorithm)."""
-    n = pred_ptr.size - 1
-    forward = True
-    for v in range(n):
-        for e in range(pred_ptr[v], pred_ptr[v + 1]):
-            forward &= pred[e] < v
-    if forward:  # in the order of the file, as nearly all are
-        return np.zeros(n, np.bool_)
-    waiting = np.diff(pred_ptr)
-    succ_ptr, succ = reverse(pred_ptr, pred)
-    stack = np.empty(n, np.int64)
-    top = 0
-    left = np.ones(n, np.bool_)
-    for v in range(n):
-        if waiting[v] == 0:
-            stack[top] = v
-            top += 1
-    while top:
-        top -= 1
-        v = stack[top]
-        left[v] = False
-        for e in range(succ_ptr[v], succ_ptr[v + 1]):
-            waiting[succ[e]] -= 1
-            if waiting[succ[e]] == 0:
-                stack[top] = succ[e]
-                top += 1
-    return left
+def _depths(succ_ptr, succ, waiting):
+    """[n] most nodes in a row before each node, -1 on a cycle and behind one (Kahn's algorithm).
 
-
-@machine_code
-def depths(n, before, after):
-    """[n] most nodes in a row before each node; 0 on and behind a cycle."""
-    waiting = np.zeros(n, np.int64)
-    count = np.zeros(n + 1, np.int64)
-    for e in range(before.size):
-        waiting[after[e]] += 1
-        count[before[e] + 1] += 1
-    ptr = np.cumsum(count)
-    fill = ptr[:-1].copy()
-    follows = np.empty(before.size, np.int64)
-    for e in range(before.size):
-        follows[fill[before[e]]] = after[e]
-        fill[before[e]] += 1
+    `waiting` [n], how many nodes each follows, is written.
+    """
+    n = waiting.size
     depth = np.zeros(n, np.int64)
     stack = np.empty(n, np.int64)
     top = 0
@@ -91,11 +67,14 @@ def depths(n, before, after):
     while top:
         top -= 1
         v = stack[top]
-        for e in range(ptr[v], ptr[v + 1]):
-            w = follows[e]
+        for e in range(succ_ptr[v], succ_ptr[v + 1]):
+            w = succ[e]
             depth[w] = max(depth[w], depth[v] + 1)
             waiting[w] -= 1
             if waiting[w] == 0:
                 stack[top] = w
                 top += 1
+    for v in range(n):
+        if waiting[v] > 0:
+            depth[v] = -1
     return depth

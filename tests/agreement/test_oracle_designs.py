@@ -56,11 +56,11 @@ def test_the_reduced_graph_has_the_makespan_of_the_whole_one_on_every_design(cas
     whole = engine.plan(reduce(compiled.events, len(costs), merge=False))
     e = compiled.events
     expected = [times(e.pred_ptr, e.pred, e.cost, c.copy())[1].max() for c in costs.T]
-    found = engine.makespans(compiled.plan, costs, threads=1, tile=4)
+    found = engine.makespans(compiled.plan, costs, threads=1, tile=4)[0]
     np.testing.assert_allclose(found, expected, rtol=1e-12)
-    np.testing.assert_allclose(engine.makespans(whole, costs, threads=1), expected, rtol=1e-12)
+    np.testing.assert_allclose(engine.makespans(whole, costs, threads=1)[0], expected, rtol=1e-12)
     event(f"reduced: {len(compiled.reduced) < len(compiled.events)}")
-    found, counts = engine.makespans_and_paths(compiled.plan, costs, threads=1, tile=4)
+    found, counts = engine.makespans(compiled.plan, costs, threads=1, tile=4, paths=True)
     np.testing.assert_allclose(found, expected, rtol=1e-12)
     np.testing.assert_allclose((counts * costs).sum(axis=0), expected, rtol=1e-12)
     assert (counts >= 0).all()

@@ -47,8 +47,8 @@ def answers(
         others: designs whose orders become cells; they have to end.
     """
     _, differs, _ = orders(costs, threads=1)
-    makespan, counts = bulk_cpu.makespans_and_paths(
-        bulk_cpu.plan(reduce(events, len(costs))), costs, threads=1
+    makespan, counts = bulk_cpu.makespans(
+        bulk_cpu.plan(reduce(events, len(costs))), costs, threads=1, paths=True
     )
     yield Answer("frozen", makespan, ~differs, counts)
     yield from _certified("certificate", checks_of(events, orders.decided()), costs)

@@ -90,7 +90,7 @@ def test_a_platform_that_is_not_there_is_named():
 def test_an_accelerator_is_taken_where_jax_takes_one(monkeypatch):
     """A stand-in for an accelerator: CPU devices, by another name."""
     used = []
-    whole = bulk_jax.makespans_and_paths
+    whole = bulk_jax.makespans
 
     def watched(plan, costs, **options):
         used.append(options["devices"])
@@ -100,7 +100,7 @@ def test_an_accelerator_is_taken_where_jax_takes_one(monkeypatch):
     points = around(system, models or system.models, 5, 3.0)
     here = pm.sweep(graph, system, points)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(bulk_jax, "makespans_and_paths", watched)
+    monkeypatch.setattr(bulk_jax, "makespans", watched)
     there = pm.sweep(graph, system, points)
     assert used == [tuple(jax.local_devices())]
     pd.testing.assert_frame_equal(there, here, rtol=1e-12)

@@ -228,7 +228,7 @@ def oracle_makespan(graph, system, models):
 def frozen_makespan(compiled, system):
     """The longest path along the order that was frozen, by the bulk engine."""
     cost = np.asarray(compiled.evaluate(system, compiled.models), float)
-    return engine.makespans(compiled.plan, cost[:, None], threads=1)[0]
+    return engine.makespans(compiled.plan, cost[:, None], threads=1)[0][0]
 
 
 def moved_by(system, models, name, value):

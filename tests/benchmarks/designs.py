@@ -107,11 +107,11 @@ def _derivatives(settings: Settings, subject: Subject, models: str, target: floa
     wanted = tuple(parameters(c.system, c.models))
 
     def value() -> Any:
-        return engine.makespans(c.plan, e.costs(paths, values), threads=cores())
+        return engine.makespans(c.plan, e.costs(paths, values), threads=cores())[0]
 
     def value_and_gradient() -> Any:
         costs = e.costs(paths, values)
-        makespan, counts = engine.makespans_and_paths(c.plan, costs, threads=cores())
+        makespan, counts = engine.makespans(c.plan, costs, threads=cores(), paths=True)
         return makespan, e.gradients(paths, values, counts, wanted)
 
     alone, both = alternate(20 * settings.rounds, value, value_and_gradient)

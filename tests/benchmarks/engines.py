@@ -106,7 +106,7 @@ def _layered_rows(settings, dtype, levels, width, *, share, designs) -> Iterator
         work = len(reduced) * designs
 
         def run(threads: int, plan=plan, costs=costs) -> NDArray:
-            return engine.makespans(plan, costs, dtype=dtype, threads=threads)
+            return engine.makespans(plan, costs, dtype=dtype, threads=threads)[0]
 
         both, one, numpy = alternate(
             settings.rounds, lambda f=run: f(many), lambda f=run: f(1), pairs
@@ -149,7 +149,7 @@ def on_devices(
     The limit is what adding two large arrays reaches on the same devices. A vertex reads two finish times and a cost
     of each design and writes one.
     """
-    plan = window.window(reduced)
+    plan = window.windowed(reduced)
     most = most if devices[0].platform != "cpu" else min(most, 2**12)
     batches = [most >> k for k in range(6)]
     distinct = reduced.combination.shape[1]

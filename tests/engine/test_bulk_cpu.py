@@ -74,8 +74,8 @@ def test_makespans_and_paths_are_those_of_the_loop_with_and_without_reduction(ev
     expected = [by_hand(events, c) for c in costs.T]
     for merge in (True, False):
         plan = engine.plan(reduce(events, len(costs), merge=merge))
-        value = engine.makespans(plan, costs)
-        again, paths = engine.makespans_and_paths(plan, costs)
+        value = engine.makespans(plan, costs)[0]
+        again, paths = engine.makespans(plan, costs, paths=True)
         np.testing.assert_array_equal(value, again)
         np.testing.assert_allclose(value, [t for t, _ in expected], rtol=1e-12)
         # another longest path may be counted where several are equally long; its length is the same
@@ -90,12 +90,12 @@ def test_makespans_and_paths_are_those_of_the_loop_with_and_without_reduction(ev
 def test_threads_and_tiles_change_nothing(events):
     costs = designs(23)
     plan = engine.plan(reduce(events, len(costs)))
-    value, paths = engine.makespans_and_paths(plan, costs, threads=1, tile=23)
+    value, paths = engine.makespans(plan, costs, threads=1, tile=23, paths=True)
     for threads, tile in ((1, 1), (2, 4), (3, 7), (2, 64), (5, None)):
         np.testing.assert_array_equal(
-            engine.makespans(plan, costs, threads=threads, tile=tile), value
+            engine.makespans(plan, costs, threads=threads, tile=tile)[0], value
         )
-        again, same = engine.makespans_and_paths(plan, costs, threads=threads, tile=tile)
+        again, same = engine.makespans(plan, costs, threads=threads, tile=tile, paths=True)
         np.testing.assert_array_equal(again, value)
         np.testing.assert_array_equal(same, paths)
 
@@ -105,9 +105,9 @@ def test_threads_and_tiles_change_nothing(events):
 def test_single_precision_differs_by_rounding_only(events):
     costs = designs(16)
     plan = engine.plan(reduce(events, len(costs)))
-    value = engine.makespans(plan, costs, dtype=np.float32)
+    value = engine.makespans(plan, costs, dtype=np.float32)[0]
     assert value.dtype == np.float32
-    np.testing.assert_allclose(value, engine.makespans(plan, costs), rtol=1e-5)
+    np.testing.assert_allclose(value, engine.makespans(plan, costs)[0], rtol=1e-5)
 
 
 @given(graphs())
@@ -115,13 +115,13 @@ def test_single_precision_differs_by_rounding_only(events):
 def test_the_paths_are_the_finite_differences_of_the_makespan(events):
     costs = designs(1)
     plan = engine.plan(reduce(events, len(costs)))
-    _, paths = engine.makespans_and_paths(plan, costs)
+    _, paths = engine.makespans(plan, costs, paths=True)
     step = 1e-7
     for k in range(len(costs)):
         moved = np.repeat(costs, 2, axis=1)
         moved[k] += [step, -step]
-        up, down = engine.makespans(plan, moved)
-        centre = engine.makespans(plan, costs)[0]
+        up, down = engine.makespans(plan, moved)[0]
+        centre = engine.makespans(plan, costs)[0][0]
         right, left = (up - centre) / step, (centre - down) / step
         if abs(right - left) < 1e-6:  # no tie
             assert paths[k, 0] == pytest.approx(right, abs=1e-6)
@@ -135,7 +135,7 @@ def test_the_reduced_graph_of_a_workload_gives_the_time_of_its_frozen_graph_at_o
     compiled = compile_eagerly(case.graph, case.system, case.models)
     cost = costs_eagerly(compiled, compiled.system, compiled.models)
     factors = np.random.default_rng(0).uniform(0.3, 3.0, (len(cost), 4))
-    value = engine.makespans(compiled.plan, cost[:, None] * factors)
+    value = engine.makespans(compiled.plan, cost[:, None] * factors)[0]
     for d in range(4):
         expected, _ = by_hand(compiled.events, cost * factors[:, d])
         assert value[d] == pytest.approx(expected, rel=1e-12)
@@ -190,7 +190,7 @@ def test_each_rule_of_the_reduction_is_exact_alone(name, events):
     assert vertices <= len(events)
     assert edges <= len(events.pred)
     expected = [by_hand(events, c)[0] for c in costs.T]
-    np.testing.assert_allclose(engine.makespans(plan, costs), expected, rtol=1e-12)
+    np.testing.assert_allclose(engine.makespans(plan, costs)[0], expected, rtol=1e-12)
 
 
 def test_an_edge_that_another_one_implies_goes():
@@ -199,7 +199,7 @@ def test_an_edge_that_another_one_implies_goes():
     _, vertices, edges = rule(RULES["implied edges"], events, 3)
     assert (vertices, edges) == (4, 3)  # with the end behind the last vertex of each task
     plan, _, _ = rule(RULES["implied edges"], events, 3)
-    assert engine.makespans(plan, np.array([[1.0], [2.0], [4.0]]))[0] == 7.0
+    assert engine.makespans(plan, np.array([[1.0], [2.0], [4.0]]))[0][0] == 7.0
 
 
 def test_twins_become_one_and_so_do_their_followers():
@@ -216,7 +216,7 @@ def test_a_chain_costs_the_sum_of_its_members():
     reduced = reduce(events, 2)
     assert len(reduced) == 1
     assert reduced.combination.toarray()[reduced.cost[0]].tolist() == [3, 1]
-    assert engine.makespans(engine.plan(reduced), np.array([[1.0], [10.0]]))[0] == 13.0
+    assert engine.makespans(engine.plan(reduced), np.array([[1.0], [10.0]]))[0][0] == 13.0
 
 
 def test_vertices_with_different_costs_or_predecessors_stay_apart():
@@ -225,7 +225,7 @@ def test_vertices_with_different_costs_or_predecessors_stay_apart():
     plan = engine.plan(reduce(events, 3))
     for costs in ([1.0, 5.0, 2.0], [1.0, 2.0, 5.0], [3.0, 0.0, 0.0]):
         expected, _ = by_hand(events, np.array(costs))
-        assert engine.makespans(plan, np.array(costs)[:, None])[0] == expected
+        assert engine.makespans(plan, np.array(costs)[:, None])[0][0] == expected
 
 
 @pytest.mark.parametrize("degree", [2, 3, 255, 256, 257, 700])
@@ -234,7 +234,7 @@ def test_a_vertex_may_have_any_number_of_predecessors(degree):
     events = graph_of([*range(degree), 0], [[]] * degree + [list(range(degree))])
     plan = engine.plan(reduce(events, degree, merge=False))
     costs = np.random.default_rng(degree).uniform(1.0, 2.0, (degree, 40))
-    value, paths = engine.makespans_and_paths(plan, costs)
+    value, paths = engine.makespans(plan, costs, paths=True)
     np.testing.assert_allclose(value, costs.max(axis=0) + costs[0], rtol=1e-14)
     expected = np.zeros(costs.shape)
     expected[costs.argmax(axis=0), np.arange(40)] += 1
@@ -251,7 +251,7 @@ def test_costs_are_summed_up_when_needed_where_a_table_would_not_pay():
     assert engine._tabulated(tabulated)
     assert not engine._tabulated(streamed)
     for plan, costs in ((tabulated, designs(9, 2)), (streamed, designs(9, 40))):
-        value, paths = engine.makespans_and_paths(plan, costs)
+        value, paths = engine.makespans(plan, costs, paths=True)
         repeats = 40 // len(costs)
         np.testing.assert_allclose(value, costs.sum(axis=0) * repeats, rtol=1e-13)
         np.testing.assert_array_equal(paths, np.full(costs.shape, repeats))
@@ -261,12 +261,12 @@ def test_costs_in_any_memory_order_and_of_any_float_type_are_taken():
     events = graph_of([0, 1, 2, 0], [[], [0], [0], [1, 2]])
     plan = engine.plan(reduce(events, 3))
     costs = designs(11, 3)
-    expected, expected_paths = engine.makespans_and_paths(plan, costs)
+    expected, expected_paths = engine.makespans(plan, costs, paths=True)
     for same in (np.asfortranarray(costs), np.repeat(costs, 2, axis=1)[:, ::2]):
-        value, paths = engine.makespans_and_paths(plan, same)
+        value, paths = engine.makespans(plan, same, paths=True)
         np.testing.assert_array_equal(value, expected)
         np.testing.assert_array_equal(paths, expected_paths)
-    single = engine.makespans(plan, costs.astype(np.float32))
+    single = engine.makespans(plan, costs.astype(np.float32))[0]
     np.testing.assert_allclose(single, expected, rtol=1e-6)
 
 
@@ -294,7 +294,7 @@ def test_without_room_for_clocks_nearby_implied_edges_still_go(monkeypatch):
         graph = graph_of([int(c) for c in choice.integers(0, 5, 40)], before)
         costs = designs(2, seed=seed)
         expected = [by_hand(graph, c)[0] for c in costs.T]
-        value = engine.makespans(engine.plan(reduce(graph, 5)), costs)
+        value = engine.makespans(engine.plan(reduce(graph, 5)), costs)[0]
         np.testing.assert_allclose(value, expected, rtol=1e-12)
 
 
@@ -310,13 +310,13 @@ def test_a_large_graph_of_vertices_that_are_all_unlike_keeps_them_and_takes_as_l
     ]
     events = graph_of(list(range(n)), [[], *before])
     costs = choice.random((n, 7))
-    small = engine.makespans_and_paths(engine.plan(reduce(events, n)), costs)
+    small = engine.makespans(engine.plan(reduce(events, n)), costs, paths=True)
     monkeypatch.setattr(reduction, "LARGE", 0)
     large = reduce(events, n)
     assert len(large) == len(events)
     assert len(large.pred) <= len(events.pred)
     np.testing.assert_array_equal(large.cost[:-1], np.arange(n) + 1)
-    found = engine.makespans_and_paths(engine.plan(large), costs)
+    found = engine.makespans(engine.plan(large), costs, paths=True)
     np.testing.assert_allclose(found[0], small[0], rtol=1e-12)
     np.testing.assert_array_equal(found[1], small[1])
     for d in range(7):

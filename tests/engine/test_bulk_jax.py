@@ -13,7 +13,7 @@ from scipy import sparse
 import perfmodel as pm
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine import bulk_jax
-from perfmodel.engine.bulk_jax import makespans, makespans_and_paths, window
+from perfmodel.engine.bulk_jax import makespans, windowed
 from perfmodel.engine.reduction import Reduced
 from perfmodel.schedule.certificate import Checks
 
@@ -32,11 +32,11 @@ def designs(name: str, count: int):
 @pytest.mark.parametrize("name", TRACES)
 def test_both_engines_agree(name):
     compiled, costs = designs(name, 37)
-    expected = engine.makespans(compiled.plan, costs)
+    expected = engine.makespans(compiled.plan, costs)[0]
     np.testing.assert_allclose(
-        makespans(window(compiled.reduced), costs, batch=16), expected, rtol=1e-13
+        makespans(windowed(compiled.reduced), costs, batch=16)[0], expected, rtol=1e-13
     )
-    single = makespans(window(compiled.reduced), costs, dtype=np.float32)
+    single = makespans(windowed(compiled.reduced), costs, dtype=np.float32)[0]
     assert single.dtype == np.float32
     np.testing.assert_allclose(single, expected, rtol=1e-4)
 
@@ -46,8 +46,8 @@ def test_both_engines_find_the_same_critical_paths_at_ties_too(name):
     compiled, costs = designs(name, 37)
     tied = np.random.default_rng(1).integers(0, 3, costs.shape).astype(float)
     for table in (costs, tied):
-        expected, counts = engine.makespans_and_paths(compiled.plan, table)
-        found, often = makespans_and_paths(window(compiled.reduced), table, batch=16)
+        expected, counts = engine.makespans(compiled.plan, table, paths=True)
+        found, often = makespans(windowed(compiled.reduced), table, batch=16, paths=True)
         np.testing.assert_allclose(found, expected, rtol=1e-13)
         np.testing.assert_array_equal(often, counts)
 
@@ -84,10 +84,10 @@ def test_both_engines_agree_on_random_graphs_comparisons_and_ties(seed):
         )
         costs = choice.integers(0, 4, (distinct, 23)).astype(float)
         held, sure = np.empty(23, np.uint8), np.empty(23, np.uint8)
-        expected, counts = engine.makespans_and_paths(
-            engine.plan(reduced, checks), costs, held=held
+        expected, counts = engine.makespans(
+            engine.plan(reduced, checks), costs, held=held, paths=True
         )
-        found, often = makespans_and_paths(window(reduced, checks), costs, batch=8, held=sure)
+        found, often = makespans(windowed(reduced, checks), costs, batch=8, held=sure, paths=True)
         np.testing.assert_array_equal(found, expected)
         np.testing.assert_array_equal(often, counts)
         np.testing.assert_array_equal(sure, held)
@@ -95,7 +95,7 @@ def test_both_engines_agree_on_random_graphs_comparisons_and_ties(seed):
 
 def test_the_window_is_smaller_than_the_graph():
     compiled, _ = designs("gpt_dp2_tp2_pp2", 1)
-    plan = window(compiled.reduced)
+    plan = windowed(compiled.reduced)
     assert plan.rows < len(compiled.reduced) / 2
 
 
@@ -105,10 +105,10 @@ EXCHANGES = ("all-gather", "all-reduce", "all-to-all", "collective-permute", "re
 def shared_by_two() -> None:
     """What a process with two devices runs."""
     compiled, costs = designs("moe_8", 22)
-    plan = window(compiled.reduced)
+    plan = windowed(compiled.reduced)
     assert len(jax.devices()) == 2
-    one, paths_of_one = makespans_and_paths(plan, costs, devices=jax.devices()[:1])
-    two, paths_of_two = makespans_and_paths(plan, costs)
+    one, paths_of_one = makespans(plan, costs, devices=jax.devices()[:1], paths=True)
+    two, paths_of_two = makespans(plan, costs, paths=True)
     np.testing.assert_array_equal(two, one)
     np.testing.assert_array_equal(paths_of_two, paths_of_one)
     columns = bulk_jax.split_over(jax.devices())
