@@ -71,7 +71,7 @@ class Costs:
             return self._alone(system, models)
         known: dict[tuple[Any, ...], tuple[Any, ...] | None] = {}
         parts: list[tuple[HostFormula | None, NDArray[np.float64]]] = []
-        for block in self.work.blocks:
+        for place, block in enumerate(self.work.blocks):
             scale = np.broadcast_to(block.scale, (len(block.rows),))
             if block.key[0] == "recorded":
                 parts.append((None, block.rows[:, 0] * scale))
@@ -81,18 +81,20 @@ class Costs:
                 known[part] = _apart(_needed(*part, system, models))
             if (tree := known[part]) is None:
                 return self._alone(system, models)
-            formula = self._of_block(block, *tree)
+            formula = self._of_block(place, *tree)
             if formula is None:
                 return self._alone(system, models)
             parts.append((formula, scale))
         return JoinedFormula(parts)
 
     def _of_block(
-        self, block: CostBlock, shape: Hashable, structure: Any, numbers: dict[str, float]
+        self, place: int, shape: Hashable, structure: Any, numbers: dict[str, float]
     ) -> HostFormula | None:
-        """The formula of a block's rows, which it fills up with some of its own."""
+        """The formula of the rows of a block, which are filled up with the last of them."""
+        block = self.work.blocks[place]
         answering = _Answering(block.key, shape, structure)
-        if answering not in self._formulas:
+        key = place, answering  # two blocks may be of one kind, in different categories
+        if key not in self._formulas:
             n = len(block.rows)
             size = max(FEWEST, 1 << (n - 1).bit_length())
             rows = np.concatenate([block.rows, np.repeat(block.rows[-1:], size - n, axis=0)])
@@ -100,10 +102,10 @@ class Costs:
             try:
                 formula = HostFormula(tuple(numbers), list(numbers.values()), program, rows)
             except UnknownPrimitive:
-                self._formulas[answering] = None
+                self._formulas[key] = None
             else:
-                self._formulas[answering] = formula
-        found = self._formulas[answering]
+                self._formulas[key] = formula
+        found = self._formulas[key]
         return found and found.at(list(numbers.values()))
 
     def _alone(self, system: System, models: Any) -> HostFormula | None:

@@ -54,6 +54,18 @@ def test_another_layout_of_ranks_traces_no_kernel_again(monkeypatch):
     assert not traced
 
 
+def test_two_blocks_of_one_kind_have_their_own_sizes():
+    _, system = table(data=2)
+    key = ("compute", "other", "bf16")
+    one, two = (
+        CostBlock(key, np.full((2, 2), size), np.ones(2), k) for k, size in enumerate((1e9, 5e12))
+    )
+    costs = Costs(DistinctCosts((one, two)))
+    found = costs(system, system.models)
+    assert found == pytest.approx(np.asarray(costs.own(system, system.models)), rel=1e-13)
+    assert found[2] > 2 * found[0]
+
+
 def test_numbers_that_change_change_the_costs():
     work, system = table(data=2)
     costs = Costs(work)
