@@ -175,7 +175,8 @@ def contents(graph: Graph) -> dict[str, Any]:
             name = TYPE_NAMES.get(int(value), str(value))
             types[name] = types.get(name, 0) + int(count) * times
         for value, count in zip(*np.unique(p.comm_type[p.slot >= 0], return_counts=True)):
-            name = COLLECTIVES[int(value)]
+            known = 0 <= value < len(COLLECTIVES)
+            name = COLLECTIVES[value] if known else "of no known type"
             collectives[name] = collectives.get(name, 0) + int(count) * times
         for word in p.resources:
             resources[word] = resources.get(word, 0) + times

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
+from perfmodel.analysis.inspection import inspect_trace
 from perfmodel.workload.load import examine
 from tests.handmade import coll, comp, recv, send, write
 
@@ -71,6 +72,12 @@ def test_all_problems_are_reported_at_once_with_rank_node_and_remedy(tmp_path):
 )
 def test_each_kind_of_wrong_trace_has_its_own_error(tmp_path, ranks, code):
     assert code in codes(write(tmp_path, ranks))
+
+
+@pytest.mark.parametrize("number", [-1, 12])
+def test_a_collective_of_no_known_type_is_counted_as_such(tmp_path, number):
+    folder = write(tmp_path, [[coll(kind="all_reduce"), coll() | {"comm_type": number}]])
+    assert "of no known type" in inspect_trace(folder).text()
 
 
 def test_dangling_and_cyclic_data_edges_go_with_an_option(tmp_path):
