@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.astra import layout, node_scheduler
+from perfmodel.astra.collective_matrices import CIRCULANT, EXCLUSIVE_OR, NO_SYMMETRY
 from perfmodel.astra.decisions import ROUNDING
 from perfmodel.astra.kernel_tables import Tables
 from perfmodel.astra.lower import Lowered
@@ -301,11 +302,11 @@ class _Rings:
                 source += line
                 edge += rows
             alike = all(len(set(rows)) == 1 for rows in edges)
-            kind = node_scheduler.NO_SYMMETRY
+            kind = NO_SYMMETRY
             if alike:
                 ring = len(sources) == 1 and n > 2
-                kind = node_scheduler.CIRCULANT if ring else node_scheduler.EXCLUSIVE_OR
-            columns = 1 if kind != node_scheduler.NO_SYMMETRY else n
+                kind = CIRCULANT if ring else EXCLUSIVE_OR
+            columns = 1 if kind != NO_SYMMETRY else n
             if often[k] >= MATRIX_REUSE * columns * n:  # as many instances as columns
                 matrix_ptr.append(numbers)
                 numbers += n * n

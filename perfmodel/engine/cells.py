@@ -22,7 +22,8 @@ from perfmodel.engine import bulk
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine.bulk import Devices
 from perfmodel.engine.reduction import Reduced, reduce_observed
-from perfmodel.schedule.certificate import TIE, Checks, Decisions, comparisons, open_decisions
+from perfmodel.schedule.certificate import TIE, Checks, Decisions, open_decisions
+from perfmodel.schedule.comparisons import comparisons
 from perfmodel.schedule.frozen_graph import Events
 
 SAMPLE_SIZE = 64

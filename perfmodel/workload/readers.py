@@ -22,6 +22,7 @@ from perfmodel.errors import InputError, TraceError, quoted
 from perfmodel.findings import Findings, RankFindings
 from perfmodel.trace import chakra, goal, text_workload
 from perfmodel.trace.chakra.inflate import inflate
+from perfmodel.trace.text_workload_order import steps_of
 from perfmodel.vocabulary import COLLECTIVES, NodeType
 from perfmodel.workload.chakra_columns import DEPENDENCIES, chakra_columns, groups_by_users
 from perfmodel.workload.columns import RankColumns
@@ -276,7 +277,7 @@ def read_text_workload(trace: Trace, options: LoadOptions, findings: Findings) -
     if not isinstance(options.ranks, int | None):
         raise InputError(f"ranks: got {options.ranks!r:.60}, expected how many ranks run {path}")
     ranks = text_workload.ranks_of(table, options.ranks)
-    steps = text_workload.steps_of(table, options.passes)
+    steps = steps_of(table, options.passes)
     kinds = text_workload.groups_of(table, ranks, options.tensor, steps.group)
     if (table.numbers.get("pipeline") or 1) > 1:
         findings.add(

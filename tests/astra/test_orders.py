@@ -5,7 +5,7 @@ import pytest
 
 import perfmodel as pm
 from perfmodel import synth
-from perfmodel.astra import node_scheduler
+from perfmodel.astra import collective_matrices
 from tests import astra_reference as reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:without effect in ASTRA-sim")
@@ -150,6 +150,6 @@ def test_a_ring_of_three_by_hand():
         for values in ([3], [1], [2], [0], [0], [0], [0], [-1, -1, -1], [2, 0, 1], [1, 1, 1])
     )
     at, other = np.array([0.0, 10.0, 0.0]), np.empty(3)
-    node_scheduler._run_module(np.array([1.0, 5.0]), modules, 0, at, other)
+    collective_matrices.run_module(np.array([1.0, 5.0]), modules, 0, at, other)
     # fills 1, 11, 1; then 7 = 1 + 5 + 1, 12 = 11 + 1, 17 = 11 + 5 + 1; then 23 = 17 + 5 + 1, 13, 18 = 17 + 1
     assert at.tolist() == [23.0, 13.0, 18.0]

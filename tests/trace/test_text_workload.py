@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
-from perfmodel.trace.text_workload import groups_of, is_text_workload, parse, steps_of
+from perfmodel.trace.text_workload import groups_of, is_text_workload, parse
+from perfmodel.trace.text_workload_order import steps_of
 
 MLP = """DATA
 2
