@@ -17,11 +17,11 @@ import hashlib
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache, cached_property, update_wrapper
 from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from types import CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, TypeVar, overload
 
 import numba
@@ -169,9 +169,16 @@ def is_kept(dispatcher: Any, arguments: tuple[Any, ...]) -> bool:
         return False
 
 
-def plain_of(function: FunctionType) -> FunctionType:
-    """A compiled function as Python, and what it calls as well, with words that wrap around as the machine's do."""
-    return _plain(function, {})
+def plain_of(
+    function: FunctionType, stand_ins: Mapping[str, Any] = MappingProxyType({})
+) -> FunctionType:
+    """A compiled function as Python, and what it calls as well, with words that wrap around as the machine's do.
+
+    Args:
+        function: what machine code is made of.
+        stand_ins: what some of the names that it and those that it calls use stand for in Python.
+    """
+    return _plain(function, {}, stand_ins)
 
 
 def _unsigned(value: Any) -> np.uint64:
@@ -186,17 +193,21 @@ def _signed(value: Any) -> int:
 _WORDS = {numba.uint64: _unsigned, numba.int64: _signed}
 
 
-def _plain(function: FunctionType, made: dict[FunctionType, FunctionType]) -> FunctionType:
+def _plain(
+    function: FunctionType,
+    made: dict[FunctionType, FunctionType],
+    stand_ins: Mapping[str, Any],
+) -> FunctionType:
     """A copy of a function in whose world everything that is compiled is not."""
     if function not in made:
-        world = dict(function.__globals__)
+        world = {**function.__globals__, **stand_ins}
         made[function] = FunctionType(
             function.__code__, world, function.__name__, function.__defaults__, function.__closure__
         )
         for name in function.__code__.co_names:
             called = getattr(world.get(name), "py_func", None)
             if isinstance(called, FunctionType):
-                world[name] = _plain(called, made)
+                world[name] = _plain(called, made, stand_ins)
             elif isinstance(world.get(name), numba.types.Type):
                 world[name] = _WORDS[world[name]]
     return made[function]

@@ -20,7 +20,17 @@ from perfmodel.errors import InputError, TraceError
 from perfmodel.trace import chakra
 from perfmodel.trace.chakra import inflate as gzip_in
 from perfmodel.trace.chakra import schema
+from perfmodel.trace.chakra.attributes import NAMES
 from perfmodel.trace.chakra.inflate import inflate
+from perfmodel.trace.chakra.record_loops import (
+    FAULT,
+    NODES,
+    NOTES,
+    WIDTH,
+    frame,
+    group_runs,
+    walk,
+)
 from perfmodel.trace.chakra.wire import address, varint
 from tests.chakra_oracle import attribute, file_of, node
 
@@ -99,6 +109,7 @@ def test_2000_damaged_files_each_load_or_give_one_clear_error(shared: Path) -> N
         (reference / "chakra/no_metadata/resnet50_DataParallel.0.et").read_bytes(),
         (reference / "chakra/pytorch_2rank/chakra_trace.0.et").read_bytes(),
     ]
+    read(sample(), plain=False)  # compiling is not reading
     slowest, loaded = 0.0, 0
     for k in range(2000):
         data = mutate(originals[k % len(originals)], rng)
@@ -156,6 +167,69 @@ def test_bytes_outside_the_given_range_are_never_read() -> None:
     assert varint(address(longest), 0, 30)[1] == -2
 
 
+def read(data: bytes, *, plain: bool) -> list[np.ndarray]:
+    """All that the loops over a file's records say of some bytes."""
+    count, fill, group_of = (x.plain if plain else x.dispatcher for x in (frame, walk, group_runs))
+    base, note = address(data), np.zeros(NOTES, np.int64)
+    count(base, 0, len(data), note)
+    n = int(note[NODES])
+    found = [note.copy()]
+    if note[FAULT] or not n:
+        return found
+    ids, starts, table = np.zeros(n, "u8"), np.zeros(n, "u8"), np.full((WIDTH, n), -1)
+    links = np.zeros((2, 64), "u8")
+    fill(base, 0, len(data), ids, starts, table, *links, note)
+    found += [note, ids, starts, table, links]
+    if not note[FAULT]:
+        group, runs = np.zeros(n, np.int32), np.zeros((n, 2), np.int64)
+        found += [np.array(group_of(base, table, group, runs)), group, runs]
+    return found
+
+
+def kinds_of_value() -> bytes:
+    """A trace in which every attribute has a value of every kind, sound or not."""
+    values = {
+        "double_val": [3e9, 1.5, -2.0, float("inf"), float("nan"), 1e300],
+        "float_val": [3.0, 0.5, -1.0, float("inf")],
+        "int32_val": [7, -1], "int64_val": [2**63 - 1, -(2**63)],
+        "uint32_val": [2**32 - 1], "uint64_val": [2**64 - 1, 3],
+        "sint32_val": [-(2**31), 5], "sint64_val": [-(2**63), 2**62],
+        "fixed32_val": [2**32 - 1], "fixed64_val": [2**64 - 1, 9],
+        "sfixed32_val": [-5], "sfixed64_val": [-(2**63), 8], "bool_val": [True, False],
+        "string_val": ["12", "-7", "+3.0", "3.5", "", "99999999999999999999", "a/b", ".0", "/9"],
+    }  # fmt: skip
+    kinds = [(kind, (value,)) for kind, found in values.items() for value in found]
+    kinds += [
+        ("int64_list", (5,)), ("sint32_list", (-3, 4)), ("double_list", (2.0, 0.0, 3.0)),
+        ("fixed32_list", (1,) * 32), ("bool_list", (True, False, True)), ("string_list", ("12",)),
+        ("string_list", ("a", "4")), ("uint64_list", ()),
+    ]  # fmt: skip
+    nodes = [
+        node(attribute(name, kind, *value), id=k, name=f"n{k}", type=4, duration_micros=2**62)
+        for name in NAMES
+        for k, (kind, value) in enumerate(kinds)
+    ]
+    return b"".join(file_of(one)[1:] for one in nodes)
+
+
+def test_python_and_machine_code_read_the_same_from_sound_and_damaged_bytes() -> None:
+    rng, original = random.Random(29), sample()
+    inputs = [original, *(mutate(original, rng) for _ in range(400))]
+    all_kinds = kinds_of_value()
+    pos = 0
+    while pos < len(all_kinds):  # one record at a time: a fault ends a file
+        size, start = varint(address(all_kinds), pos, len(all_kinds))
+        inputs.append(all_kinds[pos : start + size])
+        pos = start + size
+    sound = 0
+    for data in inputs:
+        plain, machine = read(data, plain=True), read(data, plain=False)
+        assert len(plain) == len(machine)
+        assert all(np.array_equal(a, b) for a, b in zip(plain, machine)), data
+        sound += len(plain) > 6
+    assert 200 < sound < len(inputs) - 100
+
+
 GUARDED = """
 import ctypes, mmap, random, sys
 import numpy as np
@@ -168,20 +242,21 @@ base = ctypes.addressof(ctypes.c_char.from_buffer(area))
 libc = ctypes.CDLL(None, use_errno=True)
 assert libc.mprotect(ctypes.c_void_p(base + 16 * PAGE), PAGE, 0) == 0  # reading there is fatal
 rng, original, sound = random.Random(23), sample(), 0
-for _ in range(3000):
+for turn in range(3300):
+    frame_, walk_ = (x.dispatcher if turn < 3000 else x.plain for x in (frame, walk))
     data = mutate(original, rng)
     if rng.random() < 0.5:  # damage inside a record that stays whole
         data = bytes([*original[: len(original) - 40], *mutate(original[-40:], rng)[:40]])
     place = 16 * PAGE - len(data)
     area[place : 16 * PAGE] = data
     note = np.zeros(NOTES, np.int64)
-    frame(base + place, 0, len(data), note)
+    frame_(base + place, 0, len(data), note)
     n = int(note[NODES])
     if note[FAULT] or n == 0:
         continue
     ids, starts, table = np.zeros(n, "u8"), np.zeros(n, "u8"), np.full((WIDTH, n), -1)
     room = np.zeros(3, "u8")  # too little, so that writing is bounded, too
-    walk(base + place, 0, len(data), ids, starts, table, room[:2], room[:2], note)
+    walk_(base + place, 0, len(data), ids, starts, table, room[:2], room[:2], note)
     assert room[2] == 0
     sound += 1
 if len(sys.argv) > 1:

@@ -26,6 +26,8 @@ from perfmodel.trace.chakra.wire import (
     VARINT,
     byte_at,
     compiled,
+    double_of,
+    single_of,
     skip,
     tag,
     varint,
@@ -100,7 +102,7 @@ def name_code(base, pos, end):
     letter = byte_at(base, pos + min(5, size - 1))
     if letter > np.uint64(127):
         return -1
-    code = _CODE[size, np.int64(letter)]
+    code = np.int64(_CODE[size, np.int64(letter)])
     if code < 0:
         return -1
     if size >= 8:
@@ -149,19 +151,19 @@ def decimal(base, pos, end):
     digits = 0
     fraction = False
     while pos < end:
-        digit = byte_at(base, pos) - np.uint64(ord("0"))  # wraps to a large number below "0"
+        digit = byte_at(base, pos)
         pos += 1
-        if digit > np.uint64(9):
-            if fraction or digits == 0 or digit != np.uint64(2**64 - 2):  # "." comes 2 before "0"
+        if digit < np.uint64(ord("0")) or digit > np.uint64(ord("9")):
+            if fraction or digits == 0 or digit != np.uint64(ord(".")):
                 return NO_NUMBER, 0
             fraction = True
         elif fraction:
-            if digit != np.uint64(0):
+            if digit != np.uint64(ord("0")):
                 return NOT_WHOLE, 0
         else:
             if value > np.uint64((2**63 - 1) // 10):
                 return TOO_LARGE, 0
-            value = value * np.uint64(10) + digit
+            value = value * np.uint64(10) + (digit - np.uint64(ord("0")))
             digits += 1
     if digits == 0:
         return NO_NUMBER, 0
@@ -186,10 +188,10 @@ def scalar(base, pos, end, kind):
         for i in range(after - pos):
             raw |= byte_at(base, pos + i) << np.uint64(8 * i)
     if kind == 3:
-        status, value = _whole(np.uint64(raw).view(np.float64))
+        status, value = _whole(double_of(raw))
         return status, value, after
     if kind == 5:
-        status, value = _whole(np.float64(np.uint32(raw).view(np.float32)))
+        status, value = _whole(single_of(raw))
         return status, value, after
     if kind == 27:
         return 0, np.int64(raw != np.uint64(0)), after

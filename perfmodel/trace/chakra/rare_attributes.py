@@ -16,7 +16,7 @@ from perfmodel.trace.chakra.wire import (
     LENGTH,
     address,
     byte_at,
-    compiled,
+    reader,
     skip,
     tag,
     varint,
@@ -73,20 +73,20 @@ def integers_of(
     return value
 
 
-@compiled
+@reader(lambda base, number, *_: 2 * number.size)
 def _integers(base, number, start, end, value):
     for i in range(len(value)):
         if number[i] == INTEGER:
-            found, pos = varint(base, start[i], end[i])
+            found, pos = varint(base, np.int64(start[i]), np.int64(end[i]))
             if pos >= 0 and found < np.uint64(2**63):
                 value[i] = np.int64(found)
 
 
-@compiled
+@reader(lambda base, offsets, sizes, *_: int(sizes.sum()) // 2)
 def _locate(base, offsets, sizes, blob, ptr, number, start, end):
     for i in range(len(offsets)):
-        pos = offsets[i]
-        stop = pos + sizes[i]
+        pos = np.int64(offsets[i])
+        stop = pos + np.int64(sizes[i])
         while pos < stop:
             field, wire, pos = tag(base, pos, stop)
             p, pos = skip(base, pos, stop, wire)

@@ -3,6 +3,7 @@
 import numpy as np
 
 from perfmodel.trace.chakra import attributes as at
+from perfmodel.trace.chakra.attributes import read_attribute
 from perfmodel.trace.chakra.wire import (
     CUT_FIELD,
     EMPTY_RECORDS,
@@ -12,7 +13,7 @@ from perfmodel.trace.chakra.wire import (
     TOO_LARGE,
     VARINT,
     byte_at,
-    compiled,
+    reader,
     skip,
     tag,
     varint,
@@ -30,7 +31,7 @@ FAULT, RECORD_AT, FAULT_AT, FIELD, ATTRIBUTE = range(6, 11)
 NOTES = 11
 
 
-@compiled
+@reader(lambda base, start, end, note: (end - start) // 64)
 def frame(base, start, end, note):
     """Count the records at `start..end` into `note` [int64, NOTES], looking at lengths only."""
     pos = start
@@ -56,7 +57,7 @@ def frame(base, start, end, note):
         note[FAULT], note[RECORD_AT], note[FAULT_AT] = fault, record, record
 
 
-@compiled
+@reader(lambda base, start, end, *_: (end - start) // 2)
 def walk(base, start, end, ids, starts, table, data_dep, ctrl_dep, note):
     """Read the n Node records at `start..end`, which `frame` found sound, into the arrays.
 
@@ -110,7 +111,7 @@ def walk(base, start, end, ids, starts, table, data_dep, ctrl_dep, note):
                     table[NAME_AT, n] = p
                     table[NAME_SIZE, n] = pos - p
                 elif field == 10:
-                    fault, code, place, value_, extra = at.read_attribute(base, p, pos)
+                    fault, code, place, value_, extra = read_attribute(base, p, pos)
                     if fault < 0:
                         here = place
                         break
@@ -153,7 +154,7 @@ def walk(base, start, end, ids, starts, table, data_dep, ctrl_dep, note):
         note[FIELD], note[ATTRIBUTE] = field, code
 
 
-@compiled
+@reader(lambda base, table, group, runs: 2 * group.size)
 def group_runs(base, table, group, runs):
     """Number the nodes' groups: `group` int32[n] = row of `runs` int64[n, 2] (start, size) or -1.
 

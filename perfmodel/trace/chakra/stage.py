@@ -16,7 +16,7 @@ from perfmodel.errors import TraceError
 from perfmodel.trace.chakra.attributes import decimal
 from perfmodel.trace.chakra.rank_trace import COMP, RankTrace
 from perfmodel.trace.chakra.rare_attributes import locate, texts_of
-from perfmodel.trace.chakra.wire import LENGTH, address, compiled, skip, tag
+from perfmodel.trace.chakra.wire import LENGTH, address, reader, skip, tag
 
 SCHEMA = "symbolic_tensor_network"
 
@@ -47,13 +47,13 @@ def stage_work(trace: RankTrace) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return flops, np.where(operands, total.sum(0), size)
 
 
-@compiled
+@reader(lambda base, number, start, end, *_: int((end - start).sum()) // 2)
 def _sum_sizes(base, number, start, end, total, bad):
     """Add up every second text of the nodes' string lists, whole numbers of bytes."""
     for i in range(len(number)):
         if number[i] != 30:
             continue
-        pos, stop, count = start[i], end[i], 0
+        pos, stop, count = np.int64(start[i]), np.int64(end[i]), 0
         while pos < stop:
             field, wire, pos = tag(base, pos, stop)
             if pos < 0:

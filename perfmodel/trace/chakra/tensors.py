@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from perfmodel.trace.chakra.attributes import decimal
 from perfmodel.trace.chakra.rank_trace import RankTrace
 from perfmodel.trace.chakra.rare_attributes import TEXTS, locate
-from perfmodel.trace.chakra.wire import LENGTH, address, compiled, skip, tag
+from perfmodel.trace.chakra.wire import LENGTH, address, reader, skip, tag
 
 SIDES = ("inputs", "outputs")
 
@@ -70,12 +70,12 @@ def _room(count: int) -> tuple[NDArray[np.int64], ...]:
     return tuple(np.zeros(count, np.int64) for _ in range(4))
 
 
-@compiled
+@reader(lambda base, start, end, *_: int((end - start).sum()) // 2)
 def _walk(base, start, end, place, size, first, last):
     """How many tensors the lists hold, -1 where one is no list of names and sizes; filled in where there is room."""
     found = 0
     for i in range(len(start)):
-        pos, stop, count = start[i], end[i], 0
+        pos, stop, count = np.int64(start[i]), np.int64(end[i]), 0
         a = b = np.int64(0)
         while pos < stop:
             field, wire, pos = tag(base, pos, stop)

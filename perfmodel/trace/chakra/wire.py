@@ -9,10 +9,19 @@ offsets from it. It reads nothing outside `pos..end` and returns the position af
 or a negative code of `FAULTS`. Bare addresses, because an array as an argument costs two atomic
 reference counts a call, which made reading three times slower.
 
+Compiling the readers takes six seconds, in which Python reads some megabytes: until that much has been read on a
+machine, they run as the Python that they are written in (`reader`), on whole numbers of Python's own.
+
 Source: protobuf.dev, "Encoding".
 """
 
-from collections.abc import Iterator
+import ctypes
+import math
+import operator
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any
 
 import numba
@@ -20,7 +29,7 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from perfmodel.compiled_code import machine_code
+from perfmodel.compiled_code import Allowance, Loop, machine_code, plain_of
 
 VARINT, FIXED64, LENGTH, GROUP, GROUP_END, FIXED32 = 0, 1, 2, 3, 4, 5
 MAX_RECORD = 2**31 - 1  # protobuf's own limit on a message [B]
@@ -50,6 +59,39 @@ FAULTS = {
 compiled = machine_code(nogil=True)
 """How the loops here are compiled."""
 
+PLAIN_STEPS = 2_000_000
+"""Steps of a microsecond that a reader takes as Python: about a third of what compiling takes."""
+
+
+class ByteLoop(Loop):
+    """A loop whose first argument is the address of bytes."""
+
+    def __init__(self, function: Any, steps: Callable[..., int]):
+        super().__init__(compiled(function), steps)
+        self.allowance = Allowance(self.dispatcher, PLAIN_STEPS)
+
+    @cached_property
+    def plain(self) -> Callable[..., Any]:
+        """The reader as Python, and what it calls as well."""
+        inside = plain_of(self.py_func, STAND_INS)
+        return lambda base, *rest: inside(ctypes.cast(base, _BYTES), *rest)
+
+
+_BYTES = ctypes.POINTER(ctypes.c_ubyte)
+
+
+def reader(steps: Callable[..., int]) -> Callable[[Any], ByteLoop]:
+    """A decorator of functions of (base, ...), that are compiled when that is worth it.
+
+    Args:
+        steps: the arguments -> about how many microseconds a call takes in Python.
+    """
+    return lambda function: ByteLoop(function, steps)
+
+
+one_step = reader(lambda *_: 1)
+"""Of what reads a field."""
+
 
 def address(data: bytes) -> int:
     """Where the bytes lie; the caller keeps them alive while compiled code reads there."""
@@ -77,6 +119,52 @@ word8_at = _load(64)
 
 
 @compiled
+def double_of(bits):
+    """The double that 64 bits are."""
+    return np.uint64(bits).view(np.float64)
+
+
+@compiled
+def single_of(bits):
+    """The single that the lower 32 bits are, as a double."""
+    return np.float64(np.uint32(bits).view(np.float32))
+
+
+class WholeNumbers:
+    """NumPy's names for words, of Python's whole numbers; `np` where a reader runs as Python."""
+
+    uint64 = int
+    isfinite, floor = math.isfinite, math.floor
+
+    @staticmethod
+    def uint32(value: int) -> int:
+        return value & (1 << 32) - 1
+
+    @staticmethod
+    def int32(value: int) -> int:
+        return (value & (1 << 32) - 1 ^ 1 << 31) - (1 << 31)
+
+    @staticmethod
+    def int64(value: Any) -> int:
+        return (int(value) & (1 << 64) - 1 ^ 1 << 63) - (1 << 63)
+
+
+def _number_at(size: int) -> Callable[[Any, int], int]:
+    return lambda base, pos: int.from_bytes(bytes(base[pos : pos + size]), sys.byteorder)
+
+
+STAND_INS = {
+    "np": WholeNumbers,
+    "byte_at": operator.getitem,
+    "word4_at": _number_at(4),
+    "word8_at": _number_at(8),
+    "double_of": lambda bits: struct.unpack("=d", struct.pack("=Q", bits))[0],
+    "single_of": lambda bits: struct.unpack("=f", struct.pack("=I", bits & (1 << 32) - 1))[0],
+}
+"""What readers that run as Python do with bytes and words."""
+
+
+@one_step
 def varint(base, pos, end):
     """The unsigned number at `pos` and the position after it.
 
@@ -97,7 +185,7 @@ def varint(base, pos, end):
     return value, CUT_VARINT
 
 
-@compiled
+@one_step
 def tag(base, pos, end):
     """Field number, wire type, and the position after the tag."""
     if pos < end and byte_at(base, pos) < np.uint64(128):
@@ -113,7 +201,7 @@ def tag(base, pos, end):
     return field, np.int64(value & np.uint64(7)), pos
 
 
-@compiled
+@one_step
 def skip(base, pos, end, wire):
     """Start of the content and position after the field whose tag ends at `pos`."""
     if wire == LENGTH:
