@@ -8,7 +8,7 @@ import pytest
 
 import perfmodel as pm
 from tests.calibration.test_nccl_tests import line, run
-from tests.cli.test_cli import GPT, call
+from tests.cli.calling import GPT, call
 
 SIZES = [1 << k for k in range(12, 30)]
 FACTOR = 2 * 7 / 8
