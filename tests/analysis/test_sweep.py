@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,23 +12,7 @@ import perfmodel as pm
 from perfmodel import compiled as compiled_module
 from perfmodel.analysis.design_space import table_of
 from perfmodel.models.cost import Models
-
-ROOT = Path(__file__).resolve().parents[2]
-VARIED = {
-    "npu.peak_flops": [2e14, 3e15],
-    "network.0.bandwidth": [5e10, 1e12],
-    "network.0.latency": [1e-7, 2e-5],
-}
-
-
-@pytest.fixture(scope="module")
-def graph():
-    return pm.load(ROOT / "traces" / "gpt_dp2_tp2_pp2")
-
-
-@pytest.fixture(scope="module")
-def system(graph):
-    return pm.hardware("dgx-h100", ranks=graph.ranks, models="roofline")
+from tests.analysis.varied import ROOT, VARIED
 
 
 def one_by_one(graph, system, table, models=None):
@@ -188,28 +167,6 @@ def test_single_precision_is_close(graph, system):
     np.testing.assert_allclose(single.makespan_s, exact.makespan_s, rtol=1e-5)
 
 
-def test_a_folder_of_parquet_holds_the_sweep(graph, system, tmp_path):
-    expected = pm.sweep(graph, system, VARIED)
-    folder = tmp_path / "sweep"
-    table = pm.sweep(graph, system, VARIED, output=folder, part=3)
-    pd.testing.assert_frame_equal(table, expected)
-    files = sorted(folder.glob("*.parquet"))
-    assert [len(pd.read_parquet(f)) for f in files] == [3, 3, 2]
-    assert pm.sweep(graph, system, VARIED, output=folder, part=3, collect=False) is None
-    assert not list(folder.glob("*.tmp"))
-
-
-def test_the_folder_is_a_parquet_data_set_for_other_readers_too(graph, system, tmp_path):
-    table = pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
-    (tmp_path / ".part-000009.parquet.tmp").write_bytes(b"cut off")
-    there = pd.read_parquet(tmp_path)
-    pd.testing.assert_frame_equal(there.sort_index(), table)
-    (tmp_path / "part-000001.parquet").write_bytes(b"damaged")
-    with pytest.warns(UserWarning, match=r"part-000001\.parquet: carries no checksum; evaluated"):
-        again = pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
-    pd.testing.assert_frame_equal(again, table)
-
-
 def test_every_chosen_system_has_its_own_prices_and_optimize_agrees(graph, system):
     names = ["dgx-a100", "mi300x-8", "dgx-h100"]
     table = pm.sweep(graph, system, {"system": names}, economics=True)
@@ -231,178 +188,11 @@ def test_every_chosen_system_has_its_own_prices_and_optimize_agrees(graph, syste
 
 
 @pytest.mark.parametrize(
-    ("points", "message"),
-    [
-        (None, "expected a DataFrame"),
-        ([{"npu.peak_flops": 1e15}], "expected a DataFrame"),
-        (pd.DataFrame([[1.0, 2.0]], columns=["npu.peak_flops"] * 2), "stands twice"),
-        ({"npu.peak_flops": [True]}, "real numbers"),
-        ({"npu.peak_flops": [1e15 + 1j]}, "real numbers"),
-        ({"network.algorithm": [1]}, "algorithm 1: expected auto"),
-    ],
-)
-def test_points_of_the_wrong_kind_are_one_clear_error(graph, system, points, message):
-    with pytest.raises(pm.InputError, match=message):
-        pm.sweep(graph, system, points)
-
-
-@pytest.mark.parametrize(
     "options", [{"batch_size": "a"}, {"dtype": "foo"}, {"economics": 3}], ids=str
 )
 def test_options_of_the_wrong_kind_are_one_clear_error(graph, system, options):
     with pytest.raises(pm.InputError, match=next(iter(options))):
         pm.sweep(graph, system, VARIED, **options)
-
-
-@pytest.mark.parametrize("bounds", [{"a": 1.0}, {"a": (1.0,)}, {"a": ("x", 2)}, {"a": (1, 2, 3)}])
-def test_bounds_of_a_sample_are_two_numbers_each(bounds):
-    with pytest.raises(pm.InputError, match="two numbers each"):
-        pm.sample(bounds, 4)
-
-
-def test_parts_that_are_there_are_not_evaluated_again(graph, system, tmp_path, monkeypatch):
-    from perfmodel.analysis import sweep as module
-
-    expected = pm.sweep(graph, system, VARIED, output=tmp_path, part=2)
-    files = sorted(tmp_path.glob("*.parquet"))
-    files[1].unlink()
-    times = {f: f.stat().st_mtime_ns for f in files if f.exists()}
-    seen = []
-    evaluate = module.evaluate_part
-
-    def counting(compiled, work, rows):
-        seen.extend(rows.index)
-        return evaluate(compiled, work, rows)
-
-    monkeypatch.setattr(module, "evaluate_part", counting)
-    again = pm.sweep(graph, system, VARIED, output=tmp_path, part=2)
-    assert seen == [2, 3]
-    pd.testing.assert_frame_equal(again, expected)
-    assert times == {f: f.stat().st_mtime_ns for f in times}
-
-
-KILLED = """
-import sys, time
-import perfmodel as pm
-from perfmodel import compiled as compiled_module
-from perfmodel.analysis.sweep_store import Store
-write = Store.write
-def slowly(store, part, result):
-    write(store, part, result)
-    print(store.path(part), flush=True)
-    time.sleep(0.05)
-Store.write = slowly
-graph = pm.load("traces/gpt_dp2_tp2_pp2")
-points = pm.sample({"npu.peak_flops": (1e14, 1e16), "network.0.bandwidth": (1e10, 1e12)}, 256)
-system = pm.hardware("dgx-h100", ranks=8, models="roofline")
-pm.sweep(graph, system, points, output=sys.argv[1], part=8, collect=False)
-"""
-
-
-def test_a_sweep_that_was_killed_resumes_without_losing_or_repeating_a_point(
-    graph, system, tmp_path
-):
-    folder = tmp_path / "sweep"
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(folder)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert process.stdout is not None
-    with process.stdout:
-        for _ in range(5):  # five parts are there
-            assert process.stdout.readline(), "the sweep ended early"
-        process.send_signal(signal.SIGKILL)
-        process.wait(timeout=60)
-    done = sorted(folder.glob("part-*.parquet"))
-    assert 5 <= len(done) < 32
-    before = {f: (f.stat().st_mtime_ns, len(pd.read_parquet(f))) for f in done}
-    assert {count for _, count in before.values()} == {8}
-    points = pm.sample({"npu.peak_flops": (1e14, 1e16), "network.0.bandwidth": (1e10, 1e12)}, 256)
-    resumed = pm.sweep(graph, system, points, output=folder, part=8)
-    assert before == {f: (f.stat().st_mtime_ns, 8) for f in done}
-    assert resumed.index.tolist() == list(range(256))
-    pd.testing.assert_frame_equal(resumed, pm.sweep(graph, system, points))
-
-
-def test_a_partial_file_of_a_killed_sweep_does_no_harm(graph, system, tmp_path):
-    expected = pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
-    (tmp_path / "part-000001.parquet").unlink()
-    partial = tmp_path / f".part-000001.parquet.{'0' * 16}.partial"
-    partial.write_bytes(b"half a file")
-    again = pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
-    pd.testing.assert_frame_equal(again, expected)
-    assert partial.exists()  # perhaps another process is still at it
-    os.utime(partial, (0, 0))
-    pm.sweep(graph, system, VARIED, output=tmp_path, part=3)
-    assert not partial.exists()
-
-
-@pytest.mark.parametrize(
-    ("change", "differing"),
-    [
-        ({"points": {"npu.peak_flops": [1e15]}}, "points"),
-        ({"schedule": "frozen"}, "options"),
-        ({"part": 5}, "part"),
-        ({"models": Models(prefer="recorded")}, "models"),
-        ({"batch_size": 3}, "options"),
-    ],
-)
-def test_another_sweeps_folder_is_refused(graph, system, tmp_path, change, differing):
-    pm.sweep(graph, system, VARIED, output=tmp_path, part=4, collect=False)
-    arguments = {"points": VARIED, "part": 4, **change}
-    points = arguments.pop("points")
-    with pytest.raises(pm.InputError, match=rf"holds another sweep \(its .*{differing}"):
-        pm.sweep(graph, system, points, output=tmp_path, **arguments)
-
-
-def test_another_systems_or_graphs_folder_is_refused(graph, system, tmp_path):
-    pm.sweep(graph, system, VARIED, output=tmp_path, collect=False)
-    faster, _ = pm.with_parameters(system, Models(), {"npu.memory_bandwidth": 1e13})
-    with pytest.raises(pm.InputError, match="its system differ"):
-        pm.sweep(graph, faster, VARIED, output=tmp_path)
-    other = pm.load(ROOT / "traces" / "fsdp_8")
-    with pytest.raises(pm.InputError, match="its graph"):
-        pm.sweep(other, system, VARIED, output=tmp_path)
-
-
-def test_a_folder_with_something_else_in_it_is_refused(graph, system, tmp_path):
-    (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(pm.InputError, match="is not empty and holds no sweep"):
-        pm.sweep(graph, system, VARIED, output=tmp_path)
-    (tmp_path / "thesis.tex").unlink()
-    (tmp_path / "_sweep.json").write_text("{broken")
-    with pytest.raises(pm.InputError, match="holds another sweep"):
-        pm.sweep(graph, system, VARIED, output=tmp_path)
-    assert (tmp_path / "_sweep.json").read_text() == "{broken"
-
-
-@pytest.mark.parametrize(
-    ("points", "message"),
-    [
-        ({"npu.peak_flop": [1e15]}, r"npu\.peak_flop.*npu\.peak_flops"),
-        ({"network.7.bandwidth": [1e9]}, r"network\.7\.bandwidth.*network\.0\.bandwidth"),
-        ({}, "empty"),
-        ({"npu.peak_flops": []}, "empty"),
-        (pd.DataFrame({"npu.peak_flops": np.zeros(0)}), "empty"),
-        ({"npu.peak_flops": [1e15, float("nan")]}, r"npu\.peak_flops is nan in row 1"),
-        ({"npu.peak_flops": [float("inf")]}, r"npu\.peak_flops is inf in row 0"),
-        ({"npu.peak_flops": [1e15, -1.0]}, r"npu\.peak_flops is -1\.0 in row 1"),
-        (
-            {"npu.peak_flops": [1e15, 0.0]},
-            r"npu\.peak_flops is 0 in row 1; a rate must be positive",
-        ),
-        ({"npu.peak_flops": ["fast"]}, r"npu\.peak_flops holds 'fast', expected numbers"),
-        ({"network.algorithm": ["ring", None]}, r"network\.algorithm is missing in row 1"),
-        ({"network.algorithm": ["rings"]}, "rings"),
-        ({"system": ["dgx-h1000"]}, "dgx-h1000"),
-    ],
-)
-def test_points_that_make_no_sense_are_refused_before_any_work(graph, system, points, message):
-    with pytest.raises(pm.InputError, match=message):
-        pm.sweep(graph, system, points)
 
 
 @pytest.mark.parametrize(
@@ -418,37 +208,6 @@ def test_points_that_make_no_sense_are_refused_before_any_work(graph, system, po
 def test_options_that_make_no_sense_are_refused(graph, system, options, message):
     with pytest.raises(pm.InputError, match=message):
         pm.sweep(graph, system, VARIED, **options)
-
-
-def test_samples_fill_the_box_evenly_and_again_the_same():
-    box = {"a": (1.0, 100.0), "b": (1e-6, 1e-2)}
-    for method in ("sobol", "latin-hypercube"):
-        points = pm.sample(box, 64, method=method)
-        pd.testing.assert_frame_equal(points, pm.sample(box, 64, method=method))
-        assert not points.equals(pm.sample(box, 64, method=method, seed=1))
-        for name, (low, high) in box.items():
-            place = np.log(points[name] / low) / np.log(high / low)
-            # one in each of 64 equal slices of the logarithm
-            assert sorted(np.floor(place * 64)) == list(range(64))
-    linear = pm.sample({"a": (0.0, 10.0)}, 32, log=False)
-    assert sorted(np.floor(linear.a * 3.2)) == list(range(32))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (({}, 4), "empty"),
-        (({"a": (1.0, 2.0)}, 0), "empty"),
-        (({"a": (2.0, 1.0)}, 4), "bounds of a"),
-        (({"a": (0.0, 1.0)}, 4), "both positive"),
-        (({"a": (1.0, float("inf"))}, 4), "bounds of a"),
-    ],
-)
-def test_boxes_that_make_no_sense_are_refused(arguments, message):
-    with pytest.raises(pm.InputError, match=message):
-        pm.sample(*arguments)
-    with pytest.raises(pm.InputError, match="method: got 'grid'"):
-        pm.sample({"a": (1.0, 2.0)}, 4, method="grid")
 
 
 def test_a_long_sweep_does_not_grow_with_its_parts(graph, system, tmp_path):

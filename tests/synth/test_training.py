@@ -10,47 +10,15 @@ from hypothesis import strategies as st
 import perfmodel as pm
 from perfmodel import synth
 from perfmodel.synth.model_states import stage_held
-
-GPT = {"layers": 4, "hidden": 64, "heads": 4, "vocabulary": 96, "positions": 32, "sequence": 32}
-LLAMA = {
-    **{"layers": 4, "hidden": 64, "heads": 8, "kv_heads": 4, "head_size": 16, "inner": 96},
-    **{"vocabulary": 96, "sequence": 32, "gated": True, "tied": False, "positions": 0},
-    **{"norm": "rms", "qkv_bias": False, "output_bias": False, "mlp_bias": False},
-}
-MIXTURE = LLAMA | {"experts": 8, "top_k": 2, "expert_inner": 48}
-COLLECTIVES = ("ALL_REDUCE", "ALL_GATHER", "REDUCE_SCATTER", "ALL_TO_ALL")
-
-
-def nodes(work: synth.Workload, rank: int = 0):
-    """The nodes of a rank, by name."""
-    return work.graph().table([rank]).set_index("name")
-
-
-def collectives(work: synth.Workload, rank: int = 0, stream: str | None = None):
-    """Its collectives, of one stream where it is given."""
-    table = nodes(work, rank)
-    table = table[table["type"].isin(COLLECTIVES)]
-    return table if stream is None else table[table["resource"] == stream]
-
-
-def program(work: synth.Workload, role: int = 0):
-    """Names and waits of a role's nodes."""
-    c = work.roles[role].columns
-    waits = [c.pred[c.pred_ptr[k] : c.pred_ptr[k + 1]].tolist() for k in range(len(c))]
-    return list(c.names), waits
-
-
-def before(work: synth.Workload, name: str, role: int = 0) -> set[str]:
-    """Names of all nodes that must be done before this one."""
-    names, waits = program(work, role)
-    found: set[int] = set()
-    todo = [names.index(name)]
-    while todo:
-        for p in waits[todo.pop()]:
-            if p not in found:
-                found.add(p)
-                todo.append(p)
-    return {names[p] for p in found}
+from tests.synth.steps_by_name import (
+    GPT,
+    LLAMA,
+    MIXTURE,
+    before,
+    collectives,
+    nodes,
+    program,
+)
 
 
 def test_tensor_parallelism_reduces_four_times_a_layer_and_micro_batch():
@@ -277,121 +245,6 @@ def test_the_sum_of_an_inputs_gradient_runs_beside_the_weights_where_it_may(sequ
         gather, product = head + "input.all_gather", head + "up.input_gradient"
         assert gather not in before(usual, product)
         assert gather in before(alone, product)
-
-
-PRODUCTS = ("gemm", "attention")
-
-
-@pytest.mark.parametrize(
-    "spread",
-    [
-        {},
-        {"tensor": 4},
-        {"tensor": 2, "sequence_parallel": True, "overlap": True},
-        {"pipeline": 2, "micro_batches": 3},
-        {"data": 3},
-        {"data": 2, "tensor": 2, "pipeline": 4, "micro_batches": 4, "micro_batch": 2},
-        {"pipeline": 2, "micro_batches": 2, "schedule": "zero-bubble"},
-        {"pipeline": 2, "micro_batches": 2, "virtual": 2},
-        {"pipeline": 2, "micro_batches": 4, "virtual": 2, "schedule": "dualpipe-v"},
-    ],
-    ids=str,
-)
-@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
-def test_products_of_a_gpt_add_up_to_the_models_operations_however_it_is_spread(spread, recompute):
-    work = synth.training(GPT, **spread, recompute=recompute)
-    assert product_flops(work) == pytest.approx(work.hardware_flops, rel=1e-12)
-
-
-def product_flops(work: synth.Workload) -> int:
-    """Operations of products and attention over all ranks."""
-    from perfmodel.vocabulary import OPERATIONS
-
-    total = 0
-    for role in work.roles:
-        c = role.columns
-        chosen = np.isin(c.kind, [OPERATIONS.index(kind) for kind in PRODUCTS])
-        total += int(c.flops[chosen].sum()) * len(role.ranks)
-    return total
-
-
-def test_flash_attention_computes_scores_again_which_nobody_counts():
-    work = synth.training(LLAMA)
-    core = 3 * 4 * 8 * 16 * 4 * 32 * 32 / 2
-    assert product_flops(work) == pytest.approx(work.flops + core / 3 * 0.5)
-
-
-def test_products_carry_their_shape():
-    c = synth.training(LLAMA, tensor=2).roles[0].columns
-    row = c.names.index("mb0.fwd.layer0.mlp.up")
-    assert c.dimensions[row].tolist() == [1, 32, 96, 64, -1, -1, -1]  # batch, m, n, k
-    assert c.flops[row] == 2 * 32 * 96 * 64
-    assert c.bytes[row] == 2 * (32 * 64 + 64 * 96 + 32 * 96)
-    row = c.names.index("mb0.fwd.layer0.attention.core")
-    assert c.dimensions[row].tolist() == [1, 4, 2, 32, 32, 16, 1]
-    row = c.names.index("mb0.bwd.layer0.mlp.up.weight_gradient")
-    assert c.dimensions[row].tolist() == [1, 96, 64, 32, -1, -1, -1]
-
-
-def test_narrow_products_take_casts_beside_wide_attention():
-    from perfmodel.vocabulary import DTYPES
-
-    c = synth.training(LLAMA, dtype="fp8").roles[0].columns
-    types = {name: DTYPES[k] for name, k in zip(c.names, c.dtype)}
-    assert types["mb0.fwd.layer0.mlp.up"] == "fp8"
-    assert types["mb0.fwd.layer0.attention.core"] == types["mb0.fwd.head.logits"] == "bf16"
-    row = c.names.index("mb0.fwd.layer0.attention.projection.cast")
-    assert c.bytes[row] == 3 * 32 * 8 * 16
-    row = c.names.index("mb0.bwd.layer0.mlp.down.input_gradient.cast")
-    assert c.bytes[row] == 4 * 32 * 64
-    wide = synth.training(LLAMA).roles[0].columns
-    assert len(c) == len(wide) + 4 * (1 + 4 + 4)
-
-
-def test_gradients_in_fp8_promote_their_partial_sums():
-    from perfmodel.vocabulary import DTYPES
-
-    c = synth.training(LLAMA, dtype="fp8").roles[0].columns
-    types = {name: DTYPES[k] for name, k in zip(c.names, c.dtype)}
-    for name in ("up", "down", "qkv", "projection"):
-        block = "attention" if name in ("qkv", "projection") else "mlp"
-        assert types[f"mb0.fwd.layer0.{block}.{name}"] == "fp8"
-        for gradient in ("input_gradient", "weight_gradient"):
-            assert types[f"mb0.bwd.layer0.{block}.{name}.{gradient}"] == "fp8_promoted"
-    work = synth.training("llama-3-8b", dtype="fp8")
-    other = synth.training("llama-3-8b", dtype="fp8", fused_loss=True)
-    assert work.flops == other.flops
-    times = {}
-    for name in ("dgx-h100", "gb200-nvl72"):
-        system = pm.hardware(name, ranks=8)
-        times[name] = [
-            float(pm.operation_time(system, "gemm", dtype=dtype, m=8192, n=8192, k=8192))
-            for dtype in ("fp8", "fp8_promoted")
-        ]
-    assert times["dgx-h100"][1] == pytest.approx(1.15 * times["dgx-h100"][0], rel=0.01)
-    assert times["gb200-nvl72"][1] == times["gb200-nvl72"][0]
-
-
-def test_what_is_gathered_for_narrow_products_is_narrow_and_transposed_after():
-    base = {"tensor": 4, "sequence_parallel": True}
-    narrow, wide = (synth.training(LLAMA, **base, dtype=d) for d in ("fp8", "bf16"))
-    sizes = [collectives(work, 0, "tensor")["size_B"] for work in (narrow, wide)]
-    gathers = sizes[0].index.str.contains("layer.*all_gather")
-    assert (2 * sizes[0][gathers] == sizes[1][gathers]).all()
-    assert (sizes[0][~gathers] == sizes[1][~gathers]).all()
-    c = narrow.roles[0].columns
-    bytes_of = dict(zip(c.names, c.bytes.tolist()))
-    down = "mb0.bwd.layer0.mlp.down."
-    assert bytes_of[down + "input_gradient.cast"] == 3 * 32 * 64 // 4
-    assert bytes_of[down + "weight_gradient.transpose"] == 2 * 32 * (96 // 4 + 64)
-
-
-def test_parts_of_a_product_read_the_weights_each():
-    work = synth.training(LLAMA, tensor=4, sequence_parallel=True, overlap=True)
-    c = work.roles[0].columns
-    row = c.names.index("mb0.fwd.layer0.mlp.ring.up")
-    assert c.dimensions[row][:4].tolist() == [3, 8, 48, 64]
-    assert c.bytes[row] == 3 * 2 * (8 * 64 + 64 * 48 + 8 * 48)
 
 
 def test_kernels_keep_their_order_and_every_wait_points_back():

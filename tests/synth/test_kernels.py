@@ -1,0 +1,126 @@
+"""Kernels of a training step: their operations, shapes and number formats."""
+
+import numpy as np
+import pytest
+
+import perfmodel as pm
+from perfmodel import synth
+from tests.synth.steps_by_name import (
+    GPT,
+    LLAMA,
+    collectives,
+)
+
+PRODUCTS = ("gemm", "attention")
+
+
+@pytest.mark.parametrize(
+    "spread",
+    [
+        {},
+        {"tensor": 4},
+        {"tensor": 2, "sequence_parallel": True, "overlap": True},
+        {"pipeline": 2, "micro_batches": 3},
+        {"data": 3},
+        {"data": 2, "tensor": 2, "pipeline": 4, "micro_batches": 4, "micro_batch": 2},
+        {"pipeline": 2, "micro_batches": 2, "schedule": "zero-bubble"},
+        {"pipeline": 2, "micro_batches": 2, "virtual": 2},
+        {"pipeline": 2, "micro_batches": 4, "virtual": 2, "schedule": "dualpipe-v"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("recompute", ["none", "selective", "full"])
+def test_products_of_a_gpt_add_up_to_the_models_operations_however_it_is_spread(spread, recompute):
+    work = synth.training(GPT, **spread, recompute=recompute)
+    assert product_flops(work) == pytest.approx(work.hardware_flops, rel=1e-12)
+
+
+def product_flops(work: synth.Workload) -> int:
+    """Operations of products and attention over all ranks."""
+    from perfmodel.vocabulary import OPERATIONS
+
+    total = 0
+    for role in work.roles:
+        c = role.columns
+        chosen = np.isin(c.kind, [OPERATIONS.index(kind) for kind in PRODUCTS])
+        total += int(c.flops[chosen].sum()) * len(role.ranks)
+    return total
+
+
+def test_flash_attention_computes_scores_again_which_nobody_counts():
+    work = synth.training(LLAMA)
+    core = 3 * 4 * 8 * 16 * 4 * 32 * 32 / 2
+    assert product_flops(work) == pytest.approx(work.flops + core / 3 * 0.5)
+
+
+def test_products_carry_their_shape():
+    c = synth.training(LLAMA, tensor=2).roles[0].columns
+    row = c.names.index("mb0.fwd.layer0.mlp.up")
+    assert c.dimensions[row].tolist() == [1, 32, 96, 64, -1, -1, -1]  # batch, m, n, k
+    assert c.flops[row] == 2 * 32 * 96 * 64
+    assert c.bytes[row] == 2 * (32 * 64 + 64 * 96 + 32 * 96)
+    row = c.names.index("mb0.fwd.layer0.attention.core")
+    assert c.dimensions[row].tolist() == [1, 4, 2, 32, 32, 16, 1]
+    row = c.names.index("mb0.bwd.layer0.mlp.up.weight_gradient")
+    assert c.dimensions[row].tolist() == [1, 96, 64, 32, -1, -1, -1]
+
+
+def test_narrow_products_take_casts_beside_wide_attention():
+    from perfmodel.vocabulary import DTYPES
+
+    c = synth.training(LLAMA, dtype="fp8").roles[0].columns
+    types = {name: DTYPES[k] for name, k in zip(c.names, c.dtype)}
+    assert types["mb0.fwd.layer0.mlp.up"] == "fp8"
+    assert types["mb0.fwd.layer0.attention.core"] == types["mb0.fwd.head.logits"] == "bf16"
+    row = c.names.index("mb0.fwd.layer0.attention.projection.cast")
+    assert c.bytes[row] == 3 * 32 * 8 * 16
+    row = c.names.index("mb0.bwd.layer0.mlp.down.input_gradient.cast")
+    assert c.bytes[row] == 4 * 32 * 64
+    wide = synth.training(LLAMA).roles[0].columns
+    assert len(c) == len(wide) + 4 * (1 + 4 + 4)
+
+
+def test_gradients_in_fp8_promote_their_partial_sums():
+    from perfmodel.vocabulary import DTYPES
+
+    c = synth.training(LLAMA, dtype="fp8").roles[0].columns
+    types = {name: DTYPES[k] for name, k in zip(c.names, c.dtype)}
+    for name in ("up", "down", "qkv", "projection"):
+        block = "attention" if name in ("qkv", "projection") else "mlp"
+        assert types[f"mb0.fwd.layer0.{block}.{name}"] == "fp8"
+        for gradient in ("input_gradient", "weight_gradient"):
+            assert types[f"mb0.bwd.layer0.{block}.{name}.{gradient}"] == "fp8_promoted"
+    work = synth.training("llama-3-8b", dtype="fp8")
+    other = synth.training("llama-3-8b", dtype="fp8", fused_loss=True)
+    assert work.flops == other.flops
+    times = {}
+    for name in ("dgx-h100", "gb200-nvl72"):
+        system = pm.hardware(name, ranks=8)
+        times[name] = [
+            float(pm.operation_time(system, "gemm", dtype=dtype, m=8192, n=8192, k=8192))
+            for dtype in ("fp8", "fp8_promoted")
+        ]
+    assert times["dgx-h100"][1] == pytest.approx(1.15 * times["dgx-h100"][0], rel=0.01)
+    assert times["gb200-nvl72"][1] == times["gb200-nvl72"][0]
+
+
+def test_what_is_gathered_for_narrow_products_is_narrow_and_transposed_after():
+    base = {"tensor": 4, "sequence_parallel": True}
+    narrow, wide = (synth.training(LLAMA, **base, dtype=d) for d in ("fp8", "bf16"))
+    sizes = [collectives(work, 0, "tensor")["size_B"] for work in (narrow, wide)]
+    gathers = sizes[0].index.str.contains("layer.*all_gather")
+    assert (2 * sizes[0][gathers] == sizes[1][gathers]).all()
+    assert (sizes[0][~gathers] == sizes[1][~gathers]).all()
+    c = narrow.roles[0].columns
+    bytes_of = dict(zip(c.names, c.bytes.tolist()))
+    down = "mb0.bwd.layer0.mlp.down."
+    assert bytes_of[down + "input_gradient.cast"] == 3 * 32 * 64 // 4
+    assert bytes_of[down + "weight_gradient.transpose"] == 2 * 32 * (96 // 4 + 64)
+
+
+def test_parts_of_a_product_read_the_weights_each():
+    work = synth.training(LLAMA, tensor=4, sequence_parallel=True, overlap=True)
+    c = work.roles[0].columns
+    row = c.names.index("mb0.fwd.layer0.mlp.ring.up")
+    assert c.dimensions[row][:4].tolist() == [3, 8, 48, 64]
+    assert c.bytes[row] == 3 * 2 * (8 * 64 + 64 * 48 + 8 * 48)
