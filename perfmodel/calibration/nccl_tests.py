@@ -66,7 +66,7 @@ _RANK = re.compile(
 )
 _PROGRAM = re.compile(rf"\b({'|'.join(PROGRAMS)}|hypercube)_perf")
 _LIBRARY = re.compile(r"\b([NR]CCL) version\s*:?\s*(\S+)|nccl-library=(\d+)")
-_HEADER = re.compile(r"\bsize\s+count\s+type\b.*\btime\s+algbw\s+busbw")
+_HEADER = re.compile(r"\bsize\s+count\s+type\b.*\btime\s+algbw\s+busbw(?!\S)")
 _DATA = re.compile(rf"^\s*\d+\s+\d+\s+(?:{'|'.join(TYPES)})\b")
 
 CLOSE = 0.02

@@ -203,3 +203,4 @@ def test_what_cannot_be_is_refused_with_its_line(text, words):
 def test_other_texts_are_not_taken_for_it():
     assert is_nccl_tests(run(lines=ALL_REDUCE))
     assert not is_nccl_tests("m,n,k,time_us\n1,2,3,4\n")
+    assert not is_nccl_tests(run(lines=ALL_REDUCE).replace("busbw", "busbw)"))
