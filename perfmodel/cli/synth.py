@@ -105,8 +105,8 @@ TRAINING = {
     "rank_order": "Parallel dimensions, innermost first.",
     "clip": "Gradients are clipped by their global norm.",
     "gap": "Least time between two kernels [s].",
-    "host_forward": "The host's time to launch a layer forward [s].",
-    "host_backward": "The host's time to launch a layer backward [s].",
+    "host_forward": "The host's time to launch a layer, or the head, forward [s].",
+    "host_backward": "The host's time to launch a layer, or the head, backward [s].",
     "reserved": "Memory that libraries and the allocator hold; a number or 1GiB, ...",
     "fragmentation": "Share of activations lost to fragmentation.",
 }

@@ -131,7 +131,7 @@ class _Passage:
             if unit == "embedding":
                 x = list(b.embedding(x))
             elif unit == "head":
-                x = list(b.head(x))
+                x = self._host(s.host_forward, list(b.head(x)))
             else:
                 layer = self._layer(u)
                 x = list(b.layer(layer, x))
@@ -162,7 +162,7 @@ class _Passage:
             b.pending += ready
             ready = following
             if units[u] == "head":
-                x = list(b.head_backward(x))
+                x = self._host(s.host_backward, list(b.head_backward(x)))
             elif units[u] == "embedding":
                 b.embedding_backward(x)
             else:
@@ -182,7 +182,7 @@ class _Passage:
         self._offload(layer, NodeType.MEM_LOAD, whole)
         if b.inputs and self._place_in_chunk(u) < whole:
             b.label = "recompute."
-            b.layer(layer, ())
+            self._host(s.host_forward, list(b.layer(layer, ())))
             b.label = ""
         x = list(b.layer_backward(layer, x))
         return self._host(s.host_backward, x)
@@ -245,7 +245,10 @@ class _Passage:
     # host, remote memory
 
     def _host(self, duration: float, x: list[int | None]) -> list[int | None]:
-        """The layer's last kernel cannot start before the host has launched it; returns what yields its output."""
+        """The last kernel of a layer, or of the head, cannot start before the host has launched it.
+
+        Returns what yields its output.
+        """
         b = self.b
         if not duration:
             return x

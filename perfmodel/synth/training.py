@@ -130,7 +130,8 @@ def training(
         rank_order: of the parallel dimensions, innermost first.
         clip: gradients are clipped by their global norm.
         gap: least time between two kernels of a rank [s].
-        host_forward, host_backward: the host's time to launch a layer [s].
+        host_forward, host_backward: the host's time to launch a layer's kernels [s]. Those that are computed again are
+            launched again; the head, with the loss, has about as many as a layer.
         reserved: memory that libraries and the allocator hold [B]; fragmentation: share of activations lost to it.
 
     Raises:

@@ -356,6 +356,18 @@ def test_a_job_too_large_for_memory_is_refused_at_once_with_its_size():
     assert time.process_time() - start < 3
 
 
+@pytest.mark.parametrize(("recompute", "forward"), [("none", 3), ("full", 5)])
+def test_a_host_that_is_slower_than_its_kernels_launches_layers_head_and_what_is_computed_again(
+    recompute, forward
+):
+    sizes = {"layers": 2, "hidden": 64, "heads": 2, "vocabulary": 128}
+    work = synth.training(
+        sizes, sequence=32, gap=0.0, host_forward=0.5, host_backward=0.25, recompute=recompute
+    )
+    step = pm.predict(work.graph(), pm.hardware("dgx-h100", ranks=1), pm.Models())
+    assert step.makespan == pytest.approx(0.5 * forward + 0.25 * 3, rel=1e-3)
+
+
 WRONG = [
     ({"tensor": 3}, "tensor: got 3, expected a divisor of the model's heads = 32. 2 and 4 fit"),
     ({"tensor": 64}, "tensor: got 64, expected a divisor of the model's heads = 32. 32 fits"),
