@@ -52,6 +52,8 @@ class NPU:
         cores: streaming multiprocessors, compute units or what else its vendor counts; None where not known.
         dtype_ratios: (dtype, its peak over the system's dtype's) of every dtype that the device has; none where all
             have the same. Sweeping `peak_flops` keeps the ratios.
+        sustained: (dtype, share of its peak that matrix products can keep up within the board's power); none where
+            that is not known, or where the coefficients were fitted on the device itself. Kept in sweeps, too.
     """
 
     peak_flops: Any = number("FLOP/s")
@@ -59,6 +61,7 @@ class NPU:
     memory_capacity: Any = number("B", default=math.inf)
     cores: Any = number("1", default=None)
     dtype_ratios: tuple[tuple[str, float], ...] = static(default=())
+    sustained: tuple[tuple[str, float], ...] = static(default=())
 
     def of_dtype(self, dtype: str) -> NPU:
         """The same NPU with the peak rate of a dtype; itself of "", which stands for the system's.
@@ -284,7 +287,7 @@ def hardware(
     peaks = description.peaks
     ratios = tuple((word, peak / peaks[description.dtype]) for word, peak in peaks.items())
     system = System(
-        NPU(**description.npu, dtype_ratios=ratios),
+        NPU(**description.npu, dtype_ratios=ratios, sustained=description.sustained),
         network,
         RemoteMemory(**remote) if remote else None,
         name=description.name,

@@ -80,6 +80,7 @@ _BY_DTYPE = {
     "peak_flops": "FLOP/s",
     "sparse_peak_flops": "FLOP/s",
     "achieved_flops": "FLOP/s",
+    "sustained_flops": "FLOP/s",
     "energy_per_flop": "J/FLOP",
 }
 """Figures of [npu] that may be tables with one for each dtype; the first is required."""
@@ -133,6 +134,25 @@ class Description:
     network: list[dict[str, Any]] = field(default_factory=list)
     remote_memory: dict[str, float] | None = None
     facts: tuple[Fact, ...] = ()
+
+    @property
+    def sustained(self) -> tuple[tuple[str, float], ...]:
+        """(dtype, what products can keep up over its peak rate) where the accelerator's file says it.
+
+        The system's own dtype stands under "", too; one figure without a dtype is its.
+        """
+        found = {}
+        for fact in self.facts:
+            _, sustained, word = fact.path.partition("npu.sustained_flops")
+            if sustained:
+                found[word[1:] or self.dtype] = fact.value
+        shares = {
+            word: rate / self.peaks.get(word, self.npu["peak_flops"])
+            for word, rate in found.items()
+        }
+        if self.dtype in shares:
+            shares[""] = shares[self.dtype]
+        return tuple(shares.items())
 
 
 def find_hwdb() -> Path:

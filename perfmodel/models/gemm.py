@@ -11,6 +11,9 @@ not known, so the formula takes the best: a soft minimum. With batch x m x n x k
                    + [S > 1] ( join + batch S m n 8 B / (2 m B) )
     t            = min over S of t(S)
 
+A device whose file says what rate R its power sustains, and on which no coefficients were fitted, takes
+pnorm8(work / P, 2 batch m n k / R) in the place of work / P: a FLOP has its energy, however well a tile fits.
+
 P is the peak rate, B the memory's bandwidth, Q = batch (A h(A) + k n e + m n e'), A = m k e the bytes of one
 activation matrix, h(A) = A / (A + kept): what the operation before left in the last-level cache need not be read
 again. All that a block does is counted in FLOP at its core's peak: rates inside a core grow with it, as they have from
@@ -33,6 +36,7 @@ from jax import Array
 
 from perfmodel.models.smooth_extrema import overlap, soft_minimum
 from perfmodel.pytree import number, record, static
+from perfmodel.vocabulary import STANDS_FOR
 
 NUMBER_SIZE = {
     "fp64": 8.0,
@@ -102,7 +106,7 @@ class TiledGemm:
 
         Args:
             batch: products of one launch, of a batched or a grouped GEMM.
-            npu: peak_flops of that dtype, memory_bandwidth, and cores (0: not known).
+            npu: peak_flops of that dtype, memory_bandwidth, cores (0: not known), and what its power sustains.
             dtype: of the operands.
         """
         size, result = number_sizes(dtype)
@@ -112,9 +116,15 @@ class TiledGemm:
             activation * (activation / (activation + self.kept)) + k * n * size + m * n * result
         )
         works = self.work(batch, m, n, k, SPLITS, cores_of(npu, self.cores), size)
+        share = sustained_share(npu, dtype)
         options = []
         for parts, work in zip(SPLITS, works):
-            seconds = self.launch + overlap(work / npu.peak_flops, traffic / bandwidth, 2)
+            arithmetic = work / npu.peak_flops
+            if share is not None:
+                arithmetic = overlap(
+                    arithmetic, 2.0 * batch * m * n * k / (share * npu.peak_flops), 3
+                )
+            seconds = self.launch + overlap(arithmetic, traffic / bandwidth, 2)
             if parts > 1:
                 seconds = seconds + self.join + batch * (parts * 4.0) * m * n / bandwidth
             options.append(seconds)
@@ -144,6 +154,12 @@ class TiledGemm:
         operands = (high + wide) * size / self.reach
         block = k / parts * overlap(arithmetic, operands, 3) + arithmetic * self.fill + self.step
         return soft_minimum(waves * cores * block)
+
+
+def sustained_share(npu: Any, dtype: str) -> float | None:
+    """Share of the peak rate of a dtype that the device can keep up, where its file says so (`machine.system.NPU`)."""
+    known = dict(getattr(npu, "sustained", ()))
+    return known.get(dtype, known.get(STANDS_FOR.get(dtype, dtype)))
 
 
 def cores_of(npu: Any, otherwise: float) -> Any:

@@ -151,6 +151,18 @@ def test_what_was_reached_is_below_the_peak(name):
 
 
 @pytest.mark.parametrize("name", accelerators())
+def test_what_can_be_kept_up_is_the_power_over_the_energy_of_a_flop(name):
+    description = read(name)
+    facts = {f.path: f.value for f in description.facts}
+    for path, value in facts.items():
+        if path.startswith("npu.sustained_flops."):
+            dtype = path.rsplit(".", 1)[1]
+            energy = facts["npu.energy_per_flop." + dtype.replace("fp16", "bf16")]
+            assert value == pytest.approx(facts["npu.power"] / energy, rel=1e-3)
+            assert dict(description.sustained)[dtype] < 1
+
+
+@pytest.mark.parametrize("name", accelerators())
 def test_links_of_accelerators_are_in_the_catalogue_with_the_same_bandwidth(name):
     for link in raw(name)["npu"].get("link", []):
         part = parts("link")[link["kind"]]

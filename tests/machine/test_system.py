@@ -446,3 +446,20 @@ def test_figures_that_are_assumed_are_told_until_they_are_replaced():
     assert not hardware("dgx-h100").doubtful()
     measured, _ = with_parameters(system, None, {"network.0.latency": 1.1e-6})
     assert not measured.doubtful()
+
+
+def test_what_a_board_can_keep_up_is_read_by_dtype_or_for_the_systems_own(tmp_path):
+    text = """
+    [npu]
+    peak_flops = {{ bf16 = "100 TFLOP/s", fp8 = "200 TFLOP/s" }}
+    sustained_flops = {}
+    memory_bandwidth = "1 TB/s"
+    memory_capacity = "1 GB"
+    source = "made up"
+    """
+    path = tmp_path / "board.toml"
+    path.write_text(text.format('{ bf16 = "50 TFLOP/s", fp8 = "60 TFLOP/s" }'))
+    assert dict(hardware(path).npu.sustained) == {"bf16": 0.5, "fp8": 0.3, "": 0.5}
+    assert dict(hardware(path, dtype="fp8").npu.sustained)[""] == 0.3
+    path.write_text(text.format('"40 TFLOP/s"'))
+    assert dict(hardware(path).npu.sustained) == {"bf16": 0.4, "": 0.4}

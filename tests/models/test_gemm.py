@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import perfmodel as pm
 from perfmodel.models.gemm import TiledGemm
-from perfmodel.pytree import number, record
+from perfmodel.pytree import number, record, static
 from tests.models.gradients import check_gradient
 
 
@@ -102,6 +103,35 @@ def test_more_of_anything_is_never_faster(dtype):
 def test_large_products_reach_the_efficiency():
     t = FITTED.time(*rows(1, 32768, 32768, 65536), Device(memory_bandwidth=1e14)).item()
     assert 2.0 * 32768**2 * 65536 / t / 1e15 == pytest.approx(FITTED.efficiency, rel=0.01)
+
+
+@record
+class Limited(Device):
+    """A device whose power keeps up half of its peak in fp8."""
+
+    sustained: tuple = static(default=(("fp8", 0.5),))
+
+
+@pytest.mark.parametrize("dtype", ["fp8", "fp8_promoted"])
+def test_a_large_product_takes_the_energy_of_its_flop_where_power_limits(dtype):
+    large = rows(1, 8192, 8192, 8192)
+    free, limited = (PLAIN.time(*large, d, dtype).item() for d in (Device(), Limited()))
+    assert limited == pytest.approx(2 * 8192**3 / 0.5e15, rel=1e-2)
+    assert free < 0.55 * limited
+    small = rows(1, 256, 256, 256)
+    free, limited = (FITTED.time(*small, d, dtype).item() for d in (Device(), Limited()))
+    assert limited == pytest.approx(free, rel=1e-3)
+    free, limited = (PLAIN.time(*large, d, "bf16").item() for d in (Device(), Limited()))
+    assert limited == free
+
+
+def test_a_relatives_coefficients_keep_within_the_power_of_the_device():
+    system = pm.hardware("gb200-nvl72", ranks=8)
+    n = 16384.0
+    seconds = pm.operation_time(system, "gemm", m=n, n=n, k=n, dtype="fp8")
+    assert 0.9 * 1983e12 < 2 * n**3 / float(seconds) < 1983e12
+    own = pm.hardware("dgx-h100", ranks=8)
+    assert own.npu.sustained == ()
 
 
 def test_a_device_without_a_number_of_cores_takes_the_fitted_one_s():
