@@ -179,8 +179,9 @@ def _dtypes(table: pd.DataFrame, default: str) -> list[str]:
     column = next((name for name in table if str(name).lower() in names), None)
     if column is None:
         return [default] * len(table)
-    words = {word: our_dtype(str(word)) or str(word) for word in table[column].unique()}
-    return [words[word] for word in table[column]]
+    texts = [str(word) for word in table[column].astype(object).fillna("")]
+    words = {text: our_dtype(text) or text for text in set(texts)}
+    return [words[text] for text in texts]
 
 
 def our_dtype(word: str) -> str:

@@ -1,5 +1,6 @@
 """Tables of measurements as people have them: units in names, m n k, others' names of dtypes."""
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -60,6 +61,9 @@ def test_rows_of_a_dtype_that_we_do_not_know_are_left_out_and_said():
     assert list(known.dtype) == ["fp8", "fp16"]
     with pytest.raises(InputError, match="fp8_block"):
         standard(table[1:2])
+    table["dtype"] = ["fp8", None, np.nan]
+    with pytest.warns(UserWarning, match="2 rows are left out, of dtype ''"):
+        assert list(standard(table).dtype) == ["fp8"]
 
 
 def test_dtypes_have_many_names():
