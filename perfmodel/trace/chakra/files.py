@@ -20,8 +20,7 @@ def find(
 ) -> tuple[list[tuple[int, Path]], Path | None]:
     """The rank files, in order of rank, and the group file or None.
 
-    trace: a prefix (`dir/t` for `dir/t.0.et`, `dir/t.1.et`, ...), a folder with one prefix in it,
-    or
+    trace: a prefix (`dir/t` for `dir/t.0.et`, `dir/t.1.et`, ...), a folder with one prefix in it, or
         the files; a list of files without a rank in their names counts in its own order
     groups: the group file; else `<prefix>.json`, `comm_group.json` or `comm_groups.json` beside the
         traces, or the only JSON file there that has groups in it
