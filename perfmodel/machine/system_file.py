@@ -390,7 +390,7 @@ class _FactReader:
         topology = table.get("topology")
         if topology not in TOPOLOGIES:
             raise SystemFileError(
-                f"{where}.topology: got {topology!r}, expected ring, switch or fully-connected"
+                f"{where}.topology: got {topology!r}, expected one of {', '.join(TOPOLOGIES)}"
             )
         size = table.get("size")
         if size == "any" and not outermost:

@@ -118,13 +118,13 @@ def to_networkx(
     """The graph as a networkx.MultiDiGraph (see `vertices_and_edges`).
 
     Raises:
-        InputError: networkx is not installed (pip install networkx), or as `vertices_and_edges`.
+        InputError: networkx is not installed (pip install 'perfmodel[graph]'), or as `vertices_and_edges`.
     """
     try:
         import networkx
     except ImportError as error:
         raise InputError(
-            "to_networkx: needs networkx; install it with: pip install networkx"
+            "to_networkx: needs networkx; install it with: pip install 'perfmodel[graph]'"
         ) from error
     result = networkx.MultiDiGraph(source=graph.source)
     vertices, edges = vertices_and_edges(graph, ranks=ranks, collapse=collapse)

@@ -120,7 +120,7 @@ def test_a_file_may_name_an_accelerators_file_beside_it(write):
         ('"1 TB/s"', '{ valeu = "1 TB/s" }', "did you mean value"),
         ("bf16 =", "bf61 =", "did you mean bf16"),
         ("peak_flops = {", "peak_flops = 3 # {", "no unit"),
-        ('"ring"', '"torus"', "expected ring, switch or fully-connected"),
+        ('"ring"', '"torus"', "expected one of ring, switch, fully-connected"),
         ("size = 4", "size = 0", "expected .* whole number"),
         ("size = 4", "size = 4.0", "expected .* whole number"),
         ("size = 4", "size = true", "expected .* whole number"),

@@ -24,6 +24,7 @@ from google.protobuf import json_format
 from perfmodel.errors import TraceError
 from perfmodel.json_text import check_held
 from perfmodel.trace.chakra import schema
+from perfmodel.trace.chakra.rank_trace import COLLECTIVES
 
 FORMAT = "chakra"
 _NODE_KEYS = frozenset(
@@ -40,18 +41,6 @@ _STAGE_TYPES = {
     "coll_comm_node": 7,
     "comm_coll_node": 7,
 }
-_COLLECTIVES = (
-    "ALL_REDUCE",
-    "REDUCE",
-    "ALL_GATHER",
-    "GATHER",
-    "SCATTER",
-    "BROADCAST",
-    "ALL_TO_ALL",
-    "REDUCE_SCATTER",
-    "REDUCE_SCATTER_BLOCK",
-    "BARRIER",
-)
 _KINDS = {
     "is_cpu_op": "bool_val",
     "num_ops": "int64_val",
@@ -225,11 +214,11 @@ def _stage(value: dict[str, Any], where: str) -> Any:
     given = {k: v for k, v in value.items() if v is not None}
     if isinstance(given.get("comm_type"), str):
         name = given["comm_type"].upper()
-        if name not in _COLLECTIVES:
+        if name not in COLLECTIVES:
             raise TraceError(
-                f"{where}: comm_type is {_short(name)}, expected one of {', '.join(_COLLECTIVES)}."
+                f"{where}: comm_type is {_short(name)}, expected one of {', '.join(COLLECTIVES)}."
             )
-        given["comm_type"] = _COLLECTIVES.index(name)
+        given["comm_type"] = COLLECTIVES.index(name)
     if "tensor_size" not in given and "y_tensor_size" in given:
         given["tensor_size"] = given["y_tensor_size"]
     _attributes(node, given, where)

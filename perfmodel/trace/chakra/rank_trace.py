@@ -6,30 +6,12 @@ from hashlib import sha256
 
 import numpy as np
 
-NODE_TYPES = (
-    "INVALID",
-    "METADATA",
-    "MEM_LOAD",
-    "MEM_STORE",
-    "COMP",
-    "COMM_SEND",
-    "COMM_RECV",
-    "COMM_COLL",
-)
+from perfmodel import vocabulary
+
+NODE_TYPES = tuple(kind.name for kind in vocabulary.NodeType)
 INVALID, METADATA, MEM_LOAD, MEM_STORE, COMP, COMM_SEND, COMM_RECV, COMM_COLL = range(8)
 
-COLLECTIVES = (
-    "ALL_REDUCE",
-    "REDUCE",
-    "ALL_GATHER",
-    "GATHER",
-    "SCATTER",
-    "BROADCAST",
-    "ALL_TO_ALL",
-    "REDUCE_SCATTER",
-    "REDUCE_SCATTER_BLOCK",
-    "BARRIER",
-)
+COLLECTIVES = tuple(name.upper() for name in vocabulary.COLLECTIVES)
 
 
 @dataclass(frozen=True, eq=False)
