@@ -21,12 +21,13 @@ from perfmodel.edges import reverse
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine import longest_path
 from perfmodel.engine.cells import Cells, Orders, checks_of
+from perfmodel.engine.chains import Chains
 from perfmodel.engine.reduction import Reduced, reduce
 from perfmodel.errors import InputError
 from perfmodel.forking import check_process
 from perfmodel.machine.system import System
 from perfmodel.models.cost import models_of
-from perfmodel.models.shared_costs import Costs
+from perfmodel.models.large_table import LargeTable, evaluate_of
 from perfmodel.parameter_paths import check_values
 from perfmodel.pytree import content
 from perfmodel.schedule.beside_collectives import beside_collectives
@@ -35,10 +36,10 @@ from perfmodel.schedule.frozen_graph import Events
 from perfmodel.schedule.list_orders import ListOrders
 from perfmodel.schedule.list_schedule import (
     different_calls,
-    freeze,
     list_schedule,
     offload_to_nowhere,
 )
+from perfmodel.schedule.order_edges import freeze
 from perfmodel.schedule.recorded_times import on_hardware
 from perfmodel.schedule.tasks import Tasks, build
 from perfmodel.vocabulary import NodeType
@@ -123,6 +124,16 @@ class Compiled:
         """
         return checks_of(self.events, self.own.decided())
 
+    @cached_property
+    def chains(self) -> Chains:
+        """The frozen graph by chains, for one design after the other where there are very many costs."""
+        return Chains.of(self.events, len(self.category))
+
+    @property
+    def large(self) -> LargeTable | None:
+        """The table of costs where there are so many that they are evaluated by stretches."""
+        return self.evaluate if isinstance(self.evaluate, LargeTable) else None
+
     @property
     def forced(self) -> bool:
         """The order holds on every design, dependencies leave no other."""
@@ -189,11 +200,11 @@ def compile(
         return lowered
     scheduled, how = on_hardware(graph, system, models)
     tasks = build(scheduled, system, merge_ranks=merge_ranks, **how)
-    evaluate = Costs(tasks.work)
+    evaluate = evaluate_of(tasks.work)
     schedule = list_schedule(graph, tasks, np.asarray(evaluate(system, models), np.float64))
     if getattr(models, "channels", None) is not None:
         tasks = beside_collectives(tasks, schedule)
-        evaluate = Costs(tasks.work)
+        evaluate = evaluate_of(tasks.work)
         schedule = list_schedule(graph, tasks, np.asarray(evaluate(system, models), np.float64))
     said = (different_calls(graph, tasks, schedule), offload_to_nowhere(graph, system))
     notice = "\n".join(filter(None, said))

@@ -30,19 +30,50 @@ class Prediction:
 
     Attributes:
         compiled: the frozen graph and where it came from.
-        cost: [S] f64, the distinct costs [s].
-        task_start, task_finish: [n] f64, of every task [s].
-        vertex_start, vertex_finish: [V] f64, of every vertex of the frozen graph [s].
-        makespan: [s].
         at: the system and the models that answered.
     """
 
     compiled: Compiled
-    cost: NDArray[np.float64]
-    vertex_start: NDArray[np.float64]
-    vertex_finish: NDArray[np.float64]
-    makespan: float
     at: tuple[System, Any]
+
+    @cached_property
+    def makespan(self) -> float:
+        """How long the graph takes [s].
+
+        Of a graph of very many distinct costs without the times of its nodes, which only come when they are asked for.
+        """
+        c = self.compiled
+        if c.large is None:
+            return float(self.vertex_finish[-1])
+        makespan = c.chains.makespan(c.large, *self.at)
+        if np.isnan(makespan):
+            check_costs(np.asarray(c.evaluate(*self.at), np.float64))  # says which one
+        return makespan * c.unit
+
+    @cached_property
+    def _evaluated(self) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        c, e = self.compiled, self.compiled.events
+        cost = np.asarray(c.evaluate(*self.at), np.float64)
+        check_costs(cost)
+        start, finish = times(e.pred_ptr, e.pred, e.cost, cost)
+        if c.unit == 1.0:
+            return cost, start, finish
+        return cost * c.unit, start * c.unit, finish * c.unit
+
+    @property
+    def cost(self) -> NDArray[np.float64]:
+        """[S] the distinct costs [s]."""
+        return self._evaluated[0]
+
+    @property
+    def vertex_start(self) -> NDArray[np.float64]:
+        """[V] start of every vertex of the frozen graph [s]."""
+        return self._evaluated[1]
+
+    @property
+    def vertex_finish(self) -> NDArray[np.float64]:
+        """[V] finish of every vertex of the frozen graph [s]."""
+        return self._evaluated[2]
 
     @property
     def models(self) -> tuple[Answer, ...]:
@@ -217,13 +248,9 @@ def evaluate(compiled: Compiled, system: System | None = None, models: Any = Non
     system = compiled.system if system is None else system
     models = compiled.models if models is None else models_of(system, models)
     check_values(system, models)
-    cost = np.asarray(compiled.evaluate(system, models), np.float64)
-    check_costs(cost)
-    e = compiled.events
-    start, finish = times(e.pred_ptr, e.pred, e.cost, cost)
-    unit = compiled.unit
-    makespan, at = float(finish[-1]) * unit, (system, models)
-    return Prediction(compiled, cost * unit, start * unit, finish * unit, makespan, at)
+    prediction = Prediction(compiled, (system, models))
+    _ = prediction.makespan  # what is wrong with the costs is said here
+    return prediction
 
 
 def prediction_of(given: Prediction | Compiled) -> Prediction:

@@ -95,15 +95,26 @@ def sensitivity(
         raise InputError(f"tornado: got {tornado}, expected a fraction from 0 to 1, such as 0.1")
     names, point = numbers(system, models_of(system, models))
     compiled = recall(graph, system, models)
-    cost, slope, curve = _expand(compiled, names, point, second)
+    large = compiled.large
+    every = second or moves or not large  # else only the derivatives on paths that are longest
+    if every:
+        cost, slope, curve = _expand(compiled, names, point, second)
+    else:
+        cost = np.asarray(compiled.evaluate(compiled.system, compiled.models), np.float64)
     events = compiled.events
-    longest, counts = _critical_counts(events.cost, events.pred_ptr, events.pred, cost)
+    longest, counts, tied = _critical_paths(events.cost, events.pred_ptr, events.pred, cost, TIE)
+    rows = np.arange(len(cost))
+    if large and not every:
+        rows = np.unique(events.cost[tied])
+        rows = rows[rows >= 0]
+        slope = large.slopes(rows, names, point, (compiled.system, compiled.models))
     total = longest * compiled.unit
-    part = np.ones(len(cost), bool) if figure is None else compiled.category == figure
-    weight = np.where(part, counts, 0.0)
-    value = float(weight @ cost) * compiled.unit if figure is not None else total
+    part = np.ones(len(rows), bool) if figure is None else compiled.category[rows] == figure
+    weight = np.where(part, counts[rows], 0.0)
+    value = float(weight @ cost[rows]) * compiled.unit if figure is not None else total
     derivative = weight @ slope * compiled.unit
-    down, up = _one_sided(compiled, cost, np.where(part[:, None], slope, 0.0))
+    masked = slope if figure is None else np.where(part[:, None], slope, 0.0)
+    down, up = _one_sided(compiled, cost, tied, rows, masked)
     down, up = down * compiled.unit, up * compiled.unit
     units = parameter_units(compiled.system, compiled.models)
     table = pd.DataFrame(
@@ -113,7 +124,7 @@ def sensitivity(
             "unit": [units[name] for name in names],
             "derivative": derivative,
             "elasticity": _elasticity(point, derivative, value),
-            "share": _share(weight * cost * compiled.unit, slope, total),
+            "share": _share(weight * cost[rows] * compiled.unit, slope, total),
             "derivative_down": down,
             "derivative_up": up,
             "tie": up - down > TIE * (np.abs(up) + np.abs(down)),
@@ -199,29 +210,53 @@ def _derivatives(compiled: Compiled, names: tuple[str, ...]) -> tuple[Any, Any]:
 
 
 @machine_code
-def _critical_counts(
-    row: NDArray[Any], ptr: NDArray[Any], pred: NDArray[Any], cost: NDArray[Any]
-) -> tuple[float, NDArray[Any]]:
-    """The makespan, and how often each cost stands on the critical path, as in `Prediction.path`."""
-    finish = np.empty(row.size)
-    before = np.full(row.size, -1, np.int64)
-    last = -1
-    for v in range(row.size):
+def _critical_paths(
+    row: NDArray[Any], ptr: NDArray[Any], pred: NDArray[Any], cost: NDArray[Any], tie: float
+) -> tuple[float, NDArray[Any], NDArray[Any]]:
+    """The makespan, how often each cost stands on the critical path, and the vertices on paths that tie with it.
+
+    The critical path is that of `Prediction.path`. A path ties where it is the longest but for a share `tie` of the
+    makespan wherever it meets others.
+    """
+    vertices = row.size
+    finish = np.empty(vertices)
+    for v in range(vertices):
+        latest = 0.0
         for e in range(ptr[v], ptr[v + 1]):
-            if before[v] < 0 or finish[pred[e]] > finish[before[v]]:
-                before[v] = pred[e]
-        finish[v] = finish[before[v]] if before[v] >= 0 else 0.0
-        if row[v] >= 0:
-            finish[v] += cost[row[v]]
-        if last < 0 or finish[v] > finish[last]:
-            last = v
+            latest = max(latest, finish[pred[e]])
+        finish[v] = latest + cost[row[v]] if row[v] >= 0 else latest
+    makespan = finish[vertices - 1]
     counts = np.zeros(cost.size)
-    makespan = finish[last] if last >= 0 else 0.0
-    while last >= 0:
-        if row[last] >= 0:
-            counts[row[last]] += 1.0
-        last = before[last]
-    return makespan, counts
+    at = vertices - 1
+    while at >= 0:
+        if row[at] >= 0:
+            counts[row[at]] += 1.0
+        before = -1
+        for e in range(ptr[at], ptr[at + 1]):
+            if before < 0 or finish[pred[e]] > finish[before]:
+                before = pred[e]
+        at = before
+    on = np.zeros(vertices, np.bool_)
+    on[vertices - 1] = True
+    count = 0
+    for back in range(vertices):
+        v = vertices - 1 - back
+        if not on[v]:
+            continue
+        count += 1
+        latest = 0.0
+        for e in range(ptr[v], ptr[v + 1]):
+            latest = max(latest, finish[pred[e]])
+        for e in range(ptr[v], ptr[v + 1]):
+            if finish[pred[e]] >= latest - tie * makespan:
+                on[pred[e]] = True
+    tied = np.empty(count, np.int64)
+    count = 0
+    for v in range(vertices):
+        if on[v]:
+            tied[count] = v
+            count += 1
+    return makespan, counts, tied
 
 
 def _elasticity(point: NDArray[Any], derivative: NDArray[Any], value: float) -> NDArray[np.float64]:
@@ -239,17 +274,33 @@ def _share(seconds: NDArray[Any], slope: NDArray[Any], total: float) -> NDArray[
 
 
 def _one_sided(
-    compiled: Compiled, cost: NDArray[Any], slope: NDArray[Any]
+    compiled: Compiled,
+    cost: NDArray[Any],
+    tied: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    slope: NDArray[Any],
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Least and largest derivative [P] among all paths that are longest but for TIE."""
-    reduced = compiled.reduced
-    combination = reduced.combination
+    """Least and largest derivative [P] among all paths that are longest but for TIE.
+
+    Args:
+        tied: the vertices on such paths. rows, slope: [k], [k, P] the costs that occur there, and their derivatives.
+    """
+    events = compiled.events
+    number = np.full(len(events), -1, np.int32)
+    number[tied] = np.arange(len(tied))
+    begin, count = events.pred_ptr[tied], np.diff(events.pred_ptr)[tied]
+    edge = np.repeat(begin - np.cumsum(count) + count, count) + np.arange(int(count.sum()))
+    before = number[events.pred[edge]]
+    target = np.repeat(np.arange(len(tied)), count)[before >= 0]
+    ptr = np.concatenate([[0], np.cumsum(np.bincount(target, minlength=len(tied)))])
+    row = events.cost[tied]
+    place = np.where(row >= 0, np.searchsorted(rows, row), len(rows))
     slopes: tuple[NDArray[Any], NDArray[Any]] = _extreme_slopes(
-        reduced.cost,
-        reduced.pred_ptr,
-        reduced.pred,
-        combination @ cost,
-        np.ascontiguousarray(combination @ slope),
+        place,
+        ptr.astype(np.int64),
+        before[before >= 0],
+        np.append(cost[rows], 0.0),
+        np.concatenate([slope, np.zeros((1, slope.shape[1]))]),
         TIE,
     )
     return slopes

@@ -42,7 +42,7 @@ class CostCollector:
 
     def rows(self, p: Program, row: int) -> tuple[np.ndarray, np.ndarray]:
         """[n] provisional cost numbers (-1 none) and [n] whether a collective replays its record."""
-        number = np.full(len(p), -1, np.int64)
+        number = np.full(len(p), -1, np.int32)
         comp = p.type == NodeType.COMP
         memory = (p.type == NodeType.MEM_LOAD) | (p.type == NodeType.MEM_STORE)
         coll = p.type == NodeType.COMM_COLL
@@ -85,13 +85,14 @@ class CostCollector:
         self._messages(number, send & ~replay, p, row)
         return number, (replay | self.quickest) & coll
 
-    def latencies(self, p: Program) -> np.ndarray:
-        """[e] provisional cost numbers of a program's edges, -1 for those that take no time."""
-        number = np.full(len(p.pred), -1, np.int64)
+    def latencies(self, p: Program) -> np.ndarray | None:
+        """[e] provisional cost numbers of a program's edges, -1 for those that take no time; None: all of them."""
         slow = p.pred_latency > 0
-        if slow.any():
-            once = np.broadcast_to(1.0, (len(p.pred),))
-            self._add(number, slow, ("recorded", HOST), HOST, once, p.pred_latency)
+        if not slow.any():
+            return None
+        number = np.full(len(p.pred), -1, np.int32)
+        once = np.broadcast_to(1.0, (len(p.pred),))
+        self._add(number, slow, ("recorded", HOST), HOST, once, p.pred_latency)
         return number
 
     def _compute(self, number: np.ndarray, chosen: np.ndarray, p: Program) -> None:
@@ -100,7 +101,7 @@ class CostCollector:
             return
         flops, moved = np.maximum(p.flops, 0), np.maximum(p.bytes, 0)
         both = p.kind.astype(np.int64) * (len(DTYPES) + 1) + p.dtype + 1
-        for code in np.unique(both[chosen]):
+        for code in np.flatnonzero(np.bincount(both[chosen])):
             kind, dtype = divmod(int(code), len(DTYPES) + 1)
             word = OPERATIONS[kind]
             sizes = [p.dimensions[:, k] for k in range(len(DIMENSIONS.get(word, ())))]
@@ -151,13 +152,18 @@ class CostCollector:
 
     def finish(self) -> tuple[DistinctCosts, np.ndarray]:
         """The table, and the final number of each provisional one; -1 stays -1."""
-        number = np.full(self.count + 1, -1, np.int64)
+        number = np.full(self.count + 1, -1, np.int32)
         blocks, base = [], 0
         for key, index in self.keys.items():
-            parts = self.rows_of[index]
-            rows, found = distinct_rows(np.concatenate([rows for _, rows in parts]))
-            provisional = [first + np.arange(len(part)) for first, part in parts]
-            number[np.concatenate(provisional)] = base + found
+            parts, self.rows_of[index] = self.rows_of[index], []
+            places = [(first, len(rows)) for first, rows in parts]
+            table = np.concatenate([rows for _, rows in parts])
+            del parts  # large tables are not held twice
+            rows, found = distinct_rows(table)
+            done = 0
+            for first, count in places:
+                number[first : first + count] = base + found[done : done + count]
+                done += count
             base += len(rows)
             word = key[:-1] if key[0] in ("recorded", "compute") else key
             blocks.append(CostBlock(word, rows[:, :-1], rows[:, -1], self.category[index]))

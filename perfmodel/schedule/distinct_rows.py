@@ -9,12 +9,17 @@ from numpy.typing import NDArray
 
 from perfmodel.compiled_code import machine_code
 
+LARGE, ALIKE = 300_000, 0.1
+"""Tables of more rows than this are left alone where less than this share of them repeats another one."""
+
 
 def distinct_rows(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """The distinct rows of a table, and which one each row is.
 
+    A large table in which next to nothing repeats stays as it is.
+
     Args:
-        rows: [n, c] f64, no nan.
+        rows: [n, c] f64, no nan; -0.0 becomes 0.0 in it.
 
     Returns:
         [d, c] the distinct rows in the order of their first occurrence; [n] number of each row among them.
@@ -24,9 +29,45 @@ def distinct_rows(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
         >>> distinct.tolist(), number.tolist()
         ([[2.0, 1.0], [0.0, 1.0]], [0, 1, 0])
     """
-    table = np.ascontiguousarray(rows + 0.0)  # -0.0 becomes 0.0
+    table = np.ascontiguousarray(rows, np.float64)
+    table += 0.0  # -0.0 becomes 0.0
+    if len(table) > LARGE and _repeated(table) < ALIKE:
+        return table, np.arange(len(table), dtype=np.int32)
     first, number = _number(table.view(np.uint64))
     return table[first], number
+
+
+def _repeated(rows: NDArray[np.float64]) -> float:
+    """About what share of rows repeats another one: that of the rows whose hash begins with certain digits.
+
+    Rows that are equal have equal hashes, so they are looked at together or not at all.
+    """
+    chosen = _some(rows.view(np.uint64))
+    first, _ = _number(rows[chosen].view(np.uint64))
+    return 1 - len(first) / max(len(chosen), 1)
+
+
+@machine_code(small=True)
+def _some(rows: NDArray[Any]) -> NDArray[Any]:
+    """The rows whose hash begins with six zeros, one of 64."""
+    found = np.empty(rows.shape[0], np.int64)
+    count = 0
+    for k in range(rows.shape[0]):
+        if _hash(rows, k) >> np.uint64(58) == 0:
+            found[count] = k
+            count += 1
+    return found[:count].copy()
+
+
+@machine_code
+def _hash(rows: NDArray[Any], k: int) -> Any:
+    """Of row k."""
+    key = np.uint64(rows.shape[1])
+    for c in range(rows.shape[1]):
+        key = (key ^ rows[k, c]) * np.uint64(0x9E3779B97F4A7C15)
+        key ^= key >> np.uint64(32)
+    key = key * np.uint64(0xBF58476D1CE4E5B9)
+    return key ^ (key >> np.uint64(29))
 
 
 @machine_code(small=True)
@@ -41,12 +82,7 @@ def _number(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     first = np.empty(n, np.int64)
     count = 0
     for k in range(n):
-        key = np.uint64(width)
-        for c in range(width):
-            key = (key ^ rows[k, c]) * np.uint64(0x9E3779B97F4A7C15)
-            key ^= key >> np.uint64(32)
-        key = key * np.uint64(0xBF58476D1CE4E5B9)
-        slot = np.int64((key ^ (key >> np.uint64(29))) & np.uint64(size - 1))
+        slot = np.int64(_hash(rows, k) & np.uint64(size - 1))
         while table[slot] >= 0:
             same = True
             for c in range(width):

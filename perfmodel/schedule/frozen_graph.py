@@ -46,15 +46,18 @@ class Events:
         last: NDArray[np.int64],
         owner: NDArray[np.int64],
     ) -> Events:
-        """From edge lists in any order, repeats allowed; the end is added behind every task.
+        """From edge lists in any order, repeats allowed; the end is added behind all that nothing follows.
 
         Args:
             cost, owner: [V-1]; source, target: [E]; first, last: [n].
         """
         end = len(cost)
+        alone = np.ones(end, bool)
+        alone[source] = False
+        sinks = np.flatnonzero(alone)
         ptr, pred = predecessors(
-            np.concatenate([source, last]).astype(np.int64),
-            np.concatenate([target, np.full(len(last), end)]).astype(np.int64),
+            np.concatenate([source, sinks]).astype(np.int64),
+            np.concatenate([target, np.full(len(sinks), end)]).astype(np.int64),
             end + 1,
         )
         return cls(

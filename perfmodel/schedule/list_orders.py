@@ -15,10 +15,10 @@ from perfmodel.schedule.list_schedule import (
     calls_from_several_resources,
     digest_of,
     digests,
-    freeze,
     list_schedule,
     own_makespans,
 )
+from perfmodel.schedule.order_edges import freeze
 from perfmodel.schedule.tasks import Tasks
 from perfmodel.workload.graph import Graph
 
@@ -85,7 +85,7 @@ def decisions(tasks: Tasks, schedule: Schedule) -> Decisions | None:
     limited = np.flatnonzero(tasks.resource >= 0)
     count = np.bincount(tasks.resource[limited], minlength=tasks.resources)
     return Decisions(
-        order=schedule.order[: len(limited)],
+        order=schedule.order[: len(limited)].astype(np.int64),
         place=np.concatenate([[0], np.cumsum(count)]).astype(np.int64),
         key=tasks.priority.astype(np.int64),
         pred_ptr=tasks.pred_ptr,

@@ -6,8 +6,8 @@ Receives need no resource: they finish when posted and their message has arrived
 resource on every member from its own issue on, and finishes on all members one cost after the last has joined.
 
 Times closer than one part in 10^12 count as one moment, so that rounding never decides. The same kernel gives a
-design its own schedule (`own_makespans`) and, recording, the order that `freeze` turns into edges: the longest path
-over those edges equals the schedule's times at that design.
+design its own schedule (`own_makespans`) and, recording, the order that `order_edges.freeze` turns into edges: the
+longest path over those edges equals the schedule's times at that design.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.edges import reverse
 from perfmodel.errors import DeadlockError
 from perfmodel.machine.system import System
 from perfmodel.models.cost import check_costs
-from perfmodel.schedule.frozen_graph import Events
 from perfmodel.schedule.list_scheduler import RECV, new_state, simulate, simulate_many
 from perfmodel.schedule.tasks import Tasks
 from perfmodel.threads import even_slices, in_threads
@@ -35,40 +35,37 @@ class Schedule:
     """What the list schedule did at one design, for the n tasks of the representative ranks.
 
     Attributes:
-        start, finish: [n] f64 [s]; order: [n] i64, tasks by resource in order of issue.
-        sequence: [V] i64, tasks and (from n on) instances of collectives, in the order in which their times
+        start, finish: [n] f64 [s]; order: [n] i32, tasks by resource in order of issue.
+        sequence: [V] i32, tasks and (from n on) instances of collectives, in the order in which their times
             became known.
-        before: [n] i64, the task that ran before on the same resource, -1 for none.
-        instance: [n] i64, the instance that each collective joined, -1 for others; instance_cost: cost rows.
+        before: [n] i32, the task that ran before on the same resource, -1 for none.
+        instance: [n] i32, the instance that each collective joined, -1 for others; instance_cost: cost rows.
         makespan: [s].
     """
 
     start: NDArray[np.float64]
     finish: NDArray[np.float64]
-    order: NDArray[np.int64]
-    sequence: NDArray[np.int64]
-    before: NDArray[np.int64]
-    instance: NDArray[np.int64]
-    instance_cost: NDArray[np.int64]
+    order: NDArray[np.int32]
+    sequence: NDArray[np.int32]
+    before: NDArray[np.int32]
+    instance: NDArray[np.int32]
+    instance_cost: NDArray[np.int32]
     makespan: float
 
 
 def program_of(tasks: Tasks) -> tuple[Any, ...]:
     """The arrays that the kernel reads, in its order."""
-    n = len(tasks)
-    target = np.repeat(np.arange(n), np.diff(tasks.pred_ptr))
-    by_source = np.argsort(tasks.pred, kind="stable")
-    succ_ptr = np.concatenate([[0], np.cumsum(np.bincount(tasks.pred, minlength=n))])
+    succ_ptr, succ = reverse(tasks.pred_ptr, tasks.pred)
     count = np.bincount(tasks.resource[tasks.resource >= 0], minlength=tasks.resources)
     return (
-        tasks.type.astype(np.int64),
+        tasks.type,
         tasks.priority,
         tasks.cost,
         tasks.resource,
         np.concatenate([[0], np.cumsum(count)]).astype(np.int64),
-        succ_ptr.astype(np.int64),
-        target[by_source].astype(np.int32),
-        np.diff(tasks.pred_ptr),
+        succ_ptr,
+        succ,
+        tasks.pred_ptr,
         tasks.join,
         tasks.match,
         tasks.caller,
@@ -93,9 +90,9 @@ def list_schedule(graph: Graph, tasks: Tasks, cost: NDArray[np.float64]) -> Sche
     check_costs(cost, tasks.work)
     n = len(tasks)
     program = program_of(tasks)
-    state = new_state(n, len(tasks.members))
-    sequence = np.zeros(n + len(tasks.members), np.int64)
-    nothing = np.zeros(0, np.int64)
+    state = new_state(n, len(tasks.members), 0)
+    sequence = np.zeros(n + len(tasks.members), np.int32)
+    nothing = np.zeros(0, np.int32)
     makespan, _, _, steps, finished = simulate(cost, program, state, nothing, sequence)
     if finished < n:
         known = set(sequence[:steps].tolist())
@@ -103,7 +100,7 @@ def list_schedule(graph: Graph, tasks: Tasks, cost: NDArray[np.float64]) -> Sche
         raise DeadlockError(*text.split("\n"))
     start, finish, order, instance, join_row = (state[k] for k in (0, 1, 6, 7, 9))
     place = program[4]
-    before = np.full(n, -1, np.int64)
+    before = np.full(n, -1, np.int32)
     for r in range(tasks.resources):
         mine = order[place[r] : place[r + 1]]
         before[mine[1:]] = mine[:-1]
@@ -186,77 +183,6 @@ def offload_to_nowhere(graph: Graph, system: System) -> str:
     )
 
 
-def freeze(tasks: Tasks, schedule: Schedule) -> Events:
-    """The schedule's order as edges: a vertex per task, and one more per receive and per completed collective.
-
-    A task follows its prerequisites and the task before it on its resource. A collective has a vertex without cost
-    for each member's arrival, and one for all that follows the arrivals and takes the cost; where its members'
-    calls cost differently, one for each distinct cost behind the arrivals, so that the longest one decides on
-    every design. A receive has a vertex for its posting, and one that follows the posting and the message.
-    """
-    n, instances = len(tasks), len(tasks.members)
-    receive = tasks.type == RECV
-    met, rows = _several_costs(tasks, schedule)
-    several = np.bincount(met, minlength=instances)
-    # vertices that come right before a task's or an instance's own
-    before = np.concatenate([receive.astype(np.int64), several + (several > 0)])
-    extra = before[schedule.sequence]
-    number = np.arange(len(extra)) + np.cumsum(extra)
-    vertex = np.full(n + instances, -1, np.int64)
-    vertex[schedule.sequence] = number
-    end = vertex[n:]
-    gather = end - before[n:]  # follows the arrivals; the end itself where all calls cost the same
-    row_vertex = gather[met] + 1 + _running_number(met)
-    collective = schedule.instance >= 0
-    first, last = vertex[:n] - receive, vertex[:n].copy()
-    last[collective] = vertex[n + schedule.instance[collective]]
-    target = np.repeat(np.arange(n), np.diff(tasks.pred_ptr))
-    followed = schedule.before >= 0
-    into = [first[target], first[followed], last[receive], last[receive]]
-    into += [gather[schedule.instance[collective]], row_vertex, end[met]]
-    out = [
-        last[tasks.pred],
-        last[schedule.before[followed]],
-        last[tasks.partner[receive]],
-        first[receive],
-        first[collective],
-        gather[met],
-        row_vertex,
-    ]
-    cost = np.full(len(extra) + int(extra.sum()), -1, np.int32)
-    cost[first] = np.where(collective, -1, tasks.cost)
-    cost[end] = np.where(several > 0, -1, schedule.instance_cost)
-    cost[row_vertex] = rows
-    owner = np.full(len(cost), -1, np.int64)
-    owner[first] = np.arange(n)
-    owner[last[receive]] = np.flatnonzero(receive)
-    return Events.of_edges(
-        cost, np.concatenate(out), np.concatenate(into), first=first, last=last, owner=owner
-    )
-
-
-def _several_costs(tasks: Tasks, schedule: Schedule) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(instance, cost row) of collectives whose members call with different modelled costs, by instance.
-
-    A member that replays a record overrules the models of the others: such an instance takes one row.
-    """
-    calls = (schedule.instance >= 0) & (tasks.cost >= 0)
-    replays = np.zeros(len(tasks.members), bool)
-    replays[schedule.instance[calls & tasks.recorded]] = True
-    calls[calls] = ~replays[schedule.instance[calls]]
-    met = np.unique(np.stack([schedule.instance[calls], tasks.cost[calls]]), axis=1)
-    several = np.bincount(met[0], minlength=len(tasks.members)) > 1
-    instance, row = met[:, several[met[0]]].astype(np.int64)
-    return instance, row
-
-
-def _running_number(sorted_values: NDArray[np.int64]) -> NDArray[np.int64]:
-    """0, 1, ... within each stretch of equal values."""
-    start = np.r_[True, sorted_values[1:] != sorted_values[:-1]] if len(sorted_values) else []
-    at = np.arange(len(sorted_values))
-    return at - np.maximum.accumulate(np.where(start, at, 0)) if len(at) else at
-
-
 def calls_from_several_resources(tasks: Tasks) -> bool:
     """Whether a rank calls collectives of a group, which pair up by order of issue, from more than one resource."""
     by_issue = (tasks.join >= 0) & (tasks.match < 0)
@@ -306,7 +232,7 @@ def own_makespans(
     return makespan, differs, counts
 
 
-def digest_of(order: NDArray[np.int64], instance: NDArray[np.int64]) -> int:
+def digest_of(order: NDArray[np.int32], instance: NDArray[np.int32]) -> int:
     """64 bits of a hash of who is issued when, and which instance each collective joins."""
     words = np.concatenate([order, instance]).tobytes()
     return int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little")
@@ -317,8 +243,8 @@ def digests(
 ) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
     """[D] makespan (nan: deadlock) and [D] digest of every design's own order, for a few designs, costs [S, D]."""
     program = program_of(tasks)
-    state = new_state(len(tasks), len(tasks.members))
-    nothing = np.zeros(0, np.int64)
+    state = new_state(len(tasks), len(tasks.members), 0)
+    nothing = np.zeros(0, np.int32)
     makespan, found = np.zeros(costs.shape[1]), np.zeros(costs.shape[1], np.uint64)
     for d in range(costs.shape[1]):
         state[7][:] = -1

@@ -15,6 +15,7 @@ SAME_MOMENT = 1e-12
 
 RECV = int(NodeType.COMM_RECV)
 SEND = int(NodeType.COMM_SEND)
+COLL = int(NodeType.COMM_COLL)
 
 
 @machine_code(small=lambda cost, program, *_: elements(program), nogil=True)
@@ -44,7 +45,7 @@ def simulate(cost, program, state, expected, sequence):
         place,
         succ_ptr,
         succ,
-        indegree,
+        pred_ptr,
         join,
         match,
         caller,
@@ -58,6 +59,7 @@ def simulate(cost, program, state, expected, sequence):
     resources = place.size - 1
     recording = sequence.size > 0
     checking = expected.size > 0
+    tracing = came_from.size > 0
     differs = False
     steps = 0
     heap_time = np.empty(n + instances + 1)
@@ -78,23 +80,24 @@ def simulate(cost, program, state, expected, sequence):
     join_row[:] = -1
     join_first = np.full(instances, -1, np.int64)
     join_recorded = np.zeros(instances, np.bool_)
-    next_member = np.full(n if instances else 0, -1, np.int64)
+    next_member = np.full(n if instances else 0, -1, np.int32)
     calls = np.zeros(callers, np.int64)
     joining = np.empty(resources + 1, np.int64)  # collectives issued at this moment
     joins = 0
     by_issue = False  # some collectives pair up by order of issue
     for v in range(n):
-        by_issue |= join[v] >= 0 and match[v] < 0
+        by_issue |= kind[v] == COLL and join[v] >= 0 and match[v] < 0
     arrived = np.zeros(n, np.bool_)
     finished = 0
     makespan = 0.0
     last = -1
-    fresh = np.empty(n + 1, np.int64)  # nodes whose prerequisites are done
+    fresh = np.empty(n + 1, np.int32)  # nodes whose prerequisites are done
     fresh_count = 0
     for v in range(n):
-        waiting[v] = indegree[v]
+        waiting[v] = pred_ptr[v + 1] - pred_ptr[v]
         ready[v] = 0.0
-        ready_from[v] = -1
+        if tracing:
+            ready_from[v] = -1
         if waiting[v] == 0:
             fresh[fresh_count] = v
             fresh_count += 1
@@ -113,11 +116,12 @@ def simulate(cost, program, state, expected, sequence):
                     touches += 1
             else:
                 start[v] = ready[v]
-                came_from[v] = ready_from[v]
+                if tracing:
+                    came_from[v] = ready_from[v]
                 if kind[v] == RECV:
                     s = partner[v]
                     if arrived[s]:
-                        if finish[s] > ready[v]:
+                        if tracing and finish[s] > ready[v]:
                             came_from[v] = s
                         push_event(heap_time, heap_code, events, max(ready[v], finish[s]), v)
                         events += 1
@@ -146,12 +150,10 @@ def simulate(cost, program, state, expected, sequence):
             pop_key(queue_key, base, queue_size[r])
             queue_size[r] -= 1
             running[r] = True
-            if free_from[r] >= 0 and free[r] >= ready[v]:
-                start[v] = free[r]
-                came_from[v] = free_from[r]
-            else:
-                start[v] = ready[v]
-                came_from[v] = ready_from[v]
+            start[v] = max(free[r], ready[v])
+            if tracing:
+                by_resource = free_from[r] >= 0 and free[r] >= ready[v]
+                came_from[v] = free_from[r] if by_resource else ready_from[v]
             at = base + issued[r]
             issued[r] += 1
             if checking and expected[at] != v:
@@ -160,7 +162,7 @@ def simulate(cost, program, state, expected, sequence):
             if recording:
                 sequence[steps] = v
                 steps += 1
-            if join[v] < 0:
+            if kind[v] != COLL or join[v] < 0:
                 c = row[v]
                 push_event(heap_time, heap_code, events, start[v] + (cost[c] if c >= 0 else 0.0), v)
                 events += 1
@@ -233,9 +235,9 @@ def simulate(cost, program, state, expected, sequence):
                         touches += 1
                 for e in range(succ_ptr[v], succ_ptr[v + 1]):
                     w = succ[e]
-                    if time > ready[w] or ready_from[w] < 0:
-                        ready[w] = time
+                    if tracing and (time > ready[w] or ready_from[w] < 0):
                         ready_from[w] = v
+                    ready[w] = max(ready[w], time)
                     waiting[w] -= 1
                     if waiting[w] == 0:
                         fresh[fresh_count] = w
@@ -244,7 +246,7 @@ def simulate(cost, program, state, expected, sequence):
                     arrived[v] = True
                     w = partner[v]
                     if arrived[w]:  # posted before
-                        if time > ready[w]:
+                        if tracing and time > ready[w]:
                             came_from[w] = v
                         push_event(heap_time, heap_code, events, max(ready[w], time), w)
                         events += 1
@@ -255,22 +257,25 @@ def simulate(cost, program, state, expected, sequence):
     return makespan, last, differs, steps, finished
 
 
-@machine_code(small=lambda n, instances: 10, nogil=True)
-def new_state(n, instances):
-    """Arrays that one schedule writes: times [n], prerequisites that bound [n], order [n], joins [instances]."""
+@machine_code(small=lambda n, instances, traced: 10, nogil=True)
+def new_state(n, instances, traced):
+    """Arrays that one schedule writes: times [n], prerequisites that bound [n], order [n], joins [instances].
+
+    `traced`: n where the prerequisites that bound are asked for, else 0.
+    """
     return (
         np.zeros(n),  # start
         np.zeros(n),  # finish
         np.zeros(n),  # ready: the last prerequisite finished
-        np.full(n, -1, np.int64),  # ready_from: that prerequisite
-        np.full(n, -1, np.int64),  # came_from: what the start (a receive: the finish) waited for
-        np.zeros(n, np.int64),  # waiting: prerequisites left
-        np.zeros(
-            n, np.int64
-        ),  # order: each resource's nodes in order of issue, at the resource's place
-        np.full(n, -1, np.int64),  # instance that a collective joined
-        np.full(instances, -1, np.int64),  # join_last: the member that joined last
-        np.full(instances, -1, np.int64),  # join_row: the cost that the instance takes
+        np.full(traced, -1, np.int32),  # ready_from: that prerequisite
+        np.full(
+            traced, -1, np.int32
+        ),  # came_from: what the start (a receive: the finish) waited for
+        np.zeros(n, np.int32),  # waiting: prerequisites left
+        np.zeros(n, np.int32),  # order: each resource's nodes as they are issued, at its place
+        np.full(n, -1, np.int32),  # instance that a collective joined
+        np.full(instances, -1, np.int32),  # join_last: the member that joined last
+        np.full(instances, -1, np.int32),  # join_row: the cost that the instance takes
     )
 
 
@@ -283,9 +288,9 @@ def simulate_many(costs, program, expected, makespan, differs, counts):
     order, calls, joins = expected
     n = program[0].size
     row, join, members = program[2], program[8], program[11]
-    state = new_state(n, members.size)
+    state = new_state(n, members.size, n if counts.shape[0] else 0)
     came_from, instance, join_last, join_row = state[4], state[7], state[8], state[9]
-    nothing = np.zeros(0, np.int64)
+    nothing = np.zeros(0, np.int32)
     for d in range(costs.shape[1]):
         makespan[d], v, differs[d], _, finished = simulate(
             costs[:, d].copy(), program, state, order, nothing

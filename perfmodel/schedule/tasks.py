@@ -123,20 +123,20 @@ def build(
         if len(p.p2p):
             there = offset[colour[p.peer[row]]] + p.partner[row]
             partner[offset[c] + p.p2p] = there
-    nodes_cost = np.concatenate(cost)
+    begin = np.concatenate([[0], np.cumsum([len(p.pred) for p in programs])])
     tasks = Tasks(
         rank_class=colour,
         representative=representative,
         offset=offset,
         type=np.concatenate([p.type for p in programs]),
         priority=np.concatenate([p.priority for p in programs]),
-        cost=number[nodes_cost].astype(np.int32),
+        cost=np.concatenate([number[rows] for rows in cost]),
         resource=resource,
         resources=resources,
         pred_ptr=np.concatenate(
-            [[0], np.cumsum(np.concatenate([np.diff(p.pred_ptr) for p in programs]))]
+            [*(p.pred_ptr[:-1] + b for p, b in zip(programs, begin)), begin[-1:]]
         ).astype(np.int64),
-        pred=np.concatenate([p.pred + o for p, o in zip(programs, offset)]).astype(np.int32),
+        pred=np.concatenate([p.pred + np.int32(o) for p, o in zip(programs, offset)]),
         join=join,
         match=match,
         caller=caller,
@@ -145,10 +145,14 @@ def build(
         partner=partner,
         work=work,
     )
-    return _with_latencies(tasks, number[np.concatenate(latencies)])
+    if all(rows is None for rows in latencies):
+        return tasks
+    none = (np.broadcast_to(-1, (len(p.pred),)) for p in programs)
+    known = [number[n if rows is None else rows] for n, rows in zip(none, latencies)]
+    return _with_latencies(tasks, np.concatenate(known))
 
 
-def _with_latencies(tasks: Tasks, row: NDArray[np.int64]) -> Tasks:
+def _with_latencies(tasks: Tasks, row: NDArray[np.int32]) -> Tasks:
     """Edges that take time, [E] cost rows (-1: they do not), as tasks between the two nodes."""
     slow = np.flatnonzero(row >= 0)
     if not len(slow):

@@ -1,0 +1,172 @@
+"""The makespan of a large graph in which hardly anything is alike, one design after the other.
+
+A vertex with a single predecessor that nothing else follows continues that one's *chain*; a vertex without cost that
+one other follows hands its predecessors on to it (once: lists do not grow). What is left are chains, few beside the
+vertices where ranks mostly work by themselves: costs are added up by chain as stretches of the table come out of their
+formula, then the longest path runs over chains. The sums are associated otherwise than along the path, so the last
+bits differ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perfmodel.compiled_code import machine_code
+from perfmodel.models.large_table import LargeTable
+from perfmodel.schedule.frozen_graph import Events
+from perfmodel.threads import in_threads
+
+
+@dataclass(frozen=True, eq=False)
+class Chains:
+    """C chains in topological order.
+
+    Attributes:
+        ptr, pred: [C+1], [E], the chains before each chain.
+        row_ptr, chain: [S+1], [k] the chains that each distinct cost stands on, as often as it does.
+        last: the chain that the end is on.
+    """
+
+    ptr: NDArray[np.int64]
+    pred: NDArray[np.int32]
+    row_ptr: NDArray[np.int32]
+    chain: NDArray[np.int32]
+    last: int
+
+    @classmethod
+    def of(cls, events: Events, costs: int) -> Chains:
+        """The chains of a graph with a number of distinct costs."""
+        return cls(*_chains(events.pred_ptr, events.pred, events.cost, costs))
+
+    def makespan(self, table: LargeTable, system: Any, models: Any, *, threads: int = 2) -> float:
+        """The longest path at other rates, in the unit of the costs; nan where a cost is no finite number >= 0."""
+        totals = [np.zeros(len(self.ptr) - 1) for _ in range(threads)]
+        good = [True] * threads
+
+        def work(share: int) -> None:
+            for first, cost in table.stretches(system, models, share, threads):
+                good[share] &= _add(cost, first, self.row_ptr, self.chain, totals[share])
+
+        in_threads(work, list(range(threads)))
+        total = sum(totals[1:], start=totals[0])
+        _finish(self.ptr, self.pred, total)
+        return float(total[self.last]) if all(good) else np.nan
+
+
+@machine_code
+def _chains(
+    ptr: NDArray[Any], pred: NDArray[Any], row: NDArray[Any], costs: int
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], int]:
+    """See `Chains`."""
+    n = row.size
+    followers = np.zeros(n, np.int32)
+    for u in pred:
+        followers[u] += 1
+    # edges with the predecessors of dissolved vertices in their place
+    begin = np.zeros(n + 1, np.int64)
+    source = np.empty(2 * pred.size, np.int32)  # each may be handed on once
+    gone = np.zeros(n, np.bool_)
+    count = 0
+    for v in range(n):
+        first = count
+        handed = False
+        for e in range(ptr[v], ptr[v + 1]):
+            u = pred[e]
+            if gone[u]:
+                handed = True
+                for k in range(begin[u], begin[u + 1]):
+                    count = _put(source, first, count, source[k])
+            else:
+                count = _put(source, first, count, u)
+        begin[v + 1] = count
+        gone[v] = row[v] < 0 and followers[v] == 1 and not handed and v < n - 1
+    followers[:] = 0
+    for v in range(n):
+        if not gone[v]:
+            for k in range(begin[v], begin[v + 1]):
+                followers[source[k]] += 1
+    chain_of = np.full(n, -1, np.int32)
+    chains = 0
+    edges = 0
+    for v in range(n):
+        if gone[v]:
+            continue
+        if begin[v + 1] - begin[v] == 1 and followers[source[begin[v]]] == 1:
+            chain_of[v] = chain_of[source[begin[v]]]
+            continue
+        chain_of[v] = chains
+        chains += 1
+        edges += begin[v + 1] - begin[v]
+    new_ptr = np.zeros(chains + 1, np.int64)
+    new_pred = np.empty(edges, np.int32)
+    chains = 0
+    edges = 0
+    for v in range(n):
+        if chain_of[v] == chains:
+            for k in range(begin[v], begin[v + 1]):
+                new_pred[edges] = chain_of[source[k]]
+                edges += 1
+            chains += 1
+            new_ptr[chains] = edges
+    row_ptr = np.zeros(costs + 1, np.int32)
+    for r in row:
+        if r >= 0:
+            row_ptr[r + 1] += 1
+    for r in range(costs):
+        row_ptr[r + 1] += row_ptr[r]
+    fill = row_ptr[:-1].copy()
+    chain = np.empty(row_ptr[costs], np.int32)
+    for v in range(n):
+        if row[v] >= 0:
+            chain[fill[row[v]]] = chain_of[v]
+            fill[row[v]] += 1
+    return new_ptr, new_pred, row_ptr, chain, chain_of[n - 1]
+
+
+@machine_code
+def _put(values: NDArray[Any], first: int, count: int, value: int) -> int:
+    """Add a value to values[first:count] unless it is there; the new end."""
+    for k in range(first, count):
+        if values[k] == value:
+            return count
+    values[count] = value
+    return count + 1
+
+
+@machine_code(nogil=True)
+def _add(
+    cost: NDArray[Any],
+    first: int,
+    row_ptr: NDArray[Any],
+    chain: NDArray[Any],
+    total: NDArray[Any],
+) -> bool:
+    """Add costs, from row `first` on, to the chains that they stand on; whether all are finite and >= 0."""
+    good = True
+    here, own = 0, 0.0  # neighbours in the table are mostly neighbours on a chain
+    e = row_ptr[first]
+    for k in range(cost.size):
+        good &= 0 <= cost[k] < np.inf
+        end = row_ptr[first + k + 1]
+        while e < end:
+            if chain[e] != here:
+                total[here] += own
+                here, own = chain[e], 0.0
+            own += cost[k]
+            e += 1
+    total[here] += own
+    return good
+
+
+@machine_code
+def _finish(ptr: NDArray[Any], pred: NDArray[Any], total: NDArray[Any]) -> None:
+    """How long each chain takes becomes when it has finished."""
+    for c in range(total.size):
+        latest = 0.0
+        for e in range(ptr[c], ptr[c + 1]):
+            latest = max(latest, total[pred[e]])
+        total[c] += latest

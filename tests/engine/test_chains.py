@@ -1,0 +1,100 @@
+"""Graphs of very many distinct costs: one design after the other gives what the ordinary path gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+import perfmodel as pm
+from perfmodel.compiled import compile
+from perfmodel.engine.chains import Chains
+from perfmodel.models import large_table
+from perfmodel.schedule import distinct_rows
+from perfmodel.schedule.frozen_graph import Events
+from tests.benchmarks.unlike import unlike_ranks
+from tests.oracle_case import load
+from tests.random_graphs import Shape, workload
+
+
+def graphs() -> list[pm.Graph]:
+    """Random ranks with nothing in common, ranks that share a program, and random traces with messages."""
+    shape = Shape(6, 20, 0.3, True, True, "some", True, True, 0.2, 0)
+    return [
+        pm.Graph.from_ranks(unlike_ranks(4, 300, seed=1)),
+        pm.Graph.from_ranks(unlike_ranks(1, 300, seed=2) * 4),
+        *(load(workload(replace(shape, seed=k, by_name=k % 2 > 0))) for k in range(8)),
+    ]
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every table counts as a large one, of several stretches."""
+    monkeypatch.setattr(large_table, "LARGE", 1)
+    monkeypatch.setattr(large_table, "STRETCH", 16)
+    monkeypatch.setattr(distinct_rows, "LARGE", 1)
+
+
+def answers(graph: pm.Graph) -> tuple[list[float], np.ndarray, pd.DataFrame]:
+    system = pm.hardware("dgx-h100", ranks=graph.ranks)
+    compiled = compile(graph, system, "roofline")
+    designs = [
+        replace(system, npu=replace(system.npu, peak_flops=peak)) for peak in (1e13, 1e15, 1e18)
+    ]
+    seconds = [pm.predict(compiled, system).makespan]
+    seconds += [pm.evaluate(compiled, design).makespan for design in designs]
+    return seconds, pm.evaluate(compiled, designs[0]).finish, pm.sensitivity(compiled)
+
+
+def test_large_tables_give_the_makespans_times_and_derivatives_of_small_ones(request):
+    cases = graphs()
+    with jax.disable_jit():  # nothing to compile for each graph
+        found = [answers(graph) for graph in cases]
+    request.getfixturevalue("large")
+    for graph, (seconds, finish, table) in zip(cases, found, strict=True):
+        with jax.disable_jit():
+            here = answers(graph)
+        np.testing.assert_allclose(here[0], seconds, rtol=1e-13)
+        np.testing.assert_allclose(here[1], finish, rtol=1e-13)
+        pd.testing.assert_frame_equal(here[2], table, rtol=1e-10)
+
+
+def test_a_large_table_is_differentiable_and_swept_like_any_other(large):
+    graph = pm.Graph.from_ranks(unlike_ranks(2, 50))
+    compiled = compile(graph, pm.hardware("dgx-h100", ranks=2, models="roofline"))
+    assert compiled.large is not None
+    assert pm.predict(compiled).makespan == pytest.approx(
+        float(compiled.makespan(compiled.system, compiled.models)), rel=1e-13
+    )
+    table = pm.sweep(compiled, {"npu.peak_flops": [1e14, 1e15]}, schedule="frozen")
+    system = compiled.system
+    one = pm.predict(compiled, replace(system, npu=replace(system.npu, peak_flops=1e14)))
+    assert table.makespan_s[0] == pytest.approx(one.makespan, rel=1e-13)
+
+
+def test_a_cost_that_is_no_time_is_said(large):
+    compiled = compile(
+        pm.Graph.from_ranks(unlike_ranks(2, 50)),
+        pm.hardware("dgx-h100", ranks=2, models="roofline"),
+    )
+    bad = replace(compiled.system.npu, peak_flops=float("nan"))
+    with pytest.raises(pm.InputError):
+        pm.predict(compiled, replace(compiled.system, npu=bad))
+
+
+def test_chains_of_a_graph_with_vertices_without_cost_in_a_row():
+    # 0 and 1 cost; 2 and 3 cost nothing and hand on; 4 costs; 5 is the end
+    events = Events(
+        cost=np.array([0, 1, -1, -1, 2, -1], np.int32),
+        pred_ptr=np.array([0, 0, 0, 2, 3, 4, 5]),
+        pred=np.array([0, 1, 2, 3, 4], np.int32),
+        first=np.arange(5),
+        last=np.arange(5),
+        owner=np.arange(6),
+    )
+    chains = Chains.of(events, 3)
+    assert len(chains.ptr) - 1 <= 4
+    assert np.diff(chains.row_ptr).tolist() == [1, 1, 1]
