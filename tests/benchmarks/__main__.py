@@ -25,6 +25,7 @@ GROUPS: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "orders": orders.rows,
     "files": files.rows,
     "latency": latency.rows,
+    "unlike": scale.unlike,
     "scale": scale.rows,
 }
 

@@ -6,6 +6,7 @@ Prints figures as JSON on its last line.
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import time
 from dataclasses import replace
@@ -35,23 +36,41 @@ def ranks(count: int, nodes: int, designs: int, rounds: int) -> dict:
 
 
 def unlike(count: int, nodes: int) -> dict:
-    """Random ranks in memory to the makespan, then to all derivatives, then another design."""
+    """Random ranks in memory to the makespan, then to all derivatives, then other designs."""
     columns = unlike_ranks(count, nodes)
     base, begin = peak_memory(), time.perf_counter()
+    wall, cpu = {}, {}
+    last = [begin, time.process_time()]
+
+    def done(stage: str) -> None:
+        now = [time.perf_counter(), time.process_time()]
+        wall[stage], cpu[stage] = now[0] - last[0], now[1] - last[1]
+        last[:] = now
+
     graph = pm.Graph.from_ranks(columns)
+    done("graph")
     system = pm.hardware(SYSTEM, ranks=count, models="roofline")
     compiled = pm.compile(graph, system)
+    done("order")
     pm.predict(compiled)
-    value = time.perf_counter()
+    done("makespan")
     pm.sensitivity(compiled)
-    cold = time.perf_counter()
-    pm.predict(compiled, replace(system, npu=replace(system.npu, peak_flops=1.1e15)))
+    done("derivatives")
+    cold = last[0] - begin
+    further = []
+    for peak in (1.1e15, 1.2e15, 1.3e15):
+        started = time.perf_counter(), time.process_time()
+        pm.predict(compiled, replace(system, npu=replace(system.npu, peak_flops=peak)))
+        further.append((time.perf_counter() - started[0], time.process_time() - started[1]))
+    seconds, processor = (statistics.median(mine) for mine in zip(*further))
     return {
         "nodes": len(graph),
         "edges": sum(len(p.pred) for p in graph.programs),
-        "value_s": value - begin,
-        "cold_s": cold - begin,
-        "further_s": time.perf_counter() - cold,
+        "stage_s": wall,
+        "cpu_s": cpu,
+        "cold_s": cold,
+        "further_s": seconds,
+        "further_cpu_s": processor,
         "base_B": base,
         "peak_B": peak_memory(),
     }

@@ -164,7 +164,7 @@ def machine() -> dict[str, str]:
     return {
         "processor": _processor(),
         "cores": str(cores()),
-        "memory": f"{_memory() / 2**30:.0f} GiB",
+        "memory": f"{memory() / 2**30:.0f} GiB",
         "python": platform.python_version(),
         **{name: version(name) for name in ("numpy", "jax", "numba")},
         "jax devices": ", ".join(f"{d.platform} {d.device_kind}" for d in jax.devices()),
@@ -180,7 +180,8 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _memory() -> int:
+def memory() -> int:
+    """Of this machine [B]."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
