@@ -221,7 +221,7 @@ def compile(
         events=events,
         category=tasks.work.category,
         evaluate=evaluate,
-        own=ListOrders(graph, tasks, schedule),
+        own=ListOrders(graph, tasks, schedule.order_only()),
         partner=_feeding(tasks),
         merge_ranks=merge_ranks,
         notice=notice,

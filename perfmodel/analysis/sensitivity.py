@@ -103,10 +103,12 @@ def sensitivity(
         cost = np.asarray(compiled.evaluate(compiled.system, compiled.models), np.float64)
     events = compiled.events
     longest, counts, tied = _critical_paths(events.cost, events.pred_ptr, events.pred, cost, TIE)
-    rows = np.arange(len(cost))
-    if large and not every:
+    if every:
+        rows = np.arange(len(cost))
+    else:
         rows = np.unique(events.cost[tied])
         rows = rows[rows >= 0]
+        assert large is not None
         slope = large.slopes(rows, names, point, (compiled.system, compiled.models))
     total = longest * compiled.unit
     part = np.ones(len(rows), bool) if figure is None else compiled.category[rows] == figure

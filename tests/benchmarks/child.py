@@ -48,6 +48,7 @@ def unlike(count: int, nodes: int) -> dict:
         last[:] = now
 
     graph = pm.Graph.from_ranks(columns)
+    del columns  # as a reader does that hands its columns over
     done("graph")
     system = pm.hardware(SYSTEM, ranks=count, models="roofline")
     compiled = pm.compile(graph, system)
