@@ -31,6 +31,7 @@ from perfmodel.cli.output import (
     Source,
     Target,
     counted,
+    fits,
     json_text,
     output_options,
     save_plot,
@@ -312,7 +313,13 @@ def compare(
     sections = ["category", "type", "component"]
     if knows_memory(one.graph) and knows_memory(two.graph):
         sections.append("throughput")
-    show(side_by_side(one, two, by=sections), as_json, output)
+    table = side_by_side(one, two, by=sections)
+    if not (output or as_json):
+        margin = table[table["item"] == "memory_margin_B"]
+        for name in ("a", "b") if len(margin) else ():
+            click.echo(f"{name}: memory {fits(float(margin[f'{name}_s'].iloc[0]))} [B]")
+        table = table[table["item"] != "fits"]  # said, no number
+    show(table, as_json, output)
 
 
 def is_there(trace: str) -> bool:

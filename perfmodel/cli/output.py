@@ -116,6 +116,14 @@ def _short(value: Any) -> Any:
     return one_line(value, LONGEST_TEXT) if isinstance(value, str) else value
 
 
+def fits(margin: float) -> str:
+    """Whether a step's memory fits, in words, from the capacity that is left [B]."""
+    from perfmodel import units
+
+    size = units.format(abs(margin), "B")
+    return f"fits with {size} to spare" if margin >= 0 else f"does NOT fit, {size} too much"
+
+
 def counted(number: int, noun: str) -> str:
     """A number of things.
 

@@ -18,6 +18,7 @@ from perfmodel.cli.output import (
     TimelineFile,
     check_different,
     counted,
+    fits,
     json_text,
     output_options,
     show,
@@ -145,9 +146,8 @@ def _print_step(step: Any, held: Any) -> None:
     row = step.iloc[0]
     if "mfu" in step:
         click.echo("\n" + ", ".join(_throughput_words(row)))
-    size, margin = units.format(row.peak_memory_B, "B"), units.format(abs(row.memory_margin_B), "B")
-    fits = f"fits with {margin} to spare" if row.fits else f"does NOT fit, {margin} too much"
-    click.echo(f"\nmemory: at most {size} on a rank, {fits} [B]")
+    size = units.format(row.peak_memory_B, "B")
+    click.echo(f"\nmemory: at most {size} on a rank, {fits(row.memory_margin_B)} [B]")
     same = held.drop(columns="rank").drop_duplicates()
     click.echo(text_of(held.loc[same.index].dropna(axis=1, how="all")))
     if "source" in held.attrs:

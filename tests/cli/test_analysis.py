@@ -101,3 +101,11 @@ def test_calibrate_writes_residuals_and_prints_no_nan(capsys, tmp_path):
     assert {"predicted_s", "error", "held_out_error"} <= set(residuals)
     twice = ["--residuals", str(tmp_path / "x.csv"), "-o", str(tmp_path / "x.csv")]
     assert call(capsys, *words, *twice)[0] == 1
+
+
+def test_compare_says_whether_each_step_fits_and_by_how_much(capsys):
+    code, out, _ = call(capsys, "compare", GPT, "dgx-a100-40", "--system", "dgx-h100")
+    assert code == 0
+    assert "a: memory fits with " in out
+    assert "b: memory fits with " in out
+    assert not any(line.split()[1:2] == ["fits"] for line in out.splitlines())
