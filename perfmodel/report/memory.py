@@ -31,7 +31,8 @@ def memory(prediction: Prediction, rank: int | None = None) -> pd.DataFrame:
 
     Returns:
         rank, weights_B, gradients_B, optimizer_B, activations_B, kv_cache_B, buffers_B, total_B; with a rank one row
-        for every change of it, with the time since the beginning of the step instead of the rank, time_s.
+        for every change of it (and of a generated step one at its end), with the time since the beginning of the step
+        instead of the rank, time_s.
 
         Of a trace weights_B is all that was there before the step (weights, and what there is of gradients and
         optimizer states), activations_B all that came since, and the other parts, which a trace does not tell apart,
@@ -65,6 +66,10 @@ def memory(prediction: Prediction, rank: int | None = None) -> pd.DataFrame:
         return _table("rank", np.arange(len(parts)), parts)
     mine = step.change_kind == step.kind[rank]
     time, held = _curve(prediction, rank, step.change_node[mine], step.change[mine])
+    if (
+        time[-1] < prediction.makespan
+    ):  # the optimizer, for example, comes after all activations are gone
+        time, held = np.append(time, prediction.makespan), np.append(held, held[-1])
     parts = np.repeat(step.memory[step.kind[rank]][None], len(time), axis=0)
     parts[:, ACTIVATIONS] = held
     return _table("time_s", time, parts)

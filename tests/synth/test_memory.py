@@ -149,3 +149,13 @@ def test_earlier_stages_keep_more_micro_batches():
     kept = s.memory["activations_B"].to_numpy()
     each = chunk_activations(s.settings, 0)
     assert (kept / each).round(6).tolist() == [4, 3, 2, 1]
+
+
+def test_the_curve_of_a_rank_reaches_from_the_beginning_of_the_step_to_its_end():
+    work = pm.synth.training("gpt-3-125m", sequence=512, micro_batches=2)
+    step = pm.predict(work.graph(), pm.hardware("dgx-h100", ranks=1))
+    curve = pm.memory(step, 0)
+    assert curve.time_s.iloc[0] == 0
+    assert curve.time_s.iloc[-1] == step.makespan
+    assert curve.activations_B.iloc[-1] == curve.activations_B.iloc[-2] == 0
+    assert curve.time_s.iloc[-2] < 0.99 * step.makespan  # clipping and the optimizer
