@@ -1,4 +1,4 @@
-"""Designs in blocks: what the formulas of costs and their derivatives take for one stays in the cache of a core."""
+"""Designs in blocks, so small that the costs of a block and their derivatives stay in the cache of one core."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The bulk engine's loops over vertices, for one tile of designs; see `engine` for what they are for.
+"""The bulk engine's loops over vertices, for one tile of designs; see `bulk_cpu` for what they are for.
 
 A row of a flat array begins at an unsigned place. Views of rows would cost more than the work on short rows (70 ns a
 vertex instead of 5), and signed places would have to be tested for being negative. There is one simple loop per

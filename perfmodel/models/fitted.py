@@ -253,22 +253,30 @@ def _place(model: Any, kind: str, detail: list[Any], system: System) -> tuple[st
 
 
 def described(found: Iterable[Answer]) -> str:
-    """The answers in a line or a few, for people."""
-    groups: dict[tuple[str, str, str], list[Answer]] = {}
+    """The answers in a line or a few, for people.
+
+    >>> seen, unseen = Answer("gemm bf16", "h100-sxm", "own", mean_error=0.056), Answer("norm bf16", "h100-sxm", "own")
+    >>> print(described([seen, unseen]))
+    h100-sxm, mean error on held-out measurements: gemm bf16 5.6 %; not measured: norm bf16
+    """
+    sets: dict[tuple[str, str], list[Answer]] = {}
     for a in found:
-        groups.setdefault((a.coefficients, a.relation, ""), []).append(a)
+        sets.setdefault((a.coefficients, a.relation), []).append(a)
     lines = []
-    for (name, relation, _), members in groups.items():
-        texts = []
+    for (name, relation), members in sets.items():
+        of_error: dict[str, list[str]] = {}
         for a in members:
-            error = "" if a.mean_error is None else f" (held out {100 * a.mean_error:.1f} % mean)"
-            texts.append(f"{a.work}{error}")
-        kin = (
-            ", a relative's coefficients with this device's datasheet"
-            if relation == "relative"
-            else ""
-        )
-        note = f": {BARE}" if name == "bare roofline" and any(a.note for a in members) else ""
-        head = "bare roofline" if name == "bare roofline" else name + kin
-        lines.append(f"{head}: {', '.join(texts)}" + (f"; {note[2:]}" if note else ""))
+            error = "" if a.mean_error is None else f" {100 * a.mean_error:.1f} %"
+            of_error.setdefault(error, []).append(a.work)
+        unknown = ", ".join(of_error.pop("", ()))
+        head = name
+        if relation == "relative":
+            head += ", a relative's coefficients with this device's datasheet"
+        if of_error:
+            head += ", mean error on held-out measurements"
+            unknown = unknown and f"not measured: {unknown}"
+        texts = [", ".join(work) + error for error, work in of_error.items()]
+        if name == "bare roofline" and any(a.note for a in members):
+            unknown += f"; {BARE}"
+        lines.append(f"{head}: {'; '.join(filter(None, (*texts, unknown)))}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Workloads with hardly a model in them: one collective, and a plain data-parallel chain."""
+"""Workloads without a model: one collective, and a plain data-parallel chain of kernels."""
 
 from __future__ import annotations
 
