@@ -368,7 +368,7 @@ def _with_algorithm(network: Any, algorithm: str | tuple[str, ...]) -> Any:
 
 
 def _no_network(accelerator: str) -> str:
-    from perfmodel.machine.system_file import holders, systems
+    from perfmodel.machine.hwdb import holders, systems
 
     held = holders(accelerator)
     offer = f"systems made of it: {', '.join(held)}" if held else f"systems: {', '.join(systems())}"

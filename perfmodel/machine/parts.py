@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from perfmodel.machine.hwdb import find_hwdb
 from perfmodel.machine.system_figures import Fact, check_keys, figure, mark, toml
-from perfmodel.machine.system_file import find_hwdb
 
 KINDS = {"link": "links.toml", "switch": "switches.toml", "memory": "memories.toml"}
 """Kind of part -> its file."""

@@ -20,8 +20,9 @@ import numpy as np
 from perfmodel.display import as_html, as_text
 from perfmodel.errors import InputError, SystemFileError
 from perfmodel.machine import system_file
+from perfmodel.machine.hwdb import accelerators, find_hwdb, systems
 from perfmodel.machine.system_figures import DOUBTFUL, Fact
-from perfmodel.machine.system_file import REDUCTIONS, accelerators, find_hwdb, systems
+from perfmodel.machine.system_file import REDUCTIONS
 from perfmodel.machine.topology import TOPOLOGIES, Topology
 from perfmodel.parameter_paths import parameter_units, parameters, with_parameters
 from perfmodel.pytree import number, record, static

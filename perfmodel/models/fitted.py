@@ -18,8 +18,8 @@ import jax
 
 from perfmodel.errors import InputError
 from perfmodel.machine import system as machine
+from perfmodel.machine.hwdb import accelerator_of, find_hwdb
 from perfmodel.machine.system import System
-from perfmodel.machine.system_file import accelerator_of, find_hwdb
 from perfmodel.models import model_file
 from perfmodel.models.cost import Models, models_of
 

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from perfmodel.errors import SystemFileError
-from perfmodel.machine import system_file
+from perfmodel.machine import hwdb, system_file
 from perfmodel.machine.parts import KINDS as PARTS
 from perfmodel.machine.parts import parts
 from perfmodel.machine.system_figures import Fact
@@ -45,7 +45,7 @@ def catalogue(name: str | None = None, *, kind: str | None = None) -> pd.DataFra
         raise SystemFileError(f"kind {kind!r}: expected one of {', '.join(KINDS)}")
     known = parts()
     if name is None:
-        chosen = [*system_file.systems(), *system_file.accelerators(), *known]
+        chosen = [*hwdb.systems(), *hwdb.accelerators(), *known]
     else:
         chosen = [str(name)]
     rows: list[tuple[Any, ...]] = []

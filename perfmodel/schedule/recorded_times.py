@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
+from perfmodel.machine.hwdb import accelerators, holders
 from perfmodel.machine.system import Dimension, System
-from perfmodel.machine.system_file import accelerators, holders
 from perfmodel.models.fitted import hardware
 from perfmodel.models.shared_costs import Costs
 from perfmodel.schedule.tasks import build

@@ -5,10 +5,11 @@ import tomllib
 
 import pytest
 
+from perfmodel.machine.hwdb import accelerators, find_hwdb, systems
 from perfmodel.machine.parts import KINDS, parts
 from perfmodel.machine.system import hardware
 from perfmodel.machine.system_figures import STATUS
-from perfmodel.machine.system_file import accelerators, find_hwdb, read, systems
+from perfmodel.machine.system_file import read
 
 FILES = sorted(find_hwdb().glob("*.toml"))
 NAMES = [path.stem for path in FILES]
@@ -259,7 +260,7 @@ def test_nvlink_sharp_is_where_the_third_nvswitch_or_a_later_one_is():
 
 
 def test_a_systems_accelerator_is_found_in_its_own_file_as_in_all_of_them():
-    from perfmodel.machine.system_file import accelerator_of, accelerators, holders, systems
+    from perfmodel.machine.hwdb import accelerator_of, accelerators, holders, systems
 
     found = {name: accelerator_of(name) for name in systems()}
     assert sum(name is not None for name in found.values()) > 20

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 import perfmodel as pm
-from perfmodel.machine.system_file import find_hwdb
+from perfmodel.machine.hwdb import find_hwdb
 from perfmodel.models.model_file import read_models
 
 NEMO = {

@@ -411,7 +411,7 @@ def main(names: list[str]) -> None:
 
 
 def hwdb_models() -> Any:
-    from perfmodel.machine.system_file import find_hwdb
+    from perfmodel.machine.hwdb import find_hwdb
 
     folder = find_hwdb() / "models"
     folder.mkdir(exist_ok=True)

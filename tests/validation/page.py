@@ -126,7 +126,7 @@ def elementwise(where: Path) -> pd.DataFrame:
 
 
 def _accelerators() -> list[str]:
-    from perfmodel.machine.system_file import accelerators
+    from perfmodel.machine.hwdb import accelerators
 
     return accelerators()
 
