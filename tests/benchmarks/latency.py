@@ -19,7 +19,7 @@ from typing import Any
 import perfmodel as pm
 from perfmodel import synth
 from tests.benchmarks.designs import SYSTEM
-from tests.benchmarks.measure import ROOT, SHARED, Row, Settings, alternate, fresh, wall
+from tests.benchmarks.measure import ROOT, SHARED, Row, Settings, alternate, fresh, processor, wall
 from tests.benchmarks.orders import REFERENCE, TRACES, astra, spread
 
 SMALL, MANY = 64, 4096
@@ -51,7 +51,7 @@ def _second_sweeps(settings: Settings) -> Iterator[Row]:
     for what, compiled in subjects.items():
         yield _second(settings, compiled, what, SMALL, 0.030)
     work = synth.training(
-        {"layers": settings.size(16, 2), "hidden": 4096, "heads": 32},
+        {"layers": settings.size(16, 4), "hidden": 4096, "heads": 32},
         data=4,
         tensor=4,
         pipeline=4,
@@ -70,7 +70,8 @@ def _second(settings: Settings, compiled: Any, what: str, designs: int, target: 
     begin = time.perf_counter()
     pm.sweep(compiled, points)
     first = time.perf_counter() - begin
-    (seconds,) = alternate(settings.rounds, lambda: pm.sweep(compiled, points))
+    again, spent = processor(lambda: pm.sweep(compiled, points))
+    (seconds,) = alternate(settings.rounds, again)
     return Row(
         "latency",
         f"second sweep of {designs:,} designs of {what}, from a compiled graph",
@@ -78,7 +79,7 @@ def _second(settings: Settings, compiled: Any, what: str, designs: int, target: 
         "s",
         target,
         at_least=False,
-        note=f"the first one took {first:.2f} s",
+        note=f"{spent():.3f} s of processor time; the first one took {first:.2f} s",
     )
 
 
@@ -114,10 +115,12 @@ def _commands() -> Iterator[tuple[str, list[str], float | None]]:
 def _cold(settings: Settings) -> Iterator[Row]:
     """With what was compiled before: beyond the time of importing JAX in the same minutes."""
     for what, command, _ in _commands():
+        cold, spent = processor(lambda command=command: _quiet(command))
+        jax, jax_spent = processor(lambda: wall(JAX))
         here, jax_s = alternate(
             settings.rounds,
-            lambda command=command: _quiet(command),
-            lambda: wall(JAX),
+            cold,
+            jax,
             warm=not settings.quick,
         )
         yield Row(
@@ -127,17 +130,24 @@ def _cold(settings: Settings) -> Iterator[Row]:
             "s",
             1.0,
             at_least=False,
-            note=f"{here:.2f} s, `import jax` {jax_s:.2f} s",
+            note=f"{here:.2f} s, `import jax` {jax_s:.2f} s; of processor time {spent():.2f} and {jax_spent():.2f} s",
         )
 
 
 def _first(settings: Settings) -> Iterator[Row]:
     """With nothing compiled; once, or thrice: these take long."""
     for what, command, target in _commands():
-        (seconds,) = alternate(
-            min(settings.rounds, 3), lambda command=command: _fresh(command), warm=False
+        first, spent = processor(lambda command=command: _fresh(command))
+        (seconds,) = alternate(min(settings.rounds, 3), first, warm=False)
+        yield Row(
+            "latency",
+            f"first {what} after installation",
+            seconds,
+            "s",
+            target,
+            at_least=False,
+            note=f"{spent():.2f} s of processor time",
         )
-        yield Row("latency", f"first {what} after installation", seconds, "s", target, False)
 
 
 def _quiet(command: list[str], **environment: str) -> None:

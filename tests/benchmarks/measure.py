@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -106,6 +107,26 @@ def alternate(rounds: int, *functions: Callable[[], Any], warm: bool = True) -> 
             function()
             mine.append(time.perf_counter() - begin)
     return [statistics.median(mine) for mine in times]
+
+
+def processor(function: Callable[[], Any]) -> tuple[Callable[[], Any], Callable[[], float]]:
+    """The function, and what says the median of the processor seconds that its calls took, other processes included.
+
+    Wall times say how long somebody waits on an idle machine; on a busy one processor time says more.
+    """
+    spent: list[float] = []
+
+    def now() -> float:
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return time.process_time() + children.ru_utime + children.ru_stime
+
+    def run() -> Any:
+        begin = now()
+        result = function()
+        spent.append(now() - begin)
+        return result
+
+    return run, lambda: statistics.median(spent)
 
 
 def fresh(*arguments: str) -> dict[str, Any]:
