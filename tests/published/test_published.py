@@ -1,9 +1,13 @@
 """Predictions against published steps and peaks; `python -m tests.published` prints all rows."""
 
+from dataclasses import replace
+
+import numpy as np
 import pandas as pd
 import pytest
 
-from tests.published import memory, steps
+import perfmodel as pm
+from tests.published import memory, steps, vtrain_single
 from tests.published.where import folder
 
 
@@ -43,3 +47,24 @@ def test_the_newer_round_of_mlperf_runs_in_fp4_where_nvidia_ran_it():
     assert {name: s["dtype"] for name, s in jobs.items()} == {
         **{"dgx-b200": "fp8", "gb200-nvl72": "fp4", "gb300-nvl72": "fp4"}
     }
+
+
+def test_a_row_of_the_fit_is_the_step_at_its_coefficients():
+    settings = {"tensor": 2, "micro_batches": 2, "sequence": 256, "recompute": "full"}
+    job = steps.Job("", "", "dgx-a100", 1.0, steps.gpt(4, 256, 4, 1024), settings)
+    row = vtrain_single.Row.of(job)
+    known = pm.parameters(row.compiled.system, row.compiled.models)
+    first = [*vtrain_single.TIMES.values(), *(float(known[p]) for p in vtrain_single.PATHS)]
+    same = replace(job, settings=settings | vtrain_single.TIMES)
+    assert row.predicted(np.array(first)) == pytest.approx(same.predicted(steps.fitted(same)))
+    slower = replace(job, settings=settings | vtrain_single.TIMES | {"host_forward": 3e-3})
+    first[0] = 3e-3
+    assert row.predicted(np.array(first)) == pytest.approx(slower.predicted(steps.fitted(slower)))
+
+
+def test_the_fit_sees_75_rows_and_no_row_twice():
+    chosen = vtrain_single.chosen(1440)
+    assert len(set(chosen.tolist())) == 75
+    assert 0 <= chosen.min() < chosen.max() < 1440
+    assert all(low < high for low, high in vtrain_single.BOUNDS)
+    assert len(vtrain_single.BOUNDS) == len(vtrain_single.names()) == 7

@@ -21,10 +21,12 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=list(page.PARTS))
     parser.add_argument("--bands", action="store_true", help="one line per size band")
     parser.add_argument("--output", type=Path, help="folder for rows.csv, summary.csv and plots")
-    parser.add_argument("--steps", action="store_true", help="training steps: an hour of one core")
+    parser.add_argument(
+        "--steps", action="store_true", help="training steps and memory: ten minutes of one core"
+    )
     options = parser.parse_args()
     if options.steps:
-        print(published.page(list(published.TABLES)).to_string(index=False))
+        published.show(published.ALL)
         return
     where = data.folder()
     if where is None:

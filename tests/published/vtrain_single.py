@@ -1,0 +1,137 @@
+"""vTrain's single node, seven coefficients fitted to 75 of its 1,440 rows: `python -m tests.published vtrain-single`.
+
+Models of hidden size 1024 and 2048 on 2 to 8 A100: their kernels wait for the host, which launches a layer in about a
+millisecond. Nothing that is measured elsewhere says how long that takes, so it is fitted, with what it stands beside:
+
+    host_forward, host_backward   the host's time for a layer's forward and backward pass [s]
+    gap                           between two kernels [s]
+    efficiency of products, of what moves memory, of all-reduces, and a message's least time   of the models in hwdb
+
+The rows of the fit are drawn by a fixed seed; errors are of the others, each on a graph of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+import perfmodel as pm
+from perfmodel.schedule.frozen_graph import times
+from tests.published import steps
+
+TIMES = {"host_forward": 1e-3, "host_backward": 0.9e-3, "gap": 2e-6}
+"""Settings of `synth.training` that are fitted, from here; no two alike, so that they are told apart in the graph."""
+
+PATHS = (
+    "compute.tiles.0.efficiency",
+    "compute.traffic.elementwise",
+    "network.inside.0.efficiency",
+    "network.messages.start",
+)
+"""Coefficients that are fitted: of products, of what moves memory, of all-reduces, of messages in a node."""
+
+BOUNDS = (
+    *((1e-4, 1e-2), (1e-4, 1e-2), (1e-7, 1e-4)),
+    *((0.3, 1.0), (0.3, 1.0), (0.3, 1.0), (1e-6, 1e-2)),
+)
+"""Of the coefficients, in their order: a rate is reached in full at most."""
+
+ROWS = 75
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measured step as a function of the coefficients."""
+
+    measured: float
+    compiled: pm.Compiled
+
+    @classmethod
+    def of(cls, job: steps.Job) -> Row:
+        job = replace(job, settings=job.settings | TIMES)
+        work = job.workload()
+        system = pm.hardware(job.system, ranks=work.ranks)
+        return cls(job.measured, pm.compile(work.graph(), system, steps.fitted(job)))
+
+    def predicted(self, values: NDArray[Any]) -> float:
+        """Step time at coefficients in the order of `names` [s], issued as at the first ones."""
+        c, count = self.compiled, len(TIMES)
+        system, models = pm.with_parameters(
+            c.system, c.models, dict(zip(PATHS, map(float, values[count:])))
+        )
+        cost = np.array(c.evaluate(system, models))
+        for known, value in zip(TIMES.values(), values[:count]):
+            cost[self._recorded == known] = value
+        return float(times(c.events.pred_ptr, c.events.pred, c.events.cost, cost)[1][-1])
+
+    @property
+    def _recorded(self) -> NDArray[np.float64]:
+        """[S] duration of the costs that the workload says itself [s], 0 for others."""
+        blocks = self.compiled.evaluate.work.blocks
+        return np.concatenate(
+            [b.rows[:, 0] if b.key == ("recorded",) else np.zeros(len(b.rows)) for b in blocks]
+        )
+
+
+def names() -> list[str]:
+    """The coefficients, in order."""
+    return [*TIMES, *PATHS]
+
+
+def chosen(count: int, rows: int = ROWS) -> NDArray[np.int64]:
+    """Numbers of the rows that the fit sees."""
+    found: NDArray[np.int64] = np.sort(np.random.default_rng(0).permutation(count)[:rows])
+    return found
+
+
+def fit(rows: Sequence[Row]) -> NDArray[np.float64]:
+    """The coefficients that bring predictions closest to measurements, by robust least squares of log ratios."""
+    models = rows[0].compiled.models
+    known = pm.parameters(rows[0].compiled.system, models)
+    start = np.array([*TIMES.values(), *(float(known[path]) for path in PATHS)])
+
+    def errors(logs: NDArray[Any]) -> NDArray[Any]:
+        return np.array([np.log(row.predicted(np.exp(logs)) / row.measured) for row in rows])
+
+    bounds = tuple(np.log(np.array(BOUNDS)).T)
+    found = least_squares(
+        errors,
+        np.log(start),
+        bounds=bounds,
+        loss="soft_l1",
+        f_scale=0.1,
+        diff_step=1e-4,
+        ftol=1e-3,
+        max_nfev=12,
+    )
+    return np.asarray(np.exp(found.x))
+
+
+def table(where: Path, say: Any = lambda text: None) -> pd.DataFrame:
+    """A row a job: row, measured_s, predicted_s, error, and whether the fit saw it."""
+    jobs = steps.vtrain(where, "single_node")
+    mine = chosen(len(jobs))
+    values = fit([Row.of(jobs[k]) for k in mine])
+    for name, value in zip(names(), values):
+        say(f"{name} = {value:.4g}")
+    return pd.DataFrame(list(_rows(jobs, set(mine.tolist()), values, say)))
+
+
+def _rows(
+    jobs: Sequence[steps.Job], mine: set[int], values: NDArray[Any], say: Any
+) -> Iterable[dict[str, Any]]:
+    for k, job in enumerate(jobs):
+        seconds = Row.of(job).predicted(values)
+        error = seconds / job.measured - 1
+        say(f"{job.row}: measured {job.measured:.4g} s, predicted {seconds:.4g} s, {error:+.1%}")
+        yield {
+            **{"table": job.table, "row": job.row, "system": job.system, "fitted": k in mine},
+            **{"measured_s": job.measured, "predicted_s": seconds, "error": error},
+        }
