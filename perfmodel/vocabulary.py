@@ -65,6 +65,19 @@ frameworks compute gradients. Hopper's tensor cores keep fewer digits than fp32 
 units time; later devices need none of it (NVIDIA cuBLAS, CUBLASLT_MATMUL_DESC_FAST_ACCUM off).
 """
 
+NUMBER_SIZE = {
+    "fp64": 8.0,
+    "fp32": 4.0,
+    "tf32": 4.0,
+    "bf16": 2.0,
+    "fp16": 2.0,
+    "fp8": 1.0,
+    "fp8_promoted": 1.0,
+    "fp4": 0.5,
+    "int8": 1.0,
+}
+"""Bytes of a number of each format [B]."""
+
 STANDS_FOR = {"fp8_promoted": "fp8"}
 """The format whose numbers one of the others has; a device without a rate of its own for it takes that one's."""
 

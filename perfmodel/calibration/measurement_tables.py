@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from perfmodel.errors import InputError
+from perfmodel.vocabulary import NUMBER_SIZE
 
 DTYPES = {
     "fp64": ("fp64", "float64", "double", "f64"),
@@ -37,18 +38,6 @@ DTYPES = {
     "int8": ("int8", "uint8", "char", "i8"),
 }
 """Our name of a dtype -> how others spell it."""
-
-BYTES = {
-    "fp64": 8.0,
-    "fp32": 4.0,
-    "tf32": 4.0,
-    "bf16": 2.0,
-    "fp16": 2.0,
-    "fp8": 1.0,
-    "fp4": 0.5,
-    "int8": 1.0,
-}
-"""Bytes of a number of each dtype."""
 
 _OURS = {word: name for name, words in DTYPES.items() for word in words}
 _TIME = re.compile(
@@ -84,7 +73,7 @@ def standard(
     dtypes = _dtypes(table, dtype)
     flops = 2.0 * np.prod([sizes[name] for name in ("batch", "m", "n", "k")], axis=0)
     numbers = sizes["m"] * sizes["k"] + sizes["k"] * sizes["n"] + sizes["m"] * sizes["n"]
-    width = np.array([BYTES.get(name, np.nan) for name in dtypes])
+    width = np.array([NUMBER_SIZE.get(name, np.nan) for name in dtypes])
     table = table.assign(
         kind="gemm", **sizes, dtype=dtypes, flops=flops, bytes_B=width * sizes["batch"] * numbers
     )

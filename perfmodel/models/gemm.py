@@ -36,20 +36,7 @@ from jax import Array
 
 from perfmodel.models.smooth_extrema import overlap, soft_minimum
 from perfmodel.pytree import number, record, static
-from perfmodel.vocabulary import STANDS_FOR
-
-NUMBER_SIZE = {
-    "fp64": 8.0,
-    "fp32": 4.0,
-    "tf32": 4.0,
-    "bf16": 2.0,
-    "fp16": 2.0,
-    "fp8": 1.0,
-    "fp8_promoted": 1.0,
-    "int8": 1.0,
-    "fp4": 0.5,
-}
-"""Bytes of an operand's number by dtype [B]."""
+from perfmodel.vocabulary import NUMBER_SIZE, STANDS_FOR
 
 TILES = (
     *((16, 64), (32, 64), (64, 64), (64, 128)),

@@ -26,22 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
-from perfmodel.vocabulary import DIMENSIONS, DTYPES, OPERATIONS, STANDS_FOR, NodeType
+from perfmodel.vocabulary import DIMENSIONS, DTYPES, NUMBER_SIZE, OPERATIONS, STANDS_FOR, NodeType
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.program import Program
 
-WIDTH = {
-    "fp64": 8.0,
-    "fp32": 4.0,
-    "tf32": 4.0,
-    "bf16": 2.0,
-    "fp16": 2.0,
-    "fp8": 1.0,
-    "fp8_promoted": 1.0,
-    "fp4": 0.5,
-    "int8": 1.0,
-}
-"""Bytes of a number."""
 GEMM, ATTENTION = OPERATIONS.index("gemm"), OPERATIONS.index("attention")
 FindOptimizer = Callable[[Program, Sequence[str]], NDArray[np.bool_]]
 
@@ -84,7 +72,7 @@ def rescale(
             raise InputError(
                 f"retarget: dtype: got {dtype!r}, expected (old, new) of {', '.join(DTYPES)}"
             )
-        width = WIDTH[dtype[1]] / WIDTH[dtype[0]]
+        width = NUMBER_SIZE[dtype[1]] / NUMBER_SIZE[dtype[0]]
     programs = []
     for p in graph.programs:
         names = graph.labels[graph.label[int(p.ranks[0])]].names
