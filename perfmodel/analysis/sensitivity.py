@@ -106,8 +106,9 @@ def sensitivity(
     if every:
         rows = np.arange(len(cost))
     else:
-        rows = np.unique(events.cost[tied])
-        rows = rows[rows >= 0]
+        used = np.zeros(len(cost) + 1, bool)
+        used[events.cost[tied]] = True  # no cost is the last
+        rows = np.flatnonzero(used[:-1])
         assert large is not None
         slope = large.slopes(rows, names, point, (compiled.system, compiled.models))
     total = longest * compiled.unit
@@ -290,13 +291,15 @@ def _one_sided(
     events = compiled.events
     number = np.full(len(events), -1, np.int32)
     number[tied] = np.arange(len(tied))
-    begin, count = events.pred_ptr[tied], np.diff(events.pred_ptr)[tied]
+    begin = events.pred_ptr[tied]
+    count = events.pred_ptr[tied + 1] - begin
     edge = np.repeat(begin - np.cumsum(count) + count, count) + np.arange(int(count.sum()))
     before = number[events.pred[edge]]
     target = np.repeat(np.arange(len(tied)), count)[before >= 0]
     ptr = np.concatenate([[0], np.cumsum(np.bincount(target, minlength=len(tied)))])
-    row = events.cost[tied]
-    place = np.where(row >= 0, np.searchsorted(rows, row), len(rows))
+    place_of = np.full(len(cost) + 1, len(rows), np.int32)  # no cost is the last
+    place_of[rows] = np.arange(len(rows))
+    place = place_of[events.cost[tied]]
     slopes: tuple[NDArray[Any], NDArray[Any]] = _extreme_slopes(
         place,
         ptr.astype(np.int64),
