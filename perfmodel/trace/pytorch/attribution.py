@@ -18,10 +18,7 @@ from numpy.typing import NDArray
 from perfmodel.trace.pytorch.host_trace import HostTrace
 from perfmodel.trace.pytorch.kineto import MEMCPY, MEMSET, OPERATOR, Device
 from perfmodel.trace.pytorch.launches import Launches
-from perfmodel.trace.pytorch.operators import OperatorWork, work_of
-
-MOST = 1 << 62
-"""No kernel does more FLOP or moves more bytes than this; a trace that says so is damaged."""
+from perfmodel.trace.pytorch.operators import MOST, OperatorWork, work_of
 
 FORMULA, REST, COPY, TRANSFER, COLLECTIVE, UNKNOWN = range(6)
 SOURCES = (
@@ -91,7 +88,7 @@ def attribute(
     works: list[OperatorWork | None] = [None] * k
     for i in carrier.tolist():
         own = known[int(found[i])]
-        if own is not None and max(own.flops, own.bytes, *own.dimensions) < MOST:
+        if own is not None:
             name = device.names[device.name[work.event[i]]].lower()
             if own.dtype == "fp32" and "tf32" in name:  # the operator's tensors do not show it
                 own = replace(own, dtype="tf32")

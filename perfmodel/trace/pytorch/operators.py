@@ -30,6 +30,10 @@ from perfmodel.trace.pytorch.tensors import arguments
 __all__ = ["OperatorWork", "work_of"]
 
 
+MOST = 1 << 62
+"""No kernel does more FLOP or moves more bytes than this; a trace that says so is damaged."""
+
+
 def work_of(
     name: str,
     shapes: Sequence[Any],
@@ -39,7 +43,7 @@ def work_of(
     output_shapes: Sequence[Any] = (),
     output_types: Sequence[Any] = (),
 ) -> OperatorWork | None:
-    """The work of one call of an operator; None where it is not known.
+    """The work of one call of an operator; None where it is not known, or beyond `MOST`.
 
     >>> work_of("aten::mm", [[8192, 4096], [4096, 1536]], ["c10::Half", "c10::Half"])
     OperatorWork(kind='gemm', flops=103079215104, bytes=104857600, dimensions=(1, 8192, 1536, 4096), dtype='fp16')
@@ -51,13 +55,14 @@ def work_of(
         return None
     call = Call(arguments(shapes, types), values, arguments(output_shapes, output_types))
     try:
-        return formula(call)
+        work = formula(call)
     except (
         LookupError,
         ValueError,
         ArithmeticError,
     ):  # fewer or other arguments than the formula reads
         return None
+    return work if max(work.flops, work.bytes, *work.dimensions) < MOST else None
 
 
 _ELEMENTWISE = """

@@ -246,3 +246,8 @@ def test_dimensions_and_dtype_say_which_kernel_it_is():
 )
 def test_too_little_to_know_the_work_gives_none(name, shapes, types):
     assert work_of(name, shapes, types) is None
+
+
+@pytest.mark.parametrize("shape", [[2**62, 1], [2**40, 2**40]])
+def test_work_that_no_kernel_can_do_is_not_known(shape):
+    assert work_of("aten::mm", [shape, [shape[1], 1]], ["float", "float"]) is None
