@@ -46,18 +46,17 @@ class Events:
         last: NDArray[np.int64],
         owner: NDArray[np.int64],
     ) -> Events:
-        """From edge lists in any order, repeats allowed; the end is added behind all that nothing follows.
+        """From edge lists in any order, repeats allowed; the end is added behind every task.
+
+        What no task ends with, such as a link that is free again, may be later than the end.
 
         Args:
             cost, owner: [V-1]; source, target: [E]; first, last: [n].
         """
         end = len(cost)
-        alone = np.ones(end, bool)
-        alone[source] = False
-        sinks = np.flatnonzero(alone)
         ptr, pred = predecessors(
-            np.concatenate([source, sinks]).astype(np.int64),
-            np.concatenate([target, np.full(len(sinks), end)]).astype(np.int64),
+            np.concatenate([source, last]).astype(np.int64),
+            np.concatenate([target, np.full(len(last), end)]).astype(np.int64),
             end + 1,
         )
         return cls(
