@@ -91,7 +91,7 @@ def test_leftovers_go_when_nobody_can_still_be_at_them(tmp_path):
 
 
 WRITER = """
-import sys, time
+import signal, sys, time
 from perfmodel.cli import main as cli
 from perfmodel.files import whole_file
 import click
@@ -103,6 +103,7 @@ def slowly(path):
         print("begun", flush=True)
         time.sleep(60)
 cli.Commands.get_command = lambda self, ctx, name: slowly
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell in the background has ignored
 cli.main(["slowly", sys.argv[1]])
 """
 
