@@ -145,7 +145,7 @@ def damage(folder: Path, random_: random.Random) -> int:
     """Flip, cut, empty, exchange or remove some of the parts that are there."""
     parts = sorted(folder.glob("part-*.parquet"))
     chosen = random_.sample(parts, min(len(parts), random_.randint(1, 4)))
-    sound = parts[0].read_bytes()
+    sound = [path.read_bytes() for path in parts]
     for path in chosen:
         raw = bytearray(path.read_bytes())
         way = random_.choice(("flip", "cut", "empty", "exchange", "remove", "rewrite"))
@@ -157,11 +157,11 @@ def damage(folder: Path, random_: random.Random) -> int:
         elif way == "empty":
             path.write_bytes(b"")
         elif way == "exchange":
-            path.write_bytes(random_.choice(parts).read_bytes())
+            path.write_bytes(random_.choice(sound))
         elif way == "remove":
             path.unlink()
         else:
-            pd.read_parquet(io.BytesIO(sound)).assign(makespan_s=1.0).to_parquet(path)
+            pd.read_parquet(io.BytesIO(sound[0])).assign(makespan_s=1.0).to_parquet(path)
     return len(chosen)
 
 
