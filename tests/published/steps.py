@@ -66,21 +66,26 @@ COEFFICIENTS = {"dgx-a100": "a100-sxm-80", "dgx-a100-40": "a100-sxm-80"}
 """Whose fitted kernels and collectives a system takes; the others take those of H100, with their own datasheet."""
 
 
+CHANNELS = {"dgx-a100": 24.0, "dgx-a100-40": 24.0, "dgx-h100": 24.0}
+"""Cores that NCCL's collectives hold of the kernels beside them: in a node of 8 A100 (NVIDIA/nccl-tests, issue 100) and
+of H100 (NVIDIA developer forum 337991). Of other systems nobody says it. Transformer Engine's own tensor-parallel
+collectives hold 2 to 8 on H100 and 4 to 16 on GB200 (NVIDIA's MLPerf configurations), which is not told apart here."""
+
+
 def fitted(job: Job, channels: float | None = None) -> pm.Models:
     """The models in hwdb that were fitted to kernels and collectives, of the job's accelerator or its relative.
 
     Args:
         job: what was run.
-        channels: cores that collectives hold of the kernels beside them: 24 by NCCL in a node of 8 A100
-            (NVIDIA/nccl-tests, issue 100) or H100 (NVIDIA developer forum 337991), 2 to 8 on H100 and 4 to 16 on GB200
-            where Transformer Engine overlaps tensor-parallel collectives (NVIDIA's MLPerf configurations).
+        channels: cores that collectives hold, 0 for none; those of `CHANNELS` unless given.
     """
+    held = CHANNELS.get(job.system) if channels is None else channels
     name = COEFFICIENTS.get(job.system, "h100-sxm")
     models = read_models(find_hwdb() / "models" / f"{name}.toml").models
     if job.coefficients:
         system = pm.hardware(job.system)
         _, models = pm.with_parameters(system, models, job.coefficients)
-    return models.replace(channels=channels)
+    return models.replace(channels=held or None)
 
 
 def errors(
