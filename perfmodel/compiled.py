@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.display import as_html
-from perfmodel.edges import reverse
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine import longest_path
 from perfmodel.engine.cells import Cells, Orders, checks_of
@@ -43,6 +42,7 @@ from perfmodel.schedule.order_edges import freeze
 from perfmodel.schedule.recorded_times import on_hardware
 from perfmodel.schedule.tasks import Tasks, build
 from perfmodel.vocabulary import NodeType
+from perfmodel.workload.edges import reverse
 from perfmodel.workload.graph import Graph
 
 

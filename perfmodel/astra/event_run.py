@@ -11,10 +11,10 @@ from perfmodel.astra import kernel, layout
 from perfmodel.astra.hash_order import buckets_for
 from perfmodel.astra.kernel_tables import Tables
 from perfmodel.astra.lower import Lowered
-from perfmodel.edges import predecessors
 from perfmodel.errors import InputError
 from perfmodel.schedule.frozen_graph import times
 from perfmodel.threads import in_threads
+from perfmodel.workload.edges import predecessors
 
 _POOL_WIDTHS = {
     layout.TIMERS: layout.TIMER_W,

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from perfmodel.compiled_code import machine_code
-from perfmodel.edges import predecessors, reverse
 from perfmodel.schedule.ancestry import ancestry
 from perfmodel.schedule.frozen_graph import Events
+from perfmodel.workload.edges import predecessors, reverse
 
 MAX_ROUNDS = 8
 LARGE, LITTLE = 300_000, 0.03

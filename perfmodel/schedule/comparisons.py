@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.edges import predecessors
 from perfmodel.schedule.certificate import END_BY_READY, START_BEFORE_READY, Checks, Decisions
 from perfmodel.schedule.frozen_graph import Events
+from perfmodel.workload.edges import predecessors
 
 
 def comparisons(

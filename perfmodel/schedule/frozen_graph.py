@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.compiled_code import machine_code
-from perfmodel.edges import predecessors
+from perfmodel.workload.edges import predecessors
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.edges import reverse
 from perfmodel.errors import DeadlockError
 from perfmodel.machine.system import System
 from perfmodel.models.cost import check_costs
@@ -27,6 +26,7 @@ from perfmodel.schedule.list_scheduler import RECV, new_state, simulate, simulat
 from perfmodel.schedule.tasks import Tasks
 from perfmodel.threads import even_slices, in_threads
 from perfmodel.vocabulary import OFFLOAD, describe
+from perfmodel.workload.edges import reverse
 from perfmodel.workload.graph import Graph
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.compiled_code import machine_code
-from perfmodel.edges import sort_few
 from perfmodel.schedule.frozen_graph import Events
 from perfmodel.schedule.list_scheduler import RECV
 from perfmodel.schedule.tasks import Tasks
+from perfmodel.workload.edges import sort_few
 
 if TYPE_CHECKING:
     from perfmodel.schedule.list_schedule import Schedule

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.compiled_code import machine_code
-from perfmodel.edges import predecessors, reverse
+from perfmodel.workload.edges import predecessors, reverse
 
 
 def smallest_cycle(

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.edges import predecessors
 from perfmodel.findings import Findings, RankFindings
 from perfmodel.vocabulary import COLLECTIVES, TYPE_NAMES, NodeType
 from perfmodel.workload.columns import RankColumns
 from perfmodel.workload.cycles import smallest_cycle
+from perfmodel.workload.edges import predecessors
 from perfmodel.workload.groups import Groups, short
 from perfmodel.workload.program import Labels, resources_of
 

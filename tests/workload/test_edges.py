@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from perfmodel.edges import FEW, predecessors, reverse
+from perfmodel.workload.edges import FEW, predecessors, reverse
 
 
 @pytest.mark.parametrize("most", [3, 10 * FEW])
