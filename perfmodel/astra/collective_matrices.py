@@ -7,11 +7,39 @@ the moments at which they end, all of which come after the last join. A module i
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
 from perfmodel.compiled_code import machine_code
 
 CIRCULANT, EXCLUSIVE_OR, NO_SYMMETRY = range(3)
+
+Ints = NDArray[Any]
+
+
+class Modules(NamedTuple):
+    """The M distinct recurrences of a workload; "row" is a row of the costs.
+
+    Attributes:
+        members, chunks, sends: [M] members, chunks one after the other, and messages of a member in each chunk.
+        delay: [M] row of what a member takes at the start of a chunk and after each message.
+        reduction_ptr, reduction: begin of each module's 1 + sends rows of what a member takes besides, -1 for nothing.
+        edge_ptr, per_step: [M] begin of each module's edges, and how many edges on those of the next message are.
+        source, edge: member that sends to each member, and row of that message.
+    """
+
+    members: Ints
+    chunks: Ints
+    sends: Ints
+    delay: Ints
+    reduction_ptr: Ints
+    edge_ptr: Ints
+    per_step: Ints
+    reduction: Ints
+    source: Ints
+    edge: Ints
 
 
 @machine_code(nogil=True)
@@ -20,29 +48,18 @@ def run_module(cost, modules, k, at, other):
 
     at a fill: t(i) += delay (+ reduction); with a message: t(i) = max(t(i), t(source) + message time).
     """
-    members, chunks, sends, delay, reduction_ptr, edge_ptr, per_step, reductions, source, edge = (
-        modules[0],
-        modules[1],
-        modules[2],
-        modules[3],
-        modules[4],
-        modules[5],
-        modules[6],
-        modules[7],
-        modules[8],
-        modules[9],
-    )
-    n = members[k]
-    d = cost[delay[k]]
-    for _ in range(chunks[k]):
+    source, edge = modules.source, modules.edge
+    n = modules.members[k]
+    d = cost[modules.delay[k]]
+    for _ in range(modules.chunks[k]):
         for i in range(n):
             at[i] += d
-        e = edge_ptr[k]
-        for j in range(sends[k]):
+        e = modules.edge_ptr[k]
+        for j in range(modules.sends[k]):
             for i in range(n):
                 arrival = at[source[e + i]] + cost[edge[e + i]]
                 other[i] = (at[i] if at[i] > arrival else arrival) + d
-            r = reductions[reduction_ptr[k] + j + 1]
+            r = modules.reduction[modules.reduction_ptr[k] + j + 1]
             if r >= 0:
                 p = cost[r]
                 for i in range(n):
@@ -50,15 +67,14 @@ def run_module(cost, modules, k, at, other):
             else:
                 for i in range(n):
                     at[i] = other[i]
-            e += per_step[k]
+            e += modules.per_step[k]
 
 
 @machine_code(nogil=True)
 def matrices(cost, modules, matrix_ptr, symmetry, matrix, latest, at, other):
     """Fill the matrices [n, n] of all modules that have one, and the largest entry of each of their rows."""
-    members = modules[0]
-    for k in range(members.size):
-        n, m = members[k], matrix_ptr[k]
+    for k in range(modules.members.size):
+        n, m = modules.members[k], matrix_ptr[k]
         if m < 0:
             continue
         for j in range(1 if symmetry[k] != NO_SYMMETRY else n):
@@ -83,25 +99,17 @@ def trace_module(cost, modules, k, at, member, choice, counts):
 
     `at` [n] holds the joins and is overwritten; `choice` is room for a byte per fill and member.
     """
-    members, chunks, sends, delay = modules[0], modules[1], modules[2], modules[3]
-    reduction_ptr, edge_ptr, per_step, reductions, source, edge = (
-        modules[4],
-        modules[5],
-        modules[6],
-        modules[7],
-        modules[8],
-        modules[9],
-    )
-    n = members[k]
-    d = cost[delay[k]]
+    source, edge = modules.source, modules.edge
+    n = modules.members[k]
+    d = cost[modules.delay[k]]
     other = np.empty(n)
     q = 0
-    for _ in range(chunks[k]):
+    for _ in range(modules.chunks[k]):
         for i in range(n):
             at[i] += d
-        e = edge_ptr[k]
-        for j in range(sends[k]):
-            r = reductions[reduction_ptr[k] + j + 1]
+        e = modules.edge_ptr[k]
+        for j in range(modules.sends[k]):
+            r = modules.reduction[modules.reduction_ptr[k] + j + 1]
             p = cost[r] if r >= 0 else 0.0
             for i in range(n):
                 arrival = at[source[e + i]] + cost[edge[e + i]]
@@ -111,18 +119,18 @@ def trace_module(cost, modules, k, at, member, choice, counts):
                 other[i] = ((arrival if late else at[i]) + d) + p
             for i in range(n):
                 at[i] = other[i]
-            e += per_step[k]
-    for _ in range(chunks[k]):
-        e = edge_ptr[k] + per_step[k] * sends[k]
-        for j in range(sends[k] - 1, -1, -1):
-            e -= per_step[k]
+            e += modules.per_step[k]
+    for _ in range(modules.chunks[k]):
+        e = modules.edge_ptr[k] + modules.per_step[k] * modules.sends[k]
+        for j in range(modules.sends[k] - 1, -1, -1):
+            e -= modules.per_step[k]
             q -= n
-            r = reductions[reduction_ptr[k] + j + 1]
+            r = modules.reduction[modules.reduction_ptr[k] + j + 1]
             if r >= 0:
                 counts[r] += 1
-            counts[delay[k]] += 1
+            counts[modules.delay[k]] += 1
             if choice[q + member]:
                 counts[edge[e + member]] += 1
                 member = source[e + member]
-        counts[delay[k]] += 1
+        counts[modules.delay[k]] += 1
     return member

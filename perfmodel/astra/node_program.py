@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.astra import layout, node_scheduler
-from perfmodel.astra.collective_matrices import CIRCULANT, EXCLUSIVE_OR, NO_SYMMETRY
+from perfmodel.astra.collective_matrices import CIRCULANT, EXCLUSIVE_OR, NO_SYMMETRY, Modules
 from perfmodel.astra.decisions import ROUNDING
 from perfmodel.astra.kernel_tables import Tables
 from perfmodel.astra.lower import Lowered
@@ -31,7 +31,7 @@ class NodeProgram:
     """A workload ready to be scheduled by nodes; the tuples are what `node_scheduler.simulate` takes."""
 
     program: tuple[Any, ...]
-    modules: tuple[Any, ...]
+    modules: Modules
     layout: tuple[Any, ...]
     sizes: tuple[int, ...]
     most_members: int
@@ -109,7 +109,7 @@ def node_program(lowered: Lowered) -> NodeProgram | None:
     )
     modules, matrix_ptr, symmetry, numbers = rings.modules()
     most_members = int(rings.members.max(initial=1))
-    chunks, steps = modules[1].astype(np.int64), modules[2].astype(np.int64)
+    choices = modules.members.astype(np.int64) * modules.chunks * modules.sends
     return NodeProgram(
         program=program,
         modules=modules,
@@ -124,7 +124,7 @@ def node_program(lowered: Lowered) -> NodeProgram | None:
             numbers,
         ),
         most_members=most_members,
-        most_choices=int((chunks * steps * modules[0]).max(initial=1)),
+        most_choices=int(choices.max(initial=1)),
     )
 
 
@@ -281,8 +281,8 @@ class _Rings:
         key = (n, chunks, sends, delay, tuple(reduction), tuple(source), tuple(edge))
         return self.found.setdefault(key, len(self.found))
 
-    def modules(self) -> tuple[tuple[Any, ...], Ints, Ints, int]:
-        """(arrays of the modules, [M] begin of each one's matrix or -1, [M] its symmetry, entries of all matrices)."""
+    def modules(self) -> tuple[Modules, Ints, Ints, int]:
+        """(the modules, [M] begin of each one's matrix or -1, [M] its symmetry, entries of all matrices)."""
         scalars: list[list[int]] = [[], [], [], []]
         reduction_ptr, edge_ptr, per_step = [], [], []
         reductions: list[int] = []
@@ -313,10 +313,9 @@ class _Rings:
             else:
                 matrix_ptr.append(-1)
             symmetry.append(kind)
-        arrays = [np.array(c, np.int32) for c in (*scalars, reduction_ptr, edge_ptr, per_step)]
-        more = [np.array(c, np.int32) for c in (reductions, source, edge)]
+        columns_of = (*scalars, reduction_ptr, edge_ptr, per_step, reductions, source, edge)
         return (
-            (*arrays, *more),
+            Modules(*(np.array(column, np.int32) for column in columns_of)),
             np.array(matrix_ptr, np.int32),
             np.array(symmetry, np.int32),
             numbers,

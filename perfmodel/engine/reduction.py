@@ -23,6 +23,7 @@ from scipy import sparse
 
 from perfmodel.compiled_code import machine_code
 from perfmodel.schedule.ancestry import ancestry
+from perfmodel.schedule.distinct_rows import number_rows
 from perfmodel.schedule.frozen_graph import Events
 from perfmodel.workload.edges import predecessors, reverse
 
@@ -269,54 +270,14 @@ def _follow(
     return joins, alias, head
 
 
-def _distinct(rows: sparse.csr_array) -> tuple[np.ndarray, sparse.csr_array]:
+def _distinct(rows: sparse.csr_array) -> tuple[NDArray[np.int64], sparse.csr_array]:
     """Number of each row among the distinct ones, and those; row 0 is the empty one."""
-    rows.sum_duplicates()
-    rows.sort_indices()
-    number, first = _equal_rows(rows.indptr, rows.indices, rows.data)
     empty = sparse.csr_array((1, rows.shape[1]))
-    chosen = rows[first] if len(first) else sparse.csr_array((0, rows.shape[1]))
-    return number, sparse.csr_array(sparse.vstack([empty, chosen], format="csr"))
-
-
-@machine_code(small=True)
-def _equal_rows(
-    ptr: NDArray[Any], index: NDArray[Any], data: NDArray[Any]
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """[n] number of each row, 0 of the empty ones, and the first row of each number from 1 on."""
-    n = ptr.size - 1
-    size = 16
-    while size < 2 * n:
-        size *= 2
-    table = np.full(size, -1, np.int64)
-    number = np.zeros(n, np.int64)
-    first = np.empty(n, np.int64)
-    count = 0
-    for k in range(n):
-        begin, end = ptr[k], ptr[k + 1]
-        if begin == end:
-            continue
-        key = np.uint64(end - begin)
-        for e in range(begin, end):
-            weight = np.uint64(np.int64(data[e]))
-            key = (key ^ np.uint64(index[e])) * np.uint64(0x9E3779B97F4A7C15)
-            key = (key ^ (key >> np.uint64(29)) ^ weight) * np.uint64(0xBF58476D1CE4E5B9)
-            key ^= key >> np.uint64(32)
-        slot = np.int64(key & np.uint64(size - 1))
-        while table[slot] >= 0:
-            begin_other = ptr[first[table[slot]]]
-            same = ptr[first[table[slot]] + 1] - begin_other == end - begin
-            e = 0
-            while same and e < end - begin:
-                same = index[begin + e] == index[begin_other + e]
-                same = same and data[begin + e] == data[begin_other + e]
-                e += 1
-            if same:
-                break
-            slot = (slot + 1) & (size - 1)
-        if table[slot] < 0:
-            table[slot] = count
-            first[count] = k
-            count += 1
-        number[k] = table[slot] + 1
-    return number, first[:count].copy()
+    table = sparse.csr_array(sparse.vstack([empty, rows], format="csr"))
+    table.sum_duplicates()
+    table.sort_indices()
+    words = np.empty((table.nnz, 2), np.uint64)
+    words[:, 0] = table.indices
+    words[:, 1] = table.data.view(np.uint64)
+    first, number = number_rows(2 * table.indptr.astype(np.int64), words.reshape(-1))
+    return number[1:], sparse.csr_array(table[first])

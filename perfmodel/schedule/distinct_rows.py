@@ -33,8 +33,14 @@ def distinct_rows(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArr
     table += 0.0  # -0.0 becomes 0.0
     if len(table) > LARGE and _repeated(table) < ALIKE:
         return table, np.arange(len(table), dtype=np.int32)
-    first, number = _number(table.view(np.uint64))
+    first, number = number_rows(*_words(table))
     return table[first], number
+
+
+def _words(table: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+    """The rows of a dense table as `number_rows` takes them."""
+    n, width = table.shape
+    return np.arange(n + 1) * width, table.view(np.uint64).reshape(-1)
 
 
 def _repeated(rows: NDArray[np.float64]) -> float:
@@ -42,38 +48,47 @@ def _repeated(rows: NDArray[np.float64]) -> float:
 
     Rows that are equal have equal hashes, so they are looked at together or not at all.
     """
-    chosen = _some(rows.view(np.uint64))
-    first, _ = _number(rows[chosen].view(np.uint64))
+    chosen = _some(*_words(rows))
+    first, _ = number_rows(*_words(rows[chosen]))
     return 1 - len(first) / max(len(chosen), 1)
 
 
 @machine_code(small=True)
-def _some(rows: NDArray[Any]) -> NDArray[Any]:
+def _some(ptr: NDArray[Any], words: NDArray[Any]) -> NDArray[Any]:
     """The rows whose hash begins with six zeros, one of 64."""
-    found = np.empty(rows.shape[0], np.int64)
+    found = np.empty(ptr.size - 1, np.int64)
     count = 0
-    for k in range(rows.shape[0]):
-        if _hash(rows, k) >> np.uint64(58) == 0:
+    for k in range(ptr.size - 1):
+        if _hash(words, ptr[k], ptr[k + 1]) >> np.uint64(58) == 0:
             found[count] = k
             count += 1
     return found[:count].copy()
 
 
 @machine_code
-def _hash(rows: NDArray[Any], k: int) -> Any:
-    """Of row k."""
-    key = np.uint64(rows.shape[1])
-    for c in range(rows.shape[1]):
-        key = (key ^ rows[k, c]) * np.uint64(0x9E3779B97F4A7C15)
+def _hash(words: NDArray[Any], begin: int, end: int) -> Any:
+    key = np.uint64(end - begin)
+    for e in range(begin, end):
+        key = (key ^ words[e]) * np.uint64(0x9E3779B97F4A7C15)
         key ^= key >> np.uint64(32)
     key = key * np.uint64(0xBF58476D1CE4E5B9)
     return key ^ (key >> np.uint64(29))
 
 
 @machine_code(small=True)
-def _number(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """First row of each number, and the number of each row; open addressing, equality is checked, not assumed."""
-    n, width = rows.shape
+def number_rows(
+    ptr: NDArray[np.int64], words: NDArray[np.uint64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Number equal rows alike; open addressing, equality is checked, not assumed.
+
+    Args:
+        ptr: [n + 1] begin of each row in words.
+        words: all rows one after the other.
+
+    Returns:
+        [d] first row of each number; [n] number of each row, in the order in which they first occur.
+    """
+    n = ptr.size - 1
     size = 16
     while size < 2 * n:
         size *= 2
@@ -82,11 +97,15 @@ def _number(rows: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     first = np.empty(n, np.int64)
     count = 0
     for k in range(n):
-        slot = np.int64(_hash(rows, k) & np.uint64(size - 1))
+        begin, length = ptr[k], ptr[k + 1] - ptr[k]
+        slot = np.int64(_hash(words, begin, begin + length) & np.uint64(size - 1))
         while table[slot] >= 0:
-            same = True
-            for c in range(width):
-                same &= rows[first[table[slot]], c] == rows[k, c]
+            other = first[table[slot]]
+            same = ptr[other + 1] - ptr[other] == length
+            e = 0
+            while same and e < length:
+                same = words[ptr[other] + e] == words[begin + e]
+                e += 1
             if same:
                 break
             slot = (slot + 1) & (size - 1)
