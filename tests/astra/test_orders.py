@@ -145,9 +145,22 @@ def test_matrices_and_plain_recurrences_of_a_collective_agree(monkeypatch):
 
 def test_a_ring_of_three_by_hand():
     # one chunk, two messages, no reduction: t + delay, then twice max(own, the one before's + message) + delay
-    modules = tuple(
-        np.array(values, np.int32)
-        for values in ([3], [1], [2], [0], [0], [0], [0], [-1, -1, -1], [2, 0, 1], [1, 1, 1])
+    modules = collective_matrices.Modules(
+        **{
+            name: np.array(values, np.int32)
+            for name, values in {
+                "members": [3],
+                "chunks": [1],
+                "sends": [2],
+                "delay": [0],
+                "reduction_ptr": [0],
+                "edge_ptr": [0],
+                "per_step": [0],
+                "reduction": [-1, -1, -1],
+                "source": [2, 0, 1],
+                "edge": [1, 1, 1],
+            }.items()
+        }
     )
     at, other = np.array([0.0, 10.0, 0.0]), np.empty(3)
     collective_matrices.run_module(np.array([1.0, 5.0]), modules, 0, at, other)
