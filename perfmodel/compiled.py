@@ -72,7 +72,7 @@ class Compiled:
         merge_ranks: whether one rank stands for all equal ones.
         notice: what compiling noticed and went on with, for a warning; empty where there was nothing.
         functions: jitted functions of this graph by what they are, kept for the next call.
-        kinds: what there are costs of (`cost.CostBlock.key`).
+        kinds: what there are costs of (`cost_blocks.CostBlock.key`).
     """
 
     graph: Graph

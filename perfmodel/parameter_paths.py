@@ -12,12 +12,11 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-import jax
 import numpy as np
 
 from perfmodel import units
 from perfmodel.errors import InputError
-from perfmodel.pytree import children, word
+from perfmodel.pytree import children, is_leaf, make_known_to_jax
 
 S = TypeVar("S")
 M = TypeVar("M")
@@ -30,18 +29,18 @@ def parameters(system: Any, models: Any = None) -> dict[str, Any]:
     >>> list(parameters(System(NPU(1e12, 1e12, 8e10))))
     ['npu.peak_flops', 'npu.memory_bandwidth', 'npu.memory_capacity']
     """
-    return {**_flatten(system)[0], **_flatten(models)[0]}
+    return {**_leaves(system), **_leaves(models)}
 
 
 def parameter_units(system: Any, models: Any = None) -> dict[str, str]:
     """The SI unit of every parameter, by path; "1" for a ratio."""
-    roots = {path: root for root in (system, models) for path in _flatten(root)[0]}
+    roots = {path: root for root in (system, models) for path in _leaves(root)}
     return {path: _said(root, path, "unit", "1") for path, root in roots.items()}
 
 
 def parameter_limits(system: Any, models: Any = None) -> dict[str, float]:
     """The largest value that makes sense of every parameter, by path; inf where nothing is said."""
-    roots = {path: root for root in (system, models) for path in _flatten(root)[0]}
+    roots = {path: root for root in (system, models) for path in _leaves(root)}
     return {path: _said(root, path, "most", math.inf) for path, root in roots.items()}
 
 
@@ -52,8 +51,7 @@ def with_parameters(system: S, models: M, values: Mapping[str, Any]) -> tuple[S,
     Raises:
         InputError: a path that neither has; the message offers the nearest. A value that is no number.
     """
-    own, own_structure = _flatten(system)
-    theirs, their_structure = _flatten(models)
+    own, theirs = _leaves(system), _leaves(models)
     for path, value in values.items():
         check_path(path, {**own, **theirs})
         if isinstance(value, str):
@@ -61,10 +59,14 @@ def with_parameters(system: S, models: M, values: Mapping[str, Any]) -> tuple[S,
         elif value is None or isinstance(value, bytes | Mapping):
             raise InputError(f"parameter {path}: got {value!r:.60}, expected a number [SI]")
         (own if path in own else theirs)[path] = value
-    return (
-        jax.tree.unflatten(own_structure, list(own.values())),
-        jax.tree.unflatten(their_structure, list(theirs.values())),
-    )
+    return _rebuilt(system, own), _rebuilt(models, theirs)
+
+
+def _rebuilt(root: S, leaves: Mapping[str, Any]) -> S:
+    """The same tree with other numbers."""
+    tree = make_known_to_jax().tree
+    made: S = tree.unflatten(tree.structure(root), list(leaves.values()))
+    return made
 
 
 def in_si(value: Any, unit: str, where: str) -> float:
@@ -122,21 +124,24 @@ def check_path(path: str, known: Mapping[str, Any]) -> None:
     raise InputError(f"parameter {path!r}: no such path; {offer}")
 
 
-def _flatten(root: Any) -> tuple[dict[str, Any], Any]:
-    """The leaves of a tree by path, and its structure."""
-    pairs, structure = jax.tree_util.tree_flatten_with_path(root)
-    leaves = {".".join(map(word, keys)): leaf for keys, leaf in pairs}
-    for path, leaf in leaves.items():
-        if not path and not dataclasses.is_dataclass(leaf):
-            raise InputError(
-                f"got {type(leaf).__name__} {leaf!r:.60}, expected a tree of parameters: a System or Models()"
-            )
-        if dataclasses.is_dataclass(leaf):
-            raise InputError(
-                f"{path or 'model'}: {type(leaf).__name__} is no JAX pytree, so its numbers cannot "
-                "be reached; decorate the class with perfmodel.record"
-            )
-    return leaves, structure
+def _leaves(node: Any, path: str = "") -> dict[str, Any]:
+    """The numbers of a tree by path, in the order of its fields."""
+    if not is_leaf(node):
+        return {
+            longer: leaf
+            for step, part in children(node).items()
+            for longer, leaf in _leaves(part, f"{path}.{step}" if path else step).items()
+        }
+    if dataclasses.is_dataclass(node):
+        raise InputError(
+            f"{path or 'model'}: {type(node).__name__} is no JAX pytree, so its numbers cannot "
+            "be reached; decorate the class with perfmodel.record"
+        )
+    if not path:
+        raise InputError(
+            f"got {type(node).__name__} {node!r:.60}, expected a tree of parameters: a System or Models()"
+        )
+    return {path: node}
 
 
 def _said(root: Any, path: str, word: str, otherwise: Any) -> Any:

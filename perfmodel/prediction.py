@@ -13,7 +13,8 @@ from perfmodel.compiled import Compiled, recall, unpack
 from perfmodel.display import as_html, as_text, seconds
 from perfmodel.forking import check_process
 from perfmodel.machine.system import System
-from perfmodel.models.cost import check_costs, models_of
+from perfmodel.models.cost import models_of
+from perfmodel.models.cost_blocks import check_costs
 from perfmodel.models.fitted import Answer, answers
 from perfmodel.parameter_paths import check_values
 from perfmodel.schedule.frozen_graph import times

@@ -20,7 +20,7 @@ from perfmodel.engine.bulk import Devices, devices_of
 from perfmodel.engine.bulk_cpu import sums
 from perfmodel.engine.cells import NOBODY, SAMPLE
 from perfmodel.forking import check_process
-from perfmodel.models.cost import check_costs
+from perfmodel.models.cost_blocks import check_costs
 from perfmodel.models.host_formula import HostFormula, JoinedFormula
 from perfmodel.models.shared_costs import Costs
 from perfmodel.parameter_paths import parameters, with_parameters

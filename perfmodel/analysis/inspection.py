@@ -131,10 +131,6 @@ def _deadlock(graph: Graph) -> list[Finding]:
 
 def _contradicted(graph: Graph) -> list[Finding]:
     """Whether recorded start times tell another step time than recorded durations and dependencies make."""
-    from perfmodel.machine.system import NPU, Dimension, System
-    from perfmodel.models.cost import Models
-    from perfmodel.prediction import predict
-
     recorded = [
         (labels.start, graph.programs[graph.program[rank]].duration)
         for rank, labels in enumerate(graph.labels[k] for k in graph.label)
@@ -146,6 +142,10 @@ def _contradicted(graph: Graph) -> list[Finding]:
         quiet = np.isin(p.type, (NodeType.METADATA, NodeType.INVALID, NodeType.COMM_RECV))
         if (np.isnan(p.duration) & ~quiet).any():
             return []  # not all of the step is recorded
+    from perfmodel.machine.system import NPU, Dimension, System
+    from perfmodel.models.cost import Models
+    from perfmodel.prediction import predict
+
     first = min(float(np.nanmin(start)) for start, _ in recorded)
     last = max(float(np.nanmax(start + np.nan_to_num(duration))) for start, duration in recorded)
     flat = System(NPU(1.0, 1.0), (Dimension(1.0, 1.0, "switch", graph.ranks),), name="flat")

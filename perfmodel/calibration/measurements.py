@@ -30,7 +30,8 @@ from numpy.typing import NDArray
 from perfmodel.errors import InputError
 from perfmodel.machine.placement import hops, span
 from perfmodel.machine.system import System
-from perfmodel.models.cost import CostBlock, block_time
+from perfmodel.models.cost import block_time
+from perfmodel.models.cost_blocks import CostBlock
 from perfmodel.vocabulary import (
     COLLECTIVES,
     COMMUNICATION,
@@ -64,7 +65,7 @@ class NodeTimes:
     """m measured durations by block of equal kind.
 
     Attributes:
-        keys: (ranks of the system that a block needs, `cost.CostBlock` key) of each block.
+        keys: (ranks of the system that a block needs, `cost_blocks.CostBlock` key) of each block.
         rows: [rows, 1 or 2] the work of each block.
         place: row of the table of each row of the blocks, in their order.
         duration: [m] measured [s], in the table's order.

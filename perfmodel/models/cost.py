@@ -16,18 +16,17 @@ made with `pm.record` so that its coefficients are parameters, with these method
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import field, replace
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
-from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
 from perfmodel.machine.system import NPU, System
 from perfmodel.models.compute import Roofline
+from perfmodel.models.cost_blocks import CostBlock, DistinctCosts
 from perfmodel.models.memory import Bandwidth
 from perfmodel.models.network import AlphaBeta
 from perfmodel.pytree import number, record, static
@@ -99,42 +98,6 @@ def _has(node: Any, path: str) -> bool:
         else:
             return False
     return True
-
-
-BESIDE = "beside"
-"""Marks the costs of kernels that run while a collective of their rank does."""
-
-
-@dataclass(frozen=True)
-class CostBlock:
-    """Distinct costs of one kind: a static key and one row of numbers per cost.
-
-    Keys and rows: ("compute", kind, dtype), with `BESIDE` and a share after it for kernels that are beside a
-    collective for so much of their time: FLOP, B, the
-    kind's sizes (`vocabulary.DIMENSIONS`); ("recorded",) s; ("memory", "local" | "remote") B;
-    ("collective", kind, Span) B; ("point_to_point", hops) B. `scale` multiplies the cost.
-    """
-
-    key: tuple[Hashable, ...]
-    rows: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    category: int
-
-
-@dataclass(frozen=True)
-class DistinctCosts:
-    """The distinct costs of a graph; a cost is named by its place in the concatenated blocks."""
-
-    blocks: tuple[CostBlock, ...]
-
-    def __len__(self) -> int:
-        return sum(len(b.rows) for b in self.blocks)
-
-    @property
-    def category(self) -> NDArray[np.int8]:
-        """[S] i8, category of each cost."""
-        parts = [np.full(len(b.rows), b.category, np.int8) for b in self.blocks]
-        return np.concatenate(parts) if parts else np.zeros(0, np.int8)
 
 
 @record
@@ -216,30 +179,6 @@ def block_time(block: CostBlock, system: System, models: Models) -> Array:
         seconds = models.network.point_to_point(rows[:, 0], detail[0], system.network)
         return seconds
     raise AssertionError(f"no such kind of cost: {kind}")
-
-
-def check_costs(costs: NDArray[np.floating], work: DistinctCosts | None = None) -> None:
-    """Raise InputError unless every duration [S] or [S, D] is a finite time >= 0.
-
-    Args:
-        costs: the table of distinct costs. work: what they are of, for the message.
-    """
-    if not costs.size or (costs.min() >= 0 and costs.max() < np.inf):
-        return
-    rows = costs.reshape(len(costs), -1)
-    row = int(np.flatnonzero(~((rows >= 0) & (rows < np.inf)).all(axis=1))[0])
-    value = rows[row][~((rows[row] >= 0) & (rows[row] < np.inf))][0]
-    names = [" ".join(_words(b)) for b in work.blocks for _ in b.rows] if work else []
-    what = f"of {names[row]} " if names else ""
-    raise InputError(
-        f"the model gives a duration {what}of {value:g} s; expected a finite time >= 0. Check the parameters and the "
-        "formulas"
-    )
-
-
-def _words(block: CostBlock) -> list[str]:
-    """What a block is of, for messages."""
-    return [str(word) for word in block.key if word not in ("", "other")]
 
 
 def durations(work: DistinctCosts, system: System, models: Models) -> Array:

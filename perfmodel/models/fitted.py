@@ -176,7 +176,7 @@ def chosen_models(chosen: str | Path) -> Fitted:
 def answers(
     system: System, models: Any, keys: Iterable[tuple[Hashable, ...]]
 ) -> tuple[Answer, ...]:
-    """Who answered for the costs with these keys (`cost.CostBlock.key`), each once."""
+    """Who answered for the costs with these keys (`cost_blocks.CostBlock.key`), each once."""
     models = models_of(system, models)
     found: dict[Answer, None] = {}
     for key in keys:

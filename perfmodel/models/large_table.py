@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.machine.system import System
-from perfmodel.models.cost import CostBlock, DistinctCosts, Models, block_time, durations
+from perfmodel.models.cost import Models, block_time, durations
+from perfmodel.models.cost_blocks import CostBlock, DistinctCosts
 from perfmodel.models.shared_costs import Costs
 from perfmodel.parameter_paths import with_parameters
 

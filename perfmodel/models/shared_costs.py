@@ -21,7 +21,8 @@ from jax import Array
 from numpy.typing import NDArray
 
 from perfmodel.machine.system import NPU, System
-from perfmodel.models.cost import BESIDE, CostBlock, DistinctCosts, Models, block_time, durations
+from perfmodel.models.cost import Models, block_time, durations
+from perfmodel.models.cost_blocks import BESIDE, CostBlock, DistinctCosts
 from perfmodel.models.host_formula import HostFormula, JoinedFormula, UnknownPrimitive
 from perfmodel.parameter_paths import parameters
 from perfmodel.pytree import content

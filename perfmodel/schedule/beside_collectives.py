@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perfmodel.models.cost import BESIDE, CostBlock, DistinctCosts
+from perfmodel.models.cost_blocks import BESIDE, CostBlock, DistinctCosts
 from perfmodel.schedule.list_schedule import Schedule
 from perfmodel.schedule.tasks import Tasks
 from perfmodel.vocabulary import NodeType

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from perfmodel.errors import InputError
 from perfmodel.machine.placement import hops_table, span
 from perfmodel.machine.system import System
-from perfmodel.models.cost import CostBlock, DistinctCosts
+from perfmodel.models.cost_blocks import CostBlock, DistinctCosts
 from perfmodel.schedule.distinct_rows import distinct_rows
 from perfmodel.vocabulary import (
     COLLECTIVES,

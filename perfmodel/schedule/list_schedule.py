@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from perfmodel.errors import DeadlockError
 from perfmodel.machine.system import System
-from perfmodel.models.cost import check_costs
+from perfmodel.models.cost_blocks import check_costs
 from perfmodel.schedule.list_scheduler import RECV, new_state, simulate, simulate_many
 from perfmodel.schedule.tasks import Tasks
 from perfmodel.threads import even_slices, in_threads

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
-from perfmodel.models.cost import DistinctCosts
+from perfmodel.models.cost_blocks import DistinctCosts
 from perfmodel.schedule.cost_collector import CostCollector
 from perfmodel.schedule.rank_classes import rank_classes
 from perfmodel.vocabulary import (

@@ -68,6 +68,19 @@ def test_a_synthetic_trace_is_written_without_jax(tmp_path):
     assert not found & {"jax", "pandas"}
 
 
+@pytest.mark.parametrize("more", [(), ("--astra-sim",), ("--strict",), ("--json",)])
+def test_a_trace_is_inspected_without_jax(more, tmp_path):
+    found = imported("inspect", TRACES / "gpt_dp2_tp2_pp2", *more, folder=tmp_path)
+    assert not found & {"jax", "pandas"}
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("--json",), ("--kind", "accelerator"), ("dgx-h100",), ("h100-sxm",)]
+)
+def test_systems_are_listed_without_jax(arguments, tmp_path):
+    assert "jax" not in imported("systems", *arguments, folder=tmp_path)
+
+
 def test_a_prediction_imports_what_it_needs_and_no_more(tmp_path):
     found = imported("run", TRACES / "all_reduce_4", "--system", "dgx-h100", folder=tmp_path)
     assert "jax" in found

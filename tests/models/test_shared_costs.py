@@ -8,7 +8,7 @@ import pytest
 
 import perfmodel as pm
 from perfmodel.models.compute import Roofline
-from perfmodel.models.cost import CostBlock, DistinctCosts
+from perfmodel.models.cost_blocks import CostBlock, DistinctCosts
 from perfmodel.models.shared_costs import Costs
 from perfmodel.pytree import number, record
 from perfmodel.schedule.tasks import build
