@@ -1,8 +1,13 @@
 """What several test files use."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+from perfmodel.compiled_code.later import WHEN
+
+os.environ.setdefault(WHEN, "now")  # tests leave no processes behind; those that do say so
 
 
 @pytest.fixture(scope="session")

@@ -29,12 +29,12 @@ from perfmodel.astra.nodes import (
 from perfmodel.astra.shared_bus import bus_event, end_bus_event
 from perfmodel.astra.timers import drop_batch, give_back, pop_event
 from perfmodel.compiled_code import (
-    Allowance,
     is_kept,
     machine_code,
     plain_of,
     said_while_it_takes,
 )
+from perfmodel.compiled_code.allowance import Allowance
 
 _PARTS = [
     "layout",
@@ -211,7 +211,7 @@ _ANY = 1 << 62
 
 machine = _compile(_digest_of_sources())
 plain = plain_of(machine.py_func)
-allowance = Allowance(machine, PLAIN)
+allowance = Allowance(machine, PLAIN, "machine")
 
 
 def simulate(t: NDArray[np.int64], m: NDArray[np.int64], f: NDArray[np.float64]) -> None:
@@ -228,7 +228,7 @@ def simulate(t: NDArray[np.int64], m: NDArray[np.int64], f: NDArray[np.float64])
         m[c.LIMIT] = before + allowance.left
         with np.errstate(over="ignore"):  # of hashes, that wrap around in machine code, too
             plain(t.data, m.data, f.data)  # whose items are Python's numbers
-        allowance.spend(int(m[c.EVENTS] - before))
+        allowance.spend(int(m[c.EVENTS] - before), (t, m, f))
     m[c.LIMIT] = _ANY
     if m[c.BEGUN] == 0 or (m[c.HEAP_SIZE] > 0 and m[c.FULL] == 0):
         with said_while_it_takes():

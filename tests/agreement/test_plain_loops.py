@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,7 +11,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from perfmodel.compiled_code import PLAIN, Allowance, Loop, machine_code
+from perfmodel.astra import kernel
+from perfmodel.compiled_code import PLAIN, Loop, machine_code
+from perfmodel.compiled_code.allowance import Allowance
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine.cells import cell_of, checks_of
 from tests.agreement.test_oracle_designs import designs, seeds, table
@@ -19,7 +22,7 @@ from tests.oracle_case import cases, compile_eagerly, evaluate_eagerly, repeatab
 
 def loops() -> list[Loop]:
     """All that there are in this process."""
-    return [thing for thing in gc.get_objects() if isinstance(thing, Loop)]
+    return [thing for thing in gc.get_objects() if issubclass(type(thing), Loop)]
 
 
 @contextmanager
@@ -111,3 +114,11 @@ def test_steps_are_counted_over_nested_tuples(steps):
     from perfmodel.compiled_code import elements
 
     assert elements((np.zeros(steps), (np.zeros(1),)), "text", 3) == steps + 1
+
+
+def test_every_loop_is_found_by_its_module_and_name():
+    for loop in loops():
+        module = sys.modules[loop.py_func.__module__]
+        if module.__name__.startswith("perfmodel."):
+            assert getattr(module, loop.py_func.__name__) is loop
+    assert kernel.machine.py_func.__module__ == kernel.__name__

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from perfmodel.astra import event_run, kernel
-from perfmodel.compiled_code import Allowance
+from perfmodel.compiled_code.allowance import Allowance
 from tests.astra import test_mode_runs as modes
 from tests.astra import test_random_runs as random
 from tests.astra.test_traces import differing_in_a_group

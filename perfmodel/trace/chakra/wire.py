@@ -29,7 +29,8 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
-from perfmodel.compiled_code import Allowance, Loop, machine_code, plain_of
+from perfmodel.compiled_code import Loop, machine_code, plain_of
+from perfmodel.compiled_code.allowance import Allowance
 
 VARINT, FIXED64, LENGTH, GROUP, GROUP_END, FIXED32 = 0, 1, 2, 3, 4, 5
 MAX_RECORD = 2**31 - 1  # protobuf's own limit on a message [B]

@@ -6,7 +6,7 @@ the key of what is kept covers all of it: the function's own file, every compile
 that function's file, and every constant that it names.
 
 Compiling a loop takes a second, which a small graph is not worth. A loop with `small=True` runs as the Python that it
-is written in until it has done `PLAIN` steps on this machine, unless its machine code is there already.
+is written in, unless its machine code is there already, until compiling pays (`allowance`).
 Both ways do the same operations on the same kinds of numbers in the same order, so the results are the same to
 the bit; such a loop may only do with numbers what NumPy's and the machine's do alike (no sums of narrow integers).
 """
@@ -18,9 +18,8 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import cache, cached_property, update_wrapper
-from pathlib import Path
 from types import CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, TypeVar, overload
 
@@ -28,8 +27,7 @@ import numba
 import numpy as np
 from numba.core.caching import IndexDataCacheFile
 
-from perfmodel.errors import InputError
-from perfmodel.files import whole_file
+from perfmodel.compiled_code.allowance import Allowance
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,7 +35,7 @@ _CONSTANTS = (bool, int, float, complex, str, bytes, tuple, frozenset, np.generi
 
 
 PLAIN = 500_000
-"""Steps that a small loop takes as plain Python before it is compiled: about half a second, as long as compiling."""
+"""Steps that a small loop takes as plain Python before it is compiled: half a second, as long as compiling takes."""
 
 
 @overload
@@ -99,7 +97,7 @@ class Loop:
             self._looked = True
             self._ready = is_kept(self.dispatcher, arguments)
         if not self._ready and steps <= self.allowance.left:
-            self.allowance.spend(steps)
+            self.allowance.spend(steps, arguments)
             with np.errstate(over="ignore"):  # of hashes, that wrap around in machine code, too
                 return self.plain(*arguments)
         self._ready = True
@@ -110,50 +108,6 @@ class Loop:
     def plain(self) -> Callable[..., Any]:
         """The function as Python, and what it calls as well."""
         return plain_of(self.py_func)
-
-
-class Allowance:
-    """How many steps a loop may still do as plain Python before it is compiled, in this process and in later ones.
-
-    Whoever looks in once never waits for compiling; whoever comes back does, once, when it would have paid: at worst
-    both together take twice what the better of the two would have taken (the ski rental problem; Karlin, Manasse,
-    Rudolph, Sleator 1988). What is left is kept beside the machine code, where that can be kept.
-    """
-
-    def __init__(self, dispatcher: Any, steps: int):
-        self._dispatcher, self._steps, self._unsaved = dispatcher, steps, 0
-
-    @cached_property
-    def _file(self) -> Path | None:
-        try:
-            kept = self._dispatcher._cache._cache_file
-            return Path(kept._cache_path) / f"{kept._index_name}.left"
-        except AttributeError:  # nothing can be kept
-            return None
-
-    @cached_property
-    def _left(self) -> int:
-        try:
-            with open(self._file or os.devnull) as file:
-                return min(max(int(file.read(20)), 0), self._steps)
-        except (OSError, ValueError):  # not there, or not ours
-            return self._steps
-
-    @property
-    def left(self) -> int:
-        """Steps."""
-        return self._left
-
-    def spend(self, steps: int) -> None:
-        """Note that so many have been done."""
-        self._left = max(self._left - steps, 0)
-        self._unsaved += steps
-        if (
-            self._file and 50 * self._unsaved >= self._steps
-        ):  # few writes; what is lost then is little
-            self._unsaved = 0
-            with suppress(InputError), whole_file(self._file, durable=False) as file:
-                file.write(str(self._left).encode())
 
 
 def is_kept(dispatcher: Any, arguments: tuple[Any, ...]) -> bool:
