@@ -10,20 +10,14 @@ from numpy.typing import NDArray
 
 from perfmodel.schedule.certificate import TIE, Decisions
 from perfmodel.schedule.frozen_graph import Events
-from perfmodel.schedule.list_schedule import (
-    Schedule,
-    calls_from_several_resources,
-    digest_of,
-    digests,
-    list_schedule,
-    own_makespans,
-)
+from perfmodel.schedule.list_schedule import Schedule, list_schedule
 from perfmodel.schedule.order_edges import freeze
+from perfmodel.schedule.own_schedules import OwnSchedules, calls_from_several_resources
 from perfmodel.schedule.tasks import Tasks
 from perfmodel.workload.graph import Graph
 
 SIMULATION_S = (1e-5, 8e-8)
-"""Time to schedule a design: in all, and per task [s], as measured on a Xeon."""
+"""Time to schedule a design: in all, and per run of tasks [s], as measured on a Xeon."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,23 +31,26 @@ class ListOrders:
     def __call__(
         self, costs: NDArray[np.float64], *, paths: bool = False, threads: int = 2
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int32]]:
-        """See `list_schedule.own_makespans`; where another record is the quickest, the order counts as another one."""
-        makespan, differs, counts = own_makespans(
-            self.tasks, costs, expected=self.schedule, paths=paths, threads=threads
-        )
+        """See `OwnSchedules.makespans`; where another record is the quickest, the order counts as another one."""
+        makespan, differs, counts = self.schedules.makespans(costs, paths=paths, threads=threads)
         for taken, other in _quickest_records(self.tasks, self.schedule):
             differs |= costs[taken] > costs[other]
         return makespan, differs, counts
 
     @cached_property
+    def schedules(self) -> OwnSchedules:
+        """Of many designs."""
+        return OwnSchedules(self.tasks, self.schedule)
+
+    @cached_property
     def digest(self) -> int:
         """Of the reference's order."""
-        return digest_of(self.schedule.order, self.schedule.instance)
+        return self.schedules.digest
 
     @property
     def simulation_s(self) -> float:
         """About how long scheduling a design takes [s]."""
-        return SIMULATION_S[0] + SIMULATION_S[1] * len(self.tasks)
+        return SIMULATION_S[0] + SIMULATION_S[1] * len(self.schedules)
 
     def decided(self) -> Decisions | None:
         """What the reference's schedule decided."""
@@ -63,7 +60,7 @@ class ListOrders:
         self, costs: NDArray[np.float64], threads: int
     ) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
         """Makespans and digests of a few designs."""
-        return digests(self.tasks, costs)
+        return self.schedules.digests(costs, threads)
 
     def frozen_at(self, cost: NDArray[np.float64]) -> tuple[Events, Decisions | None]:
         """A design's frozen graph, and what its schedule decided."""

@@ -6,13 +6,12 @@ Receives need no resource: they finish when posted and their message has arrived
 resource on every member from its own issue on, and finishes on all members one cost after the last has joined.
 
 Times closer than one part in 10^12 count as one moment, so that rounding never decides. The same kernel gives a
-design its own schedule (`own_makespans`) and, recording, the order that `order_edges.freeze` turns into edges: the
+design its own schedule (`own_schedules`) and, recording, the order that `order_edges.freeze` turns into edges: the
 longest path over those edges equals the schedule's times at that design.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,9 +21,9 @@ from numpy.typing import NDArray
 from perfmodel.errors import DeadlockError
 from perfmodel.machine.system import System
 from perfmodel.models.cost_blocks import check_costs
-from perfmodel.schedule.list_scheduler import RECV, new_state, simulate, simulate_many
+from perfmodel.schedule.contraction import Contraction, one_by_one
+from perfmodel.schedule.list_scheduler import RECV, new_state, simulate
 from perfmodel.schedule.tasks import Tasks
-from perfmodel.threads import even_slices, in_threads
 from perfmodel.vocabulary import OFFLOAD, describe
 from perfmodel.workload.edges import reverse
 from perfmodel.workload.graph import Graph
@@ -58,8 +57,9 @@ class Schedule:
         return replace(self, start=none, finish=none, sequence=nobody, before=nobody)
 
 
-def program_of(tasks: Tasks) -> tuple[Any, ...]:
+def program_of(runs: Contraction) -> tuple[Any, ...]:
     """The arrays that the kernel reads, in its order."""
+    tasks = runs.tasks
     succ_ptr, succ = reverse(tasks.pred_ptr, tasks.pred)
     count = np.bincount(tasks.resource[tasks.resource >= 0], minlength=tasks.resources)
     return (
@@ -78,6 +78,8 @@ def program_of(tasks: Tasks) -> tuple[Any, ...]:
         tasks.recorded,
         tasks.partner,
         int(tasks.caller.max(initial=-1)) + 1,
+        runs.more_ptr,
+        runs.more,
     )
 
 
@@ -94,7 +96,7 @@ def list_schedule(graph: Graph, tasks: Tasks, cost: NDArray[np.float64]) -> Sche
     """
     check_costs(cost, tasks.work)
     n = len(tasks)
-    program = program_of(tasks)
+    program = program_of(one_by_one(tasks))
     state = new_state(n, len(tasks.members), 0)
     sequence = np.zeros(n + len(tasks.members), np.int32)
     nothing = np.zeros(0, np.int32)
@@ -186,77 +188,3 @@ def offload_to_nowhere(graph: Graph, system: System) -> str:
         " have: it moves as fast as local memory here, and takes almost no time. Give the system's file [remote_memory]"
         " with the bandwidth and latency of the way to it"
     )
-
-
-def calls_from_several_resources(tasks: Tasks) -> bool:
-    """Whether a rank calls collectives of a group, which pair up by order of issue, from more than one resource."""
-    by_issue = (tasks.join >= 0) & (tasks.match < 0)
-    caller = tasks.caller[by_issue]
-    pairs = np.unique(np.stack([caller, tasks.resource[by_issue]]), axis=1).shape[1]
-    return bool(pairs > len(np.unique(caller)))
-
-
-def own_makespans(
-    tasks: Tasks,
-    costs: NDArray[np.float64],
-    *,
-    expected: Schedule,
-    paths: bool = False,
-    threads: int = 2,
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.int32]]:
-    """Every design's own schedule.
-
-    Args:
-        tasks: n tasks.
-        costs: [S, D] f64, duration of each distinct cost on each design [s].
-        expected: whose order to compare with.
-        paths: also count how often each cost stands on the critical path.
-        threads: designs are split over this many threads.
-
-    Returns:
-        [D] makespan [s] (nan: deadlock), [D] whether the order, or which calls meet, differs from what is expected,
-        [S, D] path counts (empty unless asked for).
-    """
-    check_costs(costs, tasks.work)
-    designs = costs.shape[1]
-    program = program_of(tasks)
-    makespan, differs = np.zeros(designs), np.zeros(designs, bool)
-    counts = np.zeros((costs.shape[0] if paths else 0, designs), np.int32)
-    # the orders on resources say nothing of the order in which one rank calls from several
-    calls = np.flatnonzero((tasks.join >= 0) & (tasks.match < 0))
-    if not calls_from_several_resources(tasks):
-        calls = calls[:0]
-    order = expected.order, calls, expected.instance[calls]
-
-    def work(part: slice) -> None:
-        simulate_many(
-            costs[:, part], program, order, makespan[part], differs[part], counts[:, part]
-        )
-
-    in_threads(work, even_slices(designs, threads))
-    return makespan, differs, counts
-
-
-def digest_of(order: NDArray[np.int32], instance: NDArray[np.int32]) -> int:
-    """64 bits of a hash of who is issued when, and which instance each collective joins."""
-    words = np.concatenate([order, instance]).tobytes()
-    return int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little")
-
-
-def digests(
-    tasks: Tasks, costs: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
-    """[D] makespan (nan: deadlock) and [D] digest of every design's own order, for a few designs, costs [S, D]."""
-    program = program_of(tasks)
-    state = new_state(len(tasks), len(tasks.members), 0)
-    nothing = np.zeros(0, np.int32)
-    makespan, found = np.zeros(costs.shape[1]), np.zeros(costs.shape[1], np.uint64)
-    for d in range(costs.shape[1]):
-        state[7][:] = -1
-        makespan[d], _, _, _, finished = simulate(
-            costs[:, d].copy(), program, state, nothing, nothing
-        )
-        found[d] = digest_of(state[6], state[7])
-        if finished < len(tasks):
-            makespan[d] = np.nan
-    return makespan, found

@@ -53,6 +53,8 @@ def simulate(cost, program, state, expected, sequence):
         recorded,
         partner,
         callers,
+        more_ptr,
+        more,
     ) = program
     n = kind.size
     instances = members.size
@@ -134,8 +136,10 @@ def simulate(cost, program, state, expected, sequence):
                     if recording:
                         sequence[steps] = v
                         steps += 1
-                    c = row[v]  # the latency of an edge
+                    c = row[v]  # of the latency of an edge, or of a run
                     end = ready[v] + (cost[c] if c >= 0 else 0.0)
+                    for e in range(more_ptr[v], more_ptr[v + 1]):
+                        end += cost[more[e]]
                     push_event(heap_time, heap_code, events, end, v)
                     events += 1
         fresh_count = 0
@@ -287,7 +291,13 @@ def simulate_many(costs, program, expected, makespan, differs, counts):
     """
     order, calls, joins = expected
     n = program[0].size
-    row, join, members = program[2], program[8], program[11]
+    row, join, members, more_ptr, more = (
+        program[2],
+        program[8],
+        program[11],
+        program[15],
+        program[16],
+    )
     state = new_state(n, members.size, n if counts.shape[0] else 0)
     came_from, instance, join_last, join_row = state[4], state[7], state[8], state[9]
     nothing = np.zeros(0, np.int32)
@@ -307,4 +317,6 @@ def simulate_many(costs, program, expected, makespan, differs, counts):
                 v = join_last[instance[v]]
             if c >= 0:
                 counts[c, d] += 1
+            for e in range(more_ptr[v], more_ptr[v + 1]):
+                counts[more[e], d] += 1
             v = came_from[v]

@@ -24,6 +24,7 @@ from perfmodel.analysis.evaluation import Evaluator
 from perfmodel.compiled import Compiled
 from perfmodel.engine.cells import cell_of, checks_of
 from perfmodel.errors import DeadlockError, InputError
+from perfmodel.schedule.list_orders import ListOrders
 
 HERE = Path(__file__).resolve().parents[2]
 REFERENCE = HERE.parent / "shared" / "reference" / "astra-sim"
@@ -153,6 +154,11 @@ def stress(name: str, compiled: Compiled, designs: int, seed: int, orders: int =
         for d in np.flatnonzero(sure & ~same):
             found.false.append(f"{name}: {what}, design {d}: {makespan[d]!r} != {simulated[d]!r}")
 
+    if isinstance(compiled.own, ListOrders):  # whose runs of tasks are another way of answering
+        by_run, simulated = simulated, compiled.own.schedules.by_task.makespans(costs)[0]
+        ends = np.isfinite(simulated)
+        if not np.array_equal(by_run[ends], simulated[ends]) or np.isfinite(by_run[~ends]).any():
+            found.false.append(f"{name}: runs of tasks give other makespans than the tasks")
     answered = np.zeros(designs, bool)
     frozen = [(compiled.events, compiled.own.decided())]
     for d in choice.choice(np.flatnonzero(np.isfinite(simulated)), orders):
