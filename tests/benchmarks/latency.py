@@ -1,7 +1,8 @@
 """How long one waits: second sweeps on a compiled graph, cold commands, and the first run after installation.
 
-Cold commands run in processes of their own. For the first run after installation all that was compiled is put into a
-folder of its own that is empty before each run (`NUMBA_CACHE_DIR`, JAX's likewise).
+Cold commands run in processes of their own, which find and leave Python's bytecode of this package as an installed one
+has it, whatever the environment says (`PYTHONDONTWRITEBYTECODE`). For the first runs after installation all that was
+compiled is put into a folder of its own that is empty before each run (`NUMBA_CACHE_DIR`, JAX's likewise).
 """
 
 from __future__ import annotations
@@ -151,13 +152,14 @@ def _first(settings: Settings) -> Iterator[Row]:
 
 
 def _quiet(command: list[str], **environment: str) -> None:
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     subprocess.run(
         command,
         cwd=ROOT,
         check=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**inherited, "PYTHONPATH": str(ROOT), **environment},
     )
 
 
@@ -167,6 +169,7 @@ def _fresh(command: list[str]) -> None:
             command,
             NUMBA_CACHE_DIR=str(Path(folder) / "numba"),
             JAX_COMPILATION_CACHE_DIR=str(Path(folder) / "jax"),
+            PERFMODEL_COMPILE="now",  # the folder goes: nobody writes into it afterwards
         )
 
 
