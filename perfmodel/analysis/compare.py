@@ -12,7 +12,8 @@ from perfmodel.analysis.throughput import throughput
 from perfmodel.compiled import Compiled
 from perfmodel.errors import InputError
 from perfmodel.prediction import Prediction, predict
-from perfmodel.report.tables import breakdown, path_breakdown
+from perfmodel.report.path_and_ranks import path_breakdown
+from perfmodel.report.tables import breakdown
 
 Case = Prediction | Compiled | tuple[Any, ...]
 

@@ -17,7 +17,7 @@ from perfmodel.errors import InputError
 from perfmodel.machine.system import NPU, Dimension, System
 from perfmodel.models.cost import Models
 from perfmodel.prediction import Prediction, evaluate
-from perfmodel.report.tables import path_breakdown
+from perfmodel.report.path_and_ranks import path_breakdown
 from perfmodel.vocabulary import NodeType
 from perfmodel.workload.graph import Graph
 

@@ -27,7 +27,7 @@ from perfmodel.machine.system import System
 from perfmodel.models.cost import models_meant, models_of
 from perfmodel.parameter_paths import with_parameters
 from perfmodel.prediction import Prediction, predict
-from perfmodel.report.tables import path_breakdown
+from perfmodel.report.path_and_ranks import path_breakdown
 from perfmodel.vocabulary import CATEGORIES, NodeType
 from perfmodel.workload.edit import MembersOf, Where, change
 from perfmodel.workload.edit import regroup as regroup_graph

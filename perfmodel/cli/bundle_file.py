@@ -31,7 +31,7 @@ from perfmodel.errors import InputError
 from perfmodel.files import whole_file
 from perfmodel.parameter_paths import parameters, with_parameters
 from perfmodel.prediction import Prediction, predict
-from perfmodel.report.tables import path_breakdown
+from perfmodel.report.path_and_ranks import path_breakdown
 from perfmodel.workload.archive import save
 from perfmodel.workload.load import load
 

@@ -9,14 +9,12 @@ from typing import Any
 
 import click
 
+from perfmodel.cli.text_table import LONGEST_TEXT, NO_ROWS
 from perfmodel.errors import InputError, one_line
 from perfmodel.files import check_target, whole_file
 
 TABLES = (".csv", ".parquet", ".json")
 PICTURES = (".png", ".svg", ".pdf")
-
-LONGEST_TEXT = 60
-"""Longer texts in a printed table are shortened, so that its rows can be read."""
 
 
 class Target(click.ParamType):  # type: ignore[type-arg,unused-ignore]
@@ -105,7 +103,7 @@ def show(table: Any, as_json: bool, output: str | None) -> None:
 def text_of(table: Any, *, missing: str = "NaN") -> str:
     """A table for people: six significant digits, long texts shortened, no index."""
     if not len(table):
-        return "(no rows)"
+        return NO_ROWS
     text: str = table.map(_short).to_string(
         index=False, float_format=lambda x: f"{x:.6g}", na_rep=missing
     )

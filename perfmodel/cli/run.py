@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 import click
+import numpy as np
 
 from perfmodel.cli.options import (
     load_options,
@@ -25,6 +26,7 @@ from perfmodel.cli.output import (
     text_of,
     write_table,
 )
+from perfmodel.cli.text_table import chosen, rows_of, text_table
 
 
 @click.command()
@@ -72,19 +74,24 @@ def run(
     made by synth.training) also utilization, throughput, memory by part and whether it fits; of a trace that names
     tensors its memory.
     """
-    from perfmodel.analysis.throughput import throughput
     from perfmodel.prediction import predict
-    from perfmodel.report.memory import knows_memory, memory
-    from perfmodel.report.tables import breakdown, critical_path, timeline
+    from perfmodel.report.path_and_ranks import (
+        path_breakdown_columns,
+        path_columns,
+        rank_columns,
+    )
 
     check_different(timeline_file, output)
     graph = the_graph(trace, options)
     system, models = the_system(graph, options)
     prediction = predict(graph, system, models)
-    per_rank, path = breakdown(prediction), critical_path(prediction)
-    on_path = breakdown(prediction, by="critical_path")
+    per_rank, path = rank_columns(prediction), path_columns(prediction)
+    on_path = path_breakdown_columns(prediction)
     step = held = None
-    if knows_memory(graph) or tokens or economics:
+    if graph.step is not None or graph.tensors is not None or tokens or economics:
+        from perfmodel.analysis.throughput import throughput
+        from perfmodel.report.memory import memory
+
         step = throughput(prediction, tokens=tokens, economics=economics or None)
         held = memory(prediction)
     if timeline_file:
@@ -92,6 +99,8 @@ def run(
 
         write_timeline(prediction, timeline_file)
     if output:
+        from perfmodel.report.tables import timeline
+
         write_table(timeline(prediction), output)
     if as_json:
         result = {
@@ -100,9 +109,9 @@ def run(
             "ranks": graph.ranks,
             "nodes": len(graph),
             "models": [answer._asdict() for answer in prediction.models],
-            "breakdown": per_rank.to_dict(orient="records"),
-            "critical_path_breakdown": on_path.to_dict(orient="records")[0],
-            "critical_path": path.to_dict(orient="records"),
+            "breakdown": rows_of(per_rank),
+            "critical_path_breakdown": rows_of(on_path)[0],
+            "critical_path": rows_of(path),
         }
         if step is not None and held is not None:
             result["throughput"] = step.to_dict(orient="records")[0]
@@ -129,11 +138,14 @@ def _print_prediction(prediction: Any, per_rank: Any, on_path: Any) -> None:
     )
     click.echo(described(prediction.models) + "\n")
     click.echo("critical path [s]")
-    click.echo(text_of(on_path) + "\n")
+    click.echo(text_table(on_path) + "\n")
     click.echo("per rank [s]")
-    same = per_rank.drop(columns="rank").drop_duplicates()
-    click.echo(text_of(per_rank.loc[same.index]))
-    more = len(per_rank) - len(same)
+    figures = zip(*(values.tolist() for name, values in per_rank.items() if name != "rank"))
+    first: dict[tuple[float, ...], int] = {}
+    for rank, row in enumerate(figures):
+        first.setdefault(row, rank)
+    click.echo(text_table(chosen(per_rank, first.values())))
+    more = graph.ranks - len(first)
     if more:
         verb = "is" if more == 1 else "are"
         click.echo(f"({counted(more, 'more rank')} {verb} equal to one of these; --json has all)")
@@ -176,11 +188,12 @@ def _throughput_words(row: Any) -> list[str]:
 
 def _print_longest(path: Any, node_count: int) -> None:
     """The nodes that take up most of the critical path."""
-    longest = path.sort_values("on_path_s", ascending=False).head(node_count)
-    click.echo(f"\nlongest on the critical path, {len(longest)} of {counted(len(path), 'node')}")
-    click.echo(
-        text_of(longest[["rank", "node_id", "name", "type", "start_s", "on_path_s", "share"]])
-    )
+    order = np.argsort(-np.array(path["on_path_s"], float), kind="stable")[:node_count]
+    shown = ("rank", "node_id", "name", "type", "start_s", "on_path_s", "share")
+    longest = chosen({name: path[name] for name in shown}, order.tolist())
+    count = counted(len(path["rank"]), "node")
+    click.echo(f"\nlongest on the critical path, {len(order)} of {count}")
+    click.echo(text_table(longest))
 
 
 @click.command()

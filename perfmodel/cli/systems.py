@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from perfmodel.cli.output import output_options, show, text_of
+from perfmodel.cli.text_table import text_table
 
 
 @click.command()
@@ -31,8 +32,10 @@ def systems(name: Any, kind: Any, as_json: bool, output: str | None) -> None:
         )
     if name is not None:
         print_figures(name) if people else show(figures(name), as_json, output)
+    elif kind in (None, "system") and people:
+        click.echo(text_table(systems_for_people()))
     elif kind in (None, "system"):
-        show(all_systems(people), as_json, output)
+        show(all_systems(), as_json, output)
     else:
         show(all_of(kind, people), as_json, output)
     if name is None and people:
@@ -42,31 +45,36 @@ def systems(name: Any, kind: Any, as_json: bool, output: str | None) -> None:
         )
 
 
-def all_systems(people: bool = False) -> Any:
-    """One row per system: its network and its parameters [SI]; for people the figures of one NPU with units."""
+def all_systems() -> Any:
+    """One row per system: its network and its parameters [SI]."""
     import pandas as pd
 
-    from perfmodel import units
     from perfmodel.machine.system import hardware, parameters
     from perfmodel.machine.system import systems as names
 
-    rows = []
+    known = {name: hardware(name) for name in names()}
+    return pd.DataFrame(
+        [{"system": n, "network": network_of(s), **parameters(s)} for n, s in known.items()]
+    )
+
+
+def systems_for_people() -> dict[str, list[str]]:
+    """A row per system: its network and the figures of one NPU, with units."""
+    from perfmodel import units
+    from perfmodel.machine.system import hardware
+    from perfmodel.machine.system import systems as names
+
+    columns: dict[str, list[str]] = {"system": [], "peak": [], "memory": [], "network": []}
     for name in names():
         system = hardware(name)
-        if not people:
-            rows.append({"system": name, "network": network_of(system), **parameters(system)})
-            continue
         npu = system.npu
-        memory = f"{units.format(npu.memory_capacity, 'B')} at {units.format(npu.memory_bandwidth, 'B/s')}"
-        rows.append(
-            {
-                "system": name,
-                "peak": f"{units.format(npu.peak_flops, 'FLOP/s')} {system.dtype}",
-                "memory": memory,
-                "network": network_of(system, people=True),
-            }
+        columns["system"].append(name)
+        columns["peak"].append(f"{units.format(npu.peak_flops, 'FLOP/s')} {system.dtype}")
+        columns["memory"].append(
+            f"{units.format(npu.memory_capacity, 'B')} at {units.format(npu.memory_bandwidth, 'B/s')}"
         )
-    return pd.DataFrame(rows)
+        columns["network"].append(network_of(system, people=True))
+    return columns
 
 
 def all_of(kind: str, people: bool = False) -> Any:

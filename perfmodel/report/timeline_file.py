@@ -25,7 +25,8 @@ from perfmodel.errors import InputError
 from perfmodel.files import check_target, whole_file
 from perfmodel.prediction import Prediction
 from perfmodel.report.components import component_spans
-from perfmodel.report.tables import category_of, critical_path, timeline
+from perfmodel.report.path_and_ranks import category_of
+from perfmodel.report.tables import critical_path, timeline
 from perfmodel.vocabulary import CATEGORIES, COLLECTIVES, WAITING, NodeType
 from perfmodel.workload.graph import check_ranks
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import perfmodel as pm
 from perfmodel.machine.system import NPU, Dimension, System
 from perfmodel.parameter_paths import parameters, with_parameters
-from perfmodel.report.tables import path_breakdown
+from perfmodel.report.path_and_ranks import path_breakdown
 from tests import oracle
 from tests.oracle_case import (
     Case,
