@@ -29,7 +29,8 @@ _wanted: list[tuple[str, str, list[Any]]] = []
 def possible(function: FunctionType) -> bool:
     """Whether a function can be compiled later: one of this package, where nobody wants it otherwise."""
     own = function.__module__.startswith(f"{PACKAGE}.")
-    return own and bool(sys.executable) and os.environ.get(WHEN) != "now"
+    able = os.name == "posix" and bool(sys.executable)
+    return own and able and os.environ.get(WHEN) != "now"
 
 
 def compile_later(function: FunctionType, name: str, arguments: tuple[Any, ...]) -> None:
@@ -48,13 +49,9 @@ def _start() -> None:
     """Start the process, and hand it what is wanted."""
     if not _wanted:
         return
-    here = str(
-        Path(__file__).parents[2]
-    )  # where this package lies, and nothing from the current folder (-P)
+    here = str(Path(__file__).parents[2])  # this package, and nothing from the current folder (-P)
     path = os.pathsep.join(filter(None, [here, os.environ.get("PYTHONPATH")]))
-    with suppress(
-        OSError
-    ):  # no process can be started, or it has ended: what is wanted is wanted again
+    with suppress(OSError):  # no process can be started: what is wanted will be wanted again
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", f"{PACKAGE}.compiled_code"],
             stdin=subprocess.PIPE,
@@ -79,7 +76,7 @@ def description(argument: Any) -> Any:
     >>> description((np.zeros((2, 3)), 7, np.int32(1)))
     {'tuple': [{'array': '<f8', 'dimensions': 2, 'order': 'C', 'writable': True}, 7, {'number': '<i4'}]}
     """
-    if isinstance(argument, tuple):
+    if type(argument) is tuple:
         return {"tuple": [description(part) for part in argument]}
     if isinstance(argument, np.ndarray):
         flags = argument.flags
