@@ -18,6 +18,7 @@ those of every design's own order (`schedule="own"`, as in `pm.predict`) or of t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -27,8 +28,8 @@ from numpy.typing import NDArray
 
 from perfmodel.analysis.breakpoints import FollowedDesign, breakpoints, makespans
 from perfmodel.analysis.evaluation import SCHEDULES, Evaluator
+from perfmodel.analysis.tied_paths import TiedPaths
 from perfmodel.compiled import Compiled, recall, unpack
-from perfmodel.compiled_code import machine_code
 from perfmodel.errors import InputError
 from perfmodel.machine.system import System
 from perfmodel.models.cost import models_of
@@ -97,37 +98,41 @@ def sensitivity(
     compiled = recall(graph, system, models)
     large = compiled.large
     every = second or moves or not large  # else only the derivatives on paths that are longest
+    at = compiled.system, compiled.models
     if every:
         cost, slope, curve = _expand(compiled, names, point, second)
     else:
-        cost = np.asarray(compiled.evaluate(compiled.system, compiled.models), np.float64)
-    events = compiled.events
-    longest, counts, tied = _critical_paths(events.cost, events.pred_ptr, events.pred, cost, TIE)
-    if every:
-        rows = np.arange(len(cost))
+        cost = np.asarray(compiled.evaluate(*at), np.float64)
+    paths = TiedPaths.of(compiled.events, cost, TIE)
+    stretches: Iterable[tuple[NDArray[np.integer], NDArray[np.float64]]]
+    if large is None or every:
+        stretches = [(np.arange(len(cost)), slope)]
     else:
-        used = np.zeros(len(cost) + 1, bool)
-        used[events.cost[tied]] = True  # no cost is the last
-        rows = np.flatnonzero(used[:-1])
-        assert large is not None
-        slope = large.slopes(rows, names, point, (compiled.system, compiled.models))
-    total = longest * compiled.unit
-    part = np.ones(len(rows), bool) if figure is None else compiled.category[rows] == figure
-    weight = np.where(part, counts[rows], 0.0)
-    value = float(weight @ cost[rows]) * compiled.unit if figure is not None else total
-    derivative = weight @ slope * compiled.unit
-    masked = slope if figure is None else np.where(part[:, None], slope, 0.0)
-    down, up = _one_sided(compiled, cost, tied, rows, masked)
-    down, up = down * compiled.unit, up * compiled.unit
-    units = parameter_units(compiled.system, compiled.models)
+        stretches = large.slopes(paths.rows, names, point, at)
+    spent, derivative, share = 0.0, np.zeros(len(names)), np.zeros(len(names))
+    tied = np.zeros((len(paths.ptr) - 1, len(names)))
+    for rows, here in stretches:
+        weight = paths.counts[rows]
+        if figure is not None:
+            part = compiled.category[rows] == figure
+            weight, here = np.where(part, weight, 0.0), np.where(part[:, None], here, 0.0)
+        seconds = weight * cost[rows]
+        spent += float(seconds.sum())
+        derivative += weight @ here
+        share += seconds @ (here != 0)
+        paths.add(rows, here, tied)
+    value = paths.makespan if figure is None else spent
+    derivative *= compiled.unit
+    down, up = (slopes * compiled.unit for slopes in paths.extreme(tied))
+    units = parameter_units(*at)
     table = pd.DataFrame(
         {
             "parameter": names,
             "value": point,
             "unit": [units[name] for name in names],
             "derivative": derivative,
-            "elasticity": _elasticity(point, derivative, value),
-            "share": _share(weight * cost[rows] * compiled.unit, slope, total),
+            "elasticity": _elasticity(point, derivative, value * compiled.unit),
+            "share": share / paths.makespan if paths.makespan else share,
             "derivative_down": down,
             "derivative_up": up,
             "tie": up - down > TIE * (np.abs(up) + np.abs(down)),
@@ -136,7 +141,7 @@ def sensitivity(
     if second:
         table["second_derivative"] = weight @ curve * compiled.unit
     if moves or fraction:
-        design = FollowedDesign(compiled, names, point, cost, counts, schedule)
+        design = FollowedDesign(compiled, names, point, cost, paths.counts, schedule)
         if moves:
             table["lower"], table["upper"] = breakpoints(design, slope)
         if fraction:
@@ -212,56 +217,6 @@ def _derivatives(compiled: Compiled, names: tuple[str, ...]) -> tuple[Any, Any]:
     return kept
 
 
-@machine_code
-def _critical_paths(
-    row: NDArray[Any], ptr: NDArray[Any], pred: NDArray[Any], cost: NDArray[Any], tie: float
-) -> tuple[float, NDArray[Any], NDArray[Any]]:
-    """The makespan, how often each cost stands on the critical path, and the vertices on paths that tie with it.
-
-    The critical path is that of `Prediction.path`. A path ties where it is the longest but for a share `tie` of the
-    makespan wherever it meets others.
-    """
-    vertices = row.size
-    finish = np.empty(vertices)
-    for v in range(vertices):
-        latest = 0.0
-        for e in range(ptr[v], ptr[v + 1]):
-            latest = max(latest, finish[pred[e]])
-        finish[v] = latest + cost[row[v]] if row[v] >= 0 else latest
-    makespan = finish[vertices - 1]
-    counts = np.zeros(cost.size)
-    at = vertices - 1
-    while at >= 0:
-        if row[at] >= 0:
-            counts[row[at]] += 1.0
-        before = -1
-        for e in range(ptr[at], ptr[at + 1]):
-            if before < 0 or finish[pred[e]] > finish[before]:
-                before = pred[e]
-        at = before
-    on = np.zeros(vertices, np.bool_)
-    on[vertices - 1] = True
-    count = 0
-    for back in range(vertices):
-        v = vertices - 1 - back
-        if not on[v]:
-            continue
-        count += 1
-        latest = 0.0
-        for e in range(ptr[v], ptr[v + 1]):
-            latest = max(latest, finish[pred[e]])
-        for e in range(ptr[v], ptr[v + 1]):
-            if finish[pred[e]] >= latest - tie * makespan:
-                on[pred[e]] = True
-    tied = np.empty(count, np.int64)
-    count = 0
-    for v in range(vertices):
-        if on[v]:
-            tied[count] = v
-            count += 1
-    return makespan, counts, tied
-
-
 def _elasticity(point: NDArray[Any], derivative: NDArray[Any], value: float) -> NDArray[np.float64]:
     """p / T dT/dp; 0 where nothing depends on p, an infinite p included."""
     matters = (derivative != 0) & (value != 0)
@@ -269,86 +224,6 @@ def _elasticity(point: NDArray[Any], derivative: NDArray[Any], value: float) -> 
         derivative * np.where(matters, point, 0), value or 1.0
     )
     return elasticity
-
-
-def _share(seconds: NDArray[Any], slope: NDArray[Any], total: float) -> NDArray[np.float64]:
-    """[P] fraction of the makespan spent in critical operations [S] that a parameter has a part in."""
-    return seconds @ (slope != 0) / total if total else np.zeros(slope.shape[1])
-
-
-def _one_sided(
-    compiled: Compiled,
-    cost: NDArray[Any],
-    tied: NDArray[np.int64],
-    rows: NDArray[np.int64],
-    slope: NDArray[Any],
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Least and largest derivative [P] among all paths that are longest but for TIE.
-
-    Args:
-        tied: the vertices on such paths. rows, slope: [k], [k, P] the costs that occur there, and their derivatives.
-    """
-    events = compiled.events
-    number = np.full(len(events), -1, np.int32)
-    number[tied] = np.arange(len(tied))
-    begin = events.pred_ptr[tied]
-    count = events.pred_ptr[tied + 1] - begin
-    edge = np.repeat(begin - np.cumsum(count) + count, count) + np.arange(int(count.sum()))
-    before = number[events.pred[edge]]
-    target = np.repeat(np.arange(len(tied)), count)[before >= 0]
-    ptr = np.concatenate([[0], np.cumsum(np.bincount(target, minlength=len(tied)))])
-    place_of = np.full(len(cost) + 1, len(rows), np.int32)  # no cost is the last
-    place_of[rows] = np.arange(len(rows))
-    place = place_of[events.cost[tied]]
-    slopes: tuple[NDArray[Any], NDArray[Any]] = _extreme_slopes(
-        place,
-        ptr.astype(np.int64),
-        before[before >= 0],
-        np.append(cost[rows], 0.0),
-        np.concatenate([slope, np.zeros((1, slope.shape[1]))]),
-        TIE,
-    )
-    return slopes
-
-
-@machine_code
-def _extreme_slopes(
-    row: NDArray[Any],
-    ptr: NDArray[Any],
-    pred: NDArray[Any],
-    cost: NDArray[Any],
-    slope: NDArray[Any],
-    tie: float,
-) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Longest path to the last vertex; least and largest sum of `slope` [K, P] over the paths that tie."""
-    vertices, width = row.size, slope.shape[1]
-    finish = np.empty(vertices)
-    for v in range(vertices):
-        latest = 0.0
-        for e in range(ptr[v], ptr[v + 1]):
-            latest = max(latest, finish[pred[e]])
-        finish[v] = latest + cost[row[v]]
-    margin = tie * finish[vertices - 1]
-    least, largest = np.zeros((vertices, width)), np.zeros((vertices, width))
-    for v in range(vertices):
-        latest = 0.0
-        for e in range(ptr[v], ptr[v + 1]):
-            latest = max(latest, finish[pred[e]])
-        first = True
-        for e in range(ptr[v], ptr[v + 1]):
-            u = pred[e]
-            if finish[u] < latest - margin:
-                continue
-            for p in range(width):
-                if first or least[u, p] < least[v, p]:
-                    least[v, p] = least[u, p]
-                if first or largest[u, p] > largest[v, p]:
-                    largest[v, p] = largest[u, p]
-            first = False
-        for p in range(width):
-            least[v, p] += slope[row[v], p]
-            largest[v, p] += slope[row[v], p]
-    return least[vertices - 1], largest[vertices - 1]
 
 
 def _tornado(design: FollowedDesign, fraction: float) -> tuple[NDArray[Any], NDArray[Any]]:

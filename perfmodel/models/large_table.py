@@ -63,39 +63,41 @@ class LargeTable:
     def _parts(self) -> list[tuple[int, Any, Any, int, Any]]:
         """(first row, rows and scales as JAX has them, how many of them count, key) of each stretch; made once."""
         return [
-            (int(first) + at, *_padded(block, slice(at, at + STRETCH)), block.key)
+            (int(first) + at, *_padded(block, slice(at, at + STRETCH), full), block.key)
             for first, block in zip(self.begin, self.work.blocks)
+            for full in [STRETCH if len(block.rows) > STRETCH else 0]
             for at in range(0, len(block.rows), STRETCH)
         ]
 
     def slopes(
         self,
-        chosen: NDArray[np.int64],
+        chosen: NDArray[np.integer],
         names: tuple[str, ...],
         point: NDArray[Any],
         at: tuple[System, Any],
-    ) -> NDArray[np.float64]:
-        """[k, P] derivatives of some costs, ascending, with respect to parameters at a point [P]."""
-        found = np.empty((len(chosen), len(names)))
+    ) -> Iterator[tuple[NDArray[np.integer], NDArray[np.float64]]]:
+        """Derivatives of some costs, ascending, with respect to P parameters at a point [P], by stretches of them.
+
+        Yields:
+            [k] costs; [k, P] their derivatives.
+        """
         place = np.searchsorted(chosen, self.begin)
         for block, first, a, b in zip(self.work.blocks, self.begin, place[:-1], place[1:]):
             for k in range(a, b, SLOPES):
-                here = chosen[k : min(k + SLOPES, b)] - first
-                rows, scale, count = _padded(block, here)
-                found[k : k + count] = self._slopes(
-                    block.key, names, rows, scale, at, np.asarray(point)
-                )[:count]
-        return found
+                some = chosen[k : min(k + SLOPES, b)]
+                rows, scale, count = _padded(block, some - first, SLOPES if b - a > SLOPES else 0)
+                slope = self._slopes(block.key, names, rows, scale, at, np.asarray(point))
+                yield some, np.asarray(slope)[:count]
 
 
-def _padded(block: CostBlock, here: Any) -> tuple[Any, Any, int]:
+def _padded(block: CostBlock, here: Any, least: int) -> tuple[Any, Any, int]:
     """Some rows of a block for JAX, filled up with the last one to a power of two: few shapes; and how many count.
 
-    A scale that all of them share is one number.
+    At least so many as there are in other stretches of the block. A scale that all of them share is one number.
     """
     rows, scale = block.rows[here], block.scale[here]
     count = len(rows)
-    more = (1 << max(count - 1, 0).bit_length()) - count
+    more = max(1 << max(count - 1, 0).bit_length(), least) - count
     if (scale == scale[0]).all():
         scale = scale[0]
     elif more:

@@ -35,6 +35,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every table counts as a large one, of several stretches."""
     monkeypatch.setattr(large_table, "LARGE", 1)
     monkeypatch.setattr(large_table, "STRETCH", 16)
+    monkeypatch.setattr(large_table, "SLOPES", 16)
     monkeypatch.setattr(distinct_rows, "LARGE", 1)
 
 
