@@ -100,7 +100,8 @@ class ObservedTimes:
         )
         cost = np.full(len(number), -1, np.int32)
         cost[number[:vertices]] = old.cost
-        owner = np.full(len(number), -1, np.int64)
+        owner = np.full(len(number), -1, np.int32)
         owner[number[:vertices]] = old.owner
-        graph = Events(cost, ptr, pred, number[old.first], number[old.last], owner)
+        first, last = (number[of].astype(np.int32) for of in (old.first, old.last))
+        graph = Events(cost, ptr, pred, first, last, owner)
         return graph, number

@@ -21,16 +21,16 @@ class Events:
     Attributes:
         cost: [V] i32, row of the cost table, -1 for no cost.
         pred_ptr, pred: [V+1] i64, [E] i32, the vertices before each vertex, ascending, without repeats.
-        first, last: [n] i64, each task starts when all before `first` have finished, and ends with `last`.
-        owner: [V] i64, the task that each vertex is part of, -1 for none (the end of a collective is its members').
+        first, last: [n] i32, each task starts when all before `first` have finished, and ends with `last`.
+        owner: [V] i32, the task that each vertex is part of, -1 for none (the end of a collective is its members').
     """
 
     cost: NDArray[np.int32]
     pred_ptr: NDArray[np.int64]
     pred: NDArray[np.int32]
-    first: NDArray[np.int64]
-    last: NDArray[np.int64]
-    owner: NDArray[np.int64]
+    first: NDArray[np.int32]
+    last: NDArray[np.int32]
+    owner: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.cost)
@@ -42,9 +42,9 @@ class Events:
         source: NDArray[np.int64],
         target: NDArray[np.int64],
         *,
-        first: NDArray[np.int64],
-        last: NDArray[np.int64],
-        owner: NDArray[np.int64],
+        first: NDArray[np.integer],
+        last: NDArray[np.integer],
+        owner: NDArray[np.integer],
     ) -> Events:
         """From edge lists in any order, repeats allowed; the end is added behind every task.
 
@@ -63,9 +63,9 @@ class Events:
             np.append(cost, -1).astype(np.int32),
             ptr,
             pred,
-            first,
-            last,
-            np.append(owner, -1),
+            first.astype(np.int32),
+            last.astype(np.int32),
+            np.append(owner, -1).astype(np.int32),
         )
 
 

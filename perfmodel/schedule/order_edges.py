@@ -92,8 +92,8 @@ def _edges(
     call_ptr, call = calls
     instance_cost, row_ptr, rows = costs
     n, instances = receive.size, row_ptr.size - 1
-    first, last = np.empty(n, np.int64), np.empty(n, np.int64)
-    end = np.empty(instances, np.int64)
+    first, last = np.empty(n, np.int32), np.empty(n, np.int32)
+    end = np.empty(instances, np.int32)
     at = 0
     for code in sequence:
         if code < n:
@@ -108,7 +108,7 @@ def _edges(
         if instance[v] >= 0:
             last[v] = end[instance[v]]
     cost = np.full(vertices, -1, np.int32)
-    owner = np.full(vertices, -1, np.int64)
+    owner = np.full(vertices, -1, np.int32)
     followed = np.zeros(vertices, np.bool_)
     ptr = np.zeros(vertices + 1, np.int64)
     pred = np.empty(most_edges, np.int32)
