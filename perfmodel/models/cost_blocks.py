@@ -68,3 +68,14 @@ def check_costs(costs: NDArray[np.floating], work: DistinctCosts | None = None) 
 def _words(block: CostBlock) -> list[str]:
     """What a block is of, for messages."""
     return [str(word) for word in block.key if word not in ("", "other")]
+
+
+ALIGNMENT = 8
+"""JAX takes tables as they are that begin at a multiple of so many numbers."""
+
+
+def aligned(rows: int, columns: int) -> NDArray[np.float64]:
+    """A table that JAX takes from NumPy as it is, without a copy; not yet filled."""
+    table = np.empty(rows * columns + ALIGNMENT)
+    first = -(table.ctypes.data // table.itemsize) % ALIGNMENT
+    return table[first : first + rows * columns].reshape(rows, columns)

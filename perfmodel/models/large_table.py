@@ -8,7 +8,7 @@ stretch gives can be summed up while it is in the cache.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,6 +20,7 @@ from perfmodel.models.cost import Models, block_time, durations
 from perfmodel.models.cost_blocks import CostBlock, DistinctCosts
 from perfmodel.models.shared_costs import Costs
 from perfmodel.parameter_paths import with_parameters
+from perfmodel.threads import in_threads
 
 LARGE = 300_000
 """From so many distinct costs on they are evaluated by stretches."""
@@ -41,14 +42,25 @@ class LargeTable:
         self._seconds = jax.jit(partial(_seconds), static_argnums=0)
         self._slopes = jax.jit(partial(_slopes), static_argnums=(0, 1))
         self.begin = np.concatenate([[0], np.cumsum([len(b.rows) for b in work.blocks])])
+        # (first row, rows and scales as JAX has them, how many of them count, key) of each stretch
+        self._parts: list[tuple[int, Any, Any, int, Any]] = [
+            (int(first) + at, *_padded(block, slice(at, at + STRETCH), full), block.key)
+            for first, block in zip(self.begin, work.blocks)
+            for full in [STRETCH if len(block.rows) > STRETCH else 0]
+            for at in range(0, len(block.rows), STRETCH)
+        ]
 
     def __call__(self, system: System, models: Any) -> Any:
         """All costs; traced parameters make it a formula with the table as constants."""
         if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((system, models))):
             return self.own(system, models)
         seconds = np.empty(len(self.work))
-        for first, part in self.stretches(system, models):
-            seconds[first : first + len(part)] = part
+
+        def work(share: int) -> None:
+            for first, part in self.stretches(system, models, share, 2):
+                seconds[first : first + len(part)] = part
+
+        in_threads(work, (0, 1))
         return seconds
 
     def stretches(
@@ -58,16 +70,6 @@ class LargeTable:
         for k, (first, rows, scale, count, key) in enumerate(self._parts):
             if len(self._parts) * share <= k * shares < len(self._parts) * (share + 1):
                 yield first, np.asarray(self._seconds(key, rows, scale, system, models))[:count]
-
-    @cached_property
-    def _parts(self) -> list[tuple[int, Any, Any, int, Any]]:
-        """(first row, rows and scales as JAX has them, how many of them count, key) of each stretch; made once."""
-        return [
-            (int(first) + at, *_padded(block, slice(at, at + STRETCH), full), block.key)
-            for first, block in zip(self.begin, self.work.blocks)
-            for full in [STRETCH if len(block.rows) > STRETCH else 0]
-            for at in range(0, len(block.rows), STRETCH)
-        ]
 
     def slopes(
         self,
@@ -104,7 +106,7 @@ def _padded(block: CostBlock, here: Any, least: int) -> tuple[Any, Any, int]:
         scale = np.pad(scale, (0, more), mode="edge")
     if more:
         rows = np.pad(rows, ((0, more), (0, 0)), mode="edge")
-    return jax.numpy.asarray(rows), jax.numpy.asarray(scale), count
+    return jax.device_put(rows), jax.numpy.asarray(scale), count
 
 
 def evaluate_of(work: DistinctCosts) -> Callable[[System, Any], Any]:

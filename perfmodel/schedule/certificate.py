@@ -156,7 +156,7 @@ def _previous(line: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _by_vertex(
-    vertex: NDArray[np.int64], vertices: int
+    vertex: NDArray[np.integer], vertices: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(pointers [V+1], entries) of the entries at each vertex, in their order."""
     known = np.flatnonzero(vertex >= 0)

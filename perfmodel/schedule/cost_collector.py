@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from perfmodel.errors import InputError
 from perfmodel.machine.placement import hops_table, span
 from perfmodel.machine.system import System
-from perfmodel.models.cost_blocks import CostBlock, DistinctCosts
+from perfmodel.models.cost_blocks import CostBlock, DistinctCosts, aligned
 from perfmodel.schedule.distinct_rows import distinct_rows
 from perfmodel.vocabulary import (
     COLLECTIVES,
@@ -37,7 +38,7 @@ class CostCollector:
         self.sizes = tuple(d.size for d in system.network)
         self.keys: dict[tuple[Hashable, ...], int] = {}
         self.category: list[int] = []
-        self.rows_of: list[list[tuple[int, NDArray[np.float64]]]] = []
+        self.parts: list[list[_RowsOfProgram]] = []
         self.count = 0
 
     def rows(self, p: Program, row: int) -> tuple[np.ndarray, np.ndarray]:
@@ -141,12 +142,16 @@ class CostCollector:
         if not chosen.any():
             return
         index = self.keys.setdefault(key, len(self.keys))
-        if index == len(self.rows_of):
-            self.rows_of.append([])
+        if index == len(self.parts):
+            self.parts.append([])
             self.category.append(category)
-        rows = np.column_stack([c[chosen].astype(float) for c in (*columns, scale)])
+        of = [c[chosen] for c in (*columns, scale)]
+        factor = float(of[-1][0]) if (of[-1] == of[-1][0]).all() else None
+        rows = np.empty((len(of[0]), len(of) - (factor is not None)))
+        for column, values in zip(rows.T, of):
+            column[:] = values
         distinct, found = distinct_rows(rows)
-        self.rows_of[index].append((self.count, distinct))
+        self.parts[index].append(_RowsOfProgram(self.count, distinct, factor))
         number[chosen] = self.count + found
         self.count += len(distinct)
 
@@ -155,16 +160,50 @@ class CostCollector:
         number = np.full(self.count + 1, -1, np.int32)
         blocks, base = [], 0
         for key, index in self.keys.items():
-            parts, self.rows_of[index] = self.rows_of[index], []
-            places = [(first, len(rows)) for first, rows in parts]
-            table = np.concatenate([rows for _, rows in parts])
-            del parts  # large tables are not held twice
-            rows, found = distinct_rows(table)
+            places = [(part.first, len(part.rows)) for part in self.parts[index]]
+            rows, factor = _joined(self.parts[index])
+            rows, found = distinct_rows(rows)
             done = 0
             for first, count in places:
                 number[first : first + count] = base + found[done : done + count]
                 done += count
             base += len(rows)
+            if factor is None:
+                rows, scale = rows[:, :-1], rows[:, -1]
+            else:
+                scale = np.broadcast_to(factor, (len(rows),))
             word = key[:-1] if key[0] in ("recorded", "compute") else key
-            blocks.append(CostBlock(word, rows[:, :-1], rows[:, -1], self.category[index]))
+            blocks.append(CostBlock(word, rows, scale, self.category[index]))
         return DistinctCosts(tuple(blocks)), number
+
+
+@dataclass(frozen=True)
+class _RowsOfProgram:
+    """Distinct costs of one kind of one program.
+
+    Attributes:
+        first: the provisional number of the first one.
+        rows: [k, c] what they are of, with a factor each as the last column where there is no common one.
+        factor: common to all of them.
+    """
+
+    first: int
+    rows: NDArray[np.float64]
+    factor: float | None
+
+
+def _joined(parts: list[_RowsOfProgram]) -> tuple[NDArray[np.float64], float | None]:
+    """The rows of all parts, which are let go on the way: large tables are not held twice; and the common factor."""
+    first = parts[0]
+    factor = first.factor if all(part.factor == first.factor for part in parts) else None
+    columns = first.rows.shape[1] + (factor is None and first.factor is not None)
+    joined = aligned(sum(len(part.rows) for part in parts), columns)
+    end = len(joined)
+    while parts:
+        part = parts.pop()
+        here = joined[end - len(part.rows) : end]
+        here[:, : part.rows.shape[1]] = part.rows
+        if factor is None and part.factor is not None:
+            here[:, -1] = part.factor
+        end -= len(part.rows)
+    return joined, factor

@@ -31,8 +31,7 @@ def pop_event(heap_time, heap_code, size):
         child = 2 * i + 1
         if child >= last:
             break
-        if child + 1 < last and heap_time[child + 1] < heap_time[child]:
-            child += 1
+        child += (child + 1 < last) & (heap_time[child + 1] < heap_time[child])
         if heap_time[child] >= time:
             break
         heap_time[i], heap_code[i] = heap_time[child], heap_code[child]
@@ -63,8 +62,7 @@ def pop_key(heap, place, size):
         child = 2 * i + 1
         if child >= last:
             break
-        if child + 1 < last and heap[place + child + 1] < heap[place + child]:
-            child += 1
+        child += (child + 1 < last) & (heap[place + child + 1] < heap[place + child])
         if heap[place + child] >= key:
             break
         heap[place + i] = heap[place + child]

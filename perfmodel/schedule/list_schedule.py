@@ -37,7 +37,6 @@ class Schedule:
         start, finish: [n] f64 [s]; order: [n] i32, tasks by resource in order of issue.
         sequence: [V] i32, tasks and (from n on) instances of collectives, in the order in which their times
             became known.
-        before: [n] i32, the task that ran before on the same resource, -1 for none.
         instance: [n] i32, the instance that each collective joined, -1 for others; instance_cost: cost rows.
         makespan: [s].
     """
@@ -46,7 +45,6 @@ class Schedule:
     finish: NDArray[np.float64]
     order: NDArray[np.int32]
     sequence: NDArray[np.int32]
-    before: NDArray[np.int32]
     instance: NDArray[np.int32]
     instance_cost: NDArray[np.int32]
     makespan: float
@@ -54,7 +52,7 @@ class Schedule:
     def order_only(self) -> Schedule:
         """Without the times and what only freezing takes, which large graphs have no room for."""
         none, nobody = np.zeros(0), np.zeros(0, np.int32)
-        return replace(self, start=none, finish=none, sequence=nobody, before=nobody)
+        return replace(self, start=none, finish=none, sequence=nobody)
 
 
 def program_of(runs: Contraction) -> tuple[Any, ...]:
@@ -103,15 +101,10 @@ def list_schedule(graph: Graph, tasks: Tasks, cost: NDArray[np.float64]) -> Sche
     makespan, _, _, steps, finished = simulate(cost, program, state, nothing, sequence)
     if finished < n:
         known = set(sequence[:steps].tolist())
-        text = _diagnose(graph, tasks, known, instance=state[7], waiting=state[5])
+        text = _diagnose(graph, tasks, known, instance=state[6], waiting=state[4])
         raise DeadlockError(*text.split("\n"))
-    start, finish, order, instance, join_row = (state[k] for k in (0, 1, 6, 7, 9))
-    place = program[4]
-    before = np.full(n, -1, np.int32)
-    for r in range(tasks.resources):
-        mine = order[place[r] : place[r + 1]]
-        before[mine[1:]] = mine[:-1]
-    return Schedule(start, finish, order, sequence, before, instance, join_row, makespan)
+    start, finish, order, instance, join_row = (state[k] for k in (0, 1, 5, 6, 8))
+    return Schedule(start, finish, order, sequence, instance, join_row, makespan)
 
 
 def _diagnose(

@@ -25,18 +25,7 @@ def simulate(cost, program, state, expected, sequence):
     Returns (makespan, last node, differs from `expected`, length of the sequence, nodes finished); fewer finished
     nodes than there are mean deadlock.
     """
-    (
-        start,
-        finish,
-        ready,
-        ready_from,
-        came_from,
-        waiting,
-        order,
-        instance,
-        join_last,
-        join_row,
-    ) = state
+    start, finish, ready_from, came_from, waiting, order, instance, join_last, join_row = state
     (
         kind,
         priority,
@@ -97,7 +86,7 @@ def simulate(cost, program, state, expected, sequence):
     fresh_count = 0
     for v in range(n):
         waiting[v] = pred_ptr[v + 1] - pred_ptr[v]
-        ready[v] = 0.0
+        start[v] = 0.0
         if tracing:
             ready_from[v] = -1
         if waiting[v] == 0:
@@ -117,15 +106,14 @@ def simulate(cost, program, state, expected, sequence):
                     touched[touches] = r
                     touches += 1
             else:
-                start[v] = ready[v]
                 if tracing:
                     came_from[v] = ready_from[v]
                 if kind[v] == RECV:
                     s = partner[v]
                     if arrived[s]:
-                        if tracing and finish[s] > ready[v]:
+                        if tracing and finish[s] > start[v]:
                             came_from[v] = s
-                        push_event(heap_time, heap_code, events, max(ready[v], finish[s]), v)
+                        push_event(heap_time, heap_code, events, max(start[v], finish[s]), v)
                         events += 1
                         if recording:
                             sequence[steps] = v
@@ -137,7 +125,7 @@ def simulate(cost, program, state, expected, sequence):
                         sequence[steps] = v
                         steps += 1
                     c = row[v]  # of the latency of an edge, or of a run
-                    end = ready[v] + (cost[c] if c >= 0 else 0.0)
+                    end = start[v] + (cost[c] if c >= 0 else 0.0)
                     for e in range(more_ptr[v], more_ptr[v + 1]):
                         end += cost[more[e]]
                     push_event(heap_time, heap_code, events, end, v)
@@ -154,10 +142,10 @@ def simulate(cost, program, state, expected, sequence):
             pop_key(queue_key, base, queue_size[r])
             queue_size[r] -= 1
             running[r] = True
-            start[v] = max(free[r], ready[v])
             if tracing:
-                by_resource = free_from[r] >= 0 and free[r] >= ready[v]
+                by_resource = free_from[r] >= 0 and free[r] >= start[v]
                 came_from[v] = free_from[r] if by_resource else ready_from[v]
+            start[v] = max(free[r], start[v])
             at = base + issued[r]
             issued[r] += 1
             if checking and expected[at] != v:
@@ -239,9 +227,9 @@ def simulate(cost, program, state, expected, sequence):
                         touches += 1
                 for e in range(succ_ptr[v], succ_ptr[v + 1]):
                     w = succ[e]
-                    if tracing and (time > ready[w] or ready_from[w] < 0):
+                    if tracing and (time > start[w] or ready_from[w] < 0):
                         ready_from[w] = v
-                    ready[w] = max(ready[w], time)
+                    start[w] = max(start[w], time)
                     waiting[w] -= 1
                     if waiting[w] == 0:
                         fresh[fresh_count] = w
@@ -250,9 +238,9 @@ def simulate(cost, program, state, expected, sequence):
                     arrived[v] = True
                     w = partner[v]
                     if arrived[w]:  # posted before
-                        if tracing and time > ready[w]:
+                        if tracing and time > start[w]:
                             came_from[w] = v
-                        push_event(heap_time, heap_code, events, max(ready[w], time), w)
+                        push_event(heap_time, heap_code, events, max(start[w], time), w)
                         events += 1
                         if recording:
                             sequence[steps] = w
@@ -263,14 +251,13 @@ def simulate(cost, program, state, expected, sequence):
 
 @machine_code(small=lambda n, instances, traced: 10, nogil=True)
 def new_state(n, instances, traced):
-    """Arrays that one schedule writes: times [n], prerequisites that bound [n], order [n], joins [instances].
+    """The arrays that one schedule of n tasks, and of instances of collectives, writes.
 
     `traced`: n where the prerequisites that bound are asked for, else 0.
     """
     return (
-        np.zeros(n),  # start
+        np.zeros(n),  # start; until a task has started, when its last prerequisite finished
         np.zeros(n),  # finish
-        np.zeros(n),  # ready: the last prerequisite finished
         np.full(traced, -1, np.int32),  # ready_from: that prerequisite
         np.full(
             traced, -1, np.int32
@@ -299,7 +286,7 @@ def simulate_many(costs, program, expected, makespan, differs, counts):
         program[16],
     )
     state = new_state(n, members.size, n if counts.shape[0] else 0)
-    came_from, instance, join_last, join_row = state[4], state[7], state[8], state[9]
+    came_from, instance, join_last, join_row = state[3], state[6], state[7], state[8]
     nothing = np.zeros(0, np.int32)
     for d in range(costs.shape[1]):
         makespan[d], v, differs[d], _, finished = simulate(

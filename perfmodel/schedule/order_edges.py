@@ -41,11 +41,11 @@ def freeze(tasks: Tasks, schedule: Schedule) -> Events:
     vertices = n + more + instances + len(rows) + int((several > 0).sum()) + 1
     first, last, cost, owner, ptr, pred = _edges(
         schedule.sequence,
-        (tasks.pred_ptr, tasks.pred, tasks.resource, schedule.before),
+        (tasks.pred_ptr, tasks.pred, tasks.resource),
         (receive, tasks.partner, tasks.cost, schedule.instance),
         (_pointers(np.bincount(schedule.instance[calls], minlength=instances)), calls),
         (schedule.instance_cost, _pointers(several), rows),
-        tasks.resources if tasks.resources <= MOST_RESOURCES else 0,
+        tasks.resources,
         vertices,
         len(tasks.pred) + n + 2 * more + len(calls) + 2 * len(rows) + vertices,
     )
@@ -87,37 +87,26 @@ def _edges(
     most_edges: int,
 ) -> tuple[Any, ...]:
     """The vertices in the order of the sequence, and for each of them those before it, ascending."""
-    task_ptr, task_pred, resource, before = tasks
+    task_ptr, task_pred, resource = tasks
     receive, partner, task_cost, instance = kinds
     call_ptr, call = calls
     instance_cost, row_ptr, rows = costs
-    n, instances = receive.size, row_ptr.size - 1
+    n = receive.size
     first, last = np.empty(n, np.int32), np.empty(n, np.int32)
-    end = np.empty(instances, np.int32)
-    at = 0
-    for code in sequence:
-        if code < n:
-            first[code] = at
-            at += 1 + receive[code]
-            last[code] = at - 1
-        else:
-            several = row_ptr[code - n + 1] - row_ptr[code - n]
-            at += several + 1 + (several > 0)
-            end[code - n] = at - 1
-    for v in range(n):
-        if instance[v] >= 0:
-            last[v] = end[instance[v]]
     cost = np.full(vertices, -1, np.int32)
     owner = np.full(vertices, -1, np.int32)
     followed = np.zeros(vertices, np.bool_)
     ptr = np.zeros(vertices + 1, np.int64)
     pred = np.empty(most_edges, np.int32)
     # the latest vertex on each other resource that something on a resource waits for
-    known = np.full((resources, resources), -1, np.int64)
+    compared = resources if resources <= MOST_RESOURCES else 0
+    known = np.full((compared, compared), -1, np.int32)
+    before = np.full(resources, -1, np.int32)  # the task that ran last on each resource
     v = 0
     count = 0
     for code in sequence:
         if code < n:
+            first[code] = v
             owner[v] = code
             here = resource[code]
             for e in range(task_ptr[code], task_ptr[code + 1]):
@@ -125,16 +114,18 @@ def _edges(
                 there = resource[u]
                 if here >= 0 and there == here:
                     continue
-                if here >= 0 and there >= 0 and resources:
+                if here >= 0 and there >= 0 and compared:
                     if known[here, there] >= last[u]:
                         continue
                     known[here, there] = last[u]
                 pred[count] = last[u]
                 count += 1
-            if before[code] >= 0:
-                pred[count] = last[before[code]]
-                count += 1
-            count = _distinct(pred, ptr[v], count)
+            if here >= 0:
+                if before[here] >= 0:
+                    pred[count] = last[before[here]]
+                    count += 1
+                before[here] = code
+            count = _distinct(pred, ptr[v], count, followed)
             if instance[code] < 0:
                 cost[v] = task_cost[code]
             v += 1
@@ -143,15 +134,16 @@ def _edges(
                 owner[v] = code
                 pred[count] = v - 1
                 pred[count + 1] = last[partner[code]]
-                count = _distinct(pred, count, count + 2)
+                count = _distinct(pred, count, count + 2, followed)
                 v += 1
                 ptr[v] = count
+            last[code] = v - 1  # of a collective, until all have joined
             continue
         j = code - n
         for k in range(call_ptr[j], call_ptr[j + 1]):
             pred[count] = first[call[k]]
             count += 1
-        count = _distinct(pred, ptr[v], count)
+        count = _distinct(pred, ptr[v], count, followed)
         if row_ptr[j] == row_ptr[j + 1]:
             cost[v] = instance_cost[j]
         gather = v
@@ -160,17 +152,18 @@ def _edges(
         for k in range(row_ptr[j], row_ptr[j + 1]):
             cost[v] = rows[k]
             pred[count] = gather
-            count += 1
+            count = _distinct(pred, count, count + 1, followed)
             v += 1
             ptr[v] = count
         if v > gather + 1:
             for k in range(gather + 1, v):
                 pred[count] = k
                 count += 1
+            count = _distinct(pred, ptr[v], count, followed)
             v += 1
             ptr[v] = count
-    for e in range(count):
-        followed[pred[e]] = True
+        for k in range(call_ptr[j], call_ptr[j + 1]):
+            last[call[k]] = v - 1
     for u in range(v):
         if not followed[u]:
             pred[count] = u
@@ -179,13 +172,17 @@ def _edges(
     return first, last, cost, owner, ptr, pred[:count]
 
 
-@machine_code
-def _distinct(values: NDArray[Any], begin: int, end: int) -> int:
-    """Sort values[begin:end] and leave repeats out; the new end."""
+@machine_code(inline="always")
+def _distinct(values: NDArray[Any], begin: int, end: int, seen: NDArray[np.bool_]) -> int:
+    """Sort values[begin:end], leave repeats out, and note that they have been seen; the new end."""
+    if end == begin + 1:
+        seen[values[begin]] = True
+        return end
     sort_few(values, begin, end)
     kept = begin
     for k in range(begin, end):
         if kept == begin or values[kept - 1] != values[k]:
             values[kept] = values[k]
+            seen[values[k]] = True
             kept += 1
     return kept

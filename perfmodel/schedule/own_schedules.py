@@ -155,4 +155,4 @@ class Scheduled:
         state = new_state(tasks, instances, 0)
         nothing = np.zeros(0, np.int32)
         makespan, _, _, _, finished = simulate(cost, self.program, state, nothing, nothing)
-        return makespan if finished == tasks else np.nan, state[6][:limited], state[7]
+        return makespan if finished == tasks else np.nan, state[5][:limited], state[6]
