@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,6 +154,20 @@ class CostCollector:
         self.parts[index].append(_RowsOfProgram(self.count, distinct, factor))
         number[chosen] = self.count + found
         self.count += len(distinct)
+
+    def take(self, other: CostCollector) -> int:
+        """Put another one's costs behind those here; how far their numbers move."""
+        for key, index in other.keys.items():
+            mine = self.keys.setdefault(key, len(self.keys))
+            if mine == len(self.parts):
+                self.parts.append([])
+                self.category.append(other.category[index])
+            self.parts[mine] += [
+                replace(part, first=part.first + self.count) for part in other.parts[index]
+            ]
+        moved = self.count
+        self.count += other.count
+        return moved
 
     def finish(self) -> tuple[DistinctCosts, np.ndarray]:
         """The table, and the final number of each provisional one; -1 stays -1."""

@@ -53,7 +53,7 @@ def _repeated(rows: NDArray[np.float64]) -> float:
     return 1 - len(first) / max(len(chosen), 1)
 
 
-@machine_code(small=True)
+@machine_code(small=True, nogil=True)
 def _some(ptr: NDArray[Any], words: NDArray[Any]) -> NDArray[Any]:
     """The rows whose hash begins with six zeros, one of 64."""
     found = np.empty(ptr.size - 1, np.int64)
@@ -75,7 +75,7 @@ def _hash(words: NDArray[Any], begin: int, end: int) -> Any:
     return key ^ (key >> np.uint64(29))
 
 
-@machine_code(small=True)
+@machine_code(small=True, nogil=True)
 def number_rows(
     ptr: NDArray[np.int64], words: NDArray[np.uint64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -19,11 +19,15 @@ from perfmodel.machine.system import System
 from perfmodel.models.cost_blocks import DistinctCosts
 from perfmodel.schedule.cost_collector import CostCollector
 from perfmodel.schedule.rank_classes import rank_classes
+from perfmodel.threads import even_slices, in_threads
 from perfmodel.vocabulary import (
     NodeType,
 )
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.program import Program
+
+MANY = 100_000
+"""Nodes per program from which on collecting their costs is work for two threads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,13 +111,10 @@ def build(
     representative[colour[::-1]] = np.arange(graph.ranks, dtype=np.int32)[::-1]
     programs = [graph.programs[graph.program[r]] for r in representative]
     offset = np.concatenate([[0], np.cumsum([len(p) for p in programs])]).astype(np.int64)
-    table = CostCollector(graph, system, prefer, quickest)
-    cost, recorded, latencies = [], [], []
-    for r, p in zip(representative, programs):
-        rows, replayed = table.rows(p, int(graph.row[r]))
-        cost.append(rows)
-        recorded.append(replayed)
-        latencies.append(table.latencies(p))
+    table, cost, recorded, latencies = _costs(
+        [CostCollector(graph, system, prefer, quickest) for _ in programs],
+        [(p, int(graph.row[r])) for p, r in zip(programs, representative)],
+    )
     work, number = table.finish()
     resource, resources = _resources(programs)
     join, match, caller, members = _joins(graph, programs, representative, group_colour)
@@ -150,6 +151,35 @@ def build(
     none = (np.broadcast_to(-1, (len(p.pred),)) for p in programs)
     known = [number[n if rows is None else rows] for n, rows in zip(none, latencies)]
     return _with_latencies(tasks, np.concatenate(known))
+
+
+def _costs(
+    own: list[CostCollector], programs: list[tuple[Program, int]]
+) -> tuple[CostCollector, list[Any], list[Any], list[Any]]:
+    """All costs together; of every program the provisional numbers, which collectives replay, latencies' numbers.
+
+    Large programs are looked at two at a time.
+
+    Args:
+        own: a collector for each program. programs: with the row that stands for its class.
+    """
+    found: dict[int, tuple[Any, ...]] = {}
+
+    def work(part: slice) -> None:
+        for k in range(part.start, part.stop):
+            p, row = programs[k]
+            found[k] = (*own[k].rows(p, row), own[k].latencies(p))
+
+    nodes = sum(len(p) for p, _ in programs)
+    in_threads(work, even_slices(len(own), 2 if nodes >= MANY * len(own) else 1))
+    table = own[0]
+    for k in range(1, len(own)):
+        moved = table.take(own[k])
+        for number in (found[k][0], found[k][2]):
+            if number is not None:
+                number += (number >= 0) * np.int32(moved)
+    cost, recorded, latencies = ([found[k][of] for k in range(len(own))] for of in range(3))
+    return table, cost, recorded, latencies
 
 
 def _with_latencies(tasks: Tasks, row: NDArray[np.int32]) -> Tasks:

@@ -40,7 +40,7 @@ def smallest_cycle(
     return np.flatnonzero(part == cycles[np.argmin(size[cycles])]), len(cycles)
 
 
-@machine_code(small=True)
+@machine_code(small=True, nogil=True)
 def _in_order(pred_ptr: NDArray[Any], pred: NDArray[Any]) -> bool:
     """Whether all prerequisites stand before the nodes that have them."""
     for v in range(pred_ptr.size - 1):

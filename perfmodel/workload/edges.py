@@ -13,7 +13,7 @@ FEW = 32
 """Up to so many numbers are sorted by insertion."""
 
 
-@machine_code(small=True)
+@machine_code(small=True, nogil=True)
 def predecessors(
     source: NDArray[Any], target: NDArray[Any], vertices: int
 ) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -58,7 +58,7 @@ def sort_few(values: NDArray[Any], begin: int, end: int) -> None:
         values[k] = value
 
 
-@machine_code(small=True)
+@machine_code(small=True, nogil=True)
 def reverse(pred_ptr: NDArray[Any], pred: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The same edges by their source: (pointers [V+1] i64, targets [E] i32 ascending)."""
     n = pred_ptr.size - 1

@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 
 from perfmodel.findings import Findings, texts
+from perfmodel.threads import even_slices, in_threads
 from perfmodel.workload.columns import RankColumns
 from perfmodel.workload.groups import Groups
 from perfmodel.workload.pairing import check_groups, pair_messages
 from perfmodel.workload.program import Labels, Program, equal_ones
-from perfmodel.workload.rank import CheckedRank, check_rank
+from perfmodel.workload.rank import CheckedNodes, CheckedRank, check_nodes, check_rank
 from perfmodel.workload.tensor_memory import together
+
+MANY = 100_000
+"""Nodes per rank from which on checking them is work for two threads."""
 
 
 def join(
@@ -38,7 +42,10 @@ def join(
     )
     for name, members in registry.named.items():
         registry.check_members(name, members)
-    checked = [check_rank(r, columns, registry, findings) for r, columns in enumerate(ranks)]
+    checked = []
+    for nodes in _checked_nodes(ranks, findings):
+        findings.found += nodes.found.found
+        checked.append(check_rank(nodes, registry))
     registry.report()
     partner = pair_messages(checked, findings)
     by_name = check_groups(checked, registry, findings)
@@ -56,6 +63,20 @@ def join(
         "warnings": tuple(texts(findings.warnings())),
         "tensors": together([columns.tensors for columns in ranks]),
     }
+
+
+def _checked_nodes(ranks: Sequence[RankColumns], findings: Findings) -> list[CheckedNodes]:
+    """Every rank's nodes, checked by themselves; two ranks at a time where there is much to do."""
+    found: dict[int, CheckedNodes] = {}
+
+    def work(part: slice) -> None:
+        for r in range(part.start, part.stop):
+            own = Findings(findings.source, findings.lenient)
+            found[r] = check_nodes(r, ranks[r], len(ranks), own)
+
+    nodes = sum(map(len, ranks))
+    in_threads(work, even_slices(len(ranks), 2 if nodes >= MANY * len(ranks) else 1))
+    return [found[r] for r in range(len(ranks))]
 
 
 def _share_labels(ranks: list[CheckedRank]) -> tuple[np.ndarray, tuple[Labels, ...]]:

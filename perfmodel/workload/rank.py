@@ -50,37 +50,67 @@ class CheckedRank:
         return by_slot(self.structure["slot"], self.structure["match"], len(self.group_of_slot))
 
 
-def check_rank(rank: int, columns: RankColumns, groups: Groups, findings: Findings) -> CheckedRank:
-    """Check one rank's nodes and find its groups.
+@dataclass
+class CheckedNodes:
+    """One rank's nodes, checked by themselves: its groups are still names.
+
+    Attributes:
+        columns: n nodes; found: what is wrong with them.
+        priority: [n] position in ascending node id.
+        pred_ptr, pred, pred_latency: prerequisites, see `Program`.
+        p2p, peer: [k] positions of the sends and receives, and the other rank of each.
+        resource, resources: [n] index of each node's resource, -1 for none, and what they are called.
+    """
+
+    rank: int
+    columns: RankColumns
+    found: Findings
+    priority: NDArray[np.int32]
+    pred_ptr: NDArray[np.int64]
+    pred: NDArray[np.int32]
+    pred_latency: NDArray[np.float64]
+    p2p: NDArray[np.int32]
+    peer: NDArray[np.int32]
+    resource: NDArray[np.int32]
+    resources: tuple[str, ...]
+
+
+def check_nodes(rank: int, columns: RankColumns, ranks: int, findings: Findings) -> CheckedNodes:
+    """Check one rank's nodes by themselves.
 
     Args:
         rank: its number.
         columns: n nodes.
-        groups: finds groups by name; grows.
+        ranks: how many there are.
         findings: gets what is wrong.
     """
     t, n = columns, len(columns)
     note = RankFindings(rank, t.id, findings)
     if n == 0:
         findings.add("error", "empty", "has no nodes", rank=rank, remedy="Record it again")
-    order = np.arange(n, dtype=np.int32)
+    priority = np.arange(n, dtype=np.int32)
     if not (t.id[1:] > t.id[:-1]).all():
         order = np.argsort(t.id, kind="stable").astype(np.int32)
-    priority = np.empty(n, np.int32)
-    priority[order] = np.arange(n, dtype=np.int32)
-    _check_ids(t, order, note)
-    pred_ptr, pred, pred_latency = _prerequisites(t)
-    _check_cycles(pred_ptr, pred, note)
+        priority[order] = np.arange(n, dtype=np.int32)
+        _check_ids(t, order, note)
+    _check_types(t, note)
+    prerequisites = _prerequisites(t)
+    _check_cycles(*prerequisites[:2], note)
     _check_work(t, note)
     _check_collectives(t, note)
-    p2p, peer = _messages(t, rank=rank, ranks=groups.ranks, note=note)
+    messages = _messages(t, rank=rank, ranks=ranks, note=note)
+    nowhere = np.broadcast_to(np.int64(-1), (n,))
+    resource = t.resource, t.resources
+    if t.resource is None:
+        resource = resources_of(t.type, t.host, nowhere, nowhere)
+    return CheckedNodes(rank, columns, findings, priority, *prerequisites, *messages, *resource)
+
+
+def check_rank(nodes: CheckedNodes, groups: Groups) -> CheckedRank:
+    """One rank with its groups, which are found by name; `groups` grows, so that the order of ranks matters."""
+    t, rank, n, priority = nodes.columns, nodes.rank, len(nodes.columns), nodes.priority
     slot, group_of_slot = _slots(t, rank, priority, groups)
     match, names_of_slot = _match(slot, priority, t.name, len(group_of_slot))
-    if t.resource is None:
-        nowhere = np.broadcast_to(np.int64(-1), (n,))
-        resource, resources = resources_of(t.type, t.host, nowhere, nowhere)
-    else:
-        resource, resources = t.resource, t.resources
     structure = {
         "type": t.type.astype(np.int8),
         "cpu": t.host,
@@ -97,18 +127,20 @@ def check_rank(rank: int, columns: RankColumns, groups: Groups, findings: Findin
         "kind": t.kind,
         "dimensions": t.dimensions,
         "dtype": t.dtype,
-        "resource": resource,
-        "resources": resources,
+        "resource": nodes.resource,
+        "resources": nodes.resources,
         "priority": priority,
-        "pred_ptr": pred_ptr,
-        "pred": pred,
-        "pred_latency": pred_latency,
-        "p2p": p2p,
+        "pred_ptr": nodes.pred_ptr,
+        "pred": nodes.pred,
+        "pred_latency": nodes.pred_latency,
+        "p2p": nodes.p2p,
     }
     start = t.start if not np.isnan(t.start).all() else np.zeros(0)
     tag = t.tag if (t.tag >= 0).all() else np.maximum(t.tag, 0)
     labels = Labels(t.id, tag, tuple(t.name), start)
-    return CheckedRank(rank, structure, labels, group_of_slot, names_of_slot, peer, t.size[p2p])
+    return CheckedRank(
+        rank, structure, labels, group_of_slot, names_of_slot, nodes.peer, t.size[nodes.p2p]
+    )
 
 
 def _check_ids(t: RankColumns, order: NDArray[Any], note: RankFindings) -> None:
@@ -116,6 +148,9 @@ def _check_ids(t: RankColumns, order: NDArray[Any], note: RankFindings) -> None:
     repeated = np.zeros(len(ids), bool)
     repeated[order[1:]] = ids[1:] == ids[:-1]
     note.error("duplicate-id", repeated, "node id occurs more than once", "Write the trace anew")
+
+
+def _check_types(t: RankColumns, note: RankFindings) -> None:
     unknown = ~np.isin(t.type, list(TYPE_NAMES))
     found = short(tuple(np.unique(t.type[unknown]).tolist()))
     note.error(
@@ -272,7 +307,7 @@ def _match(
         mine = [names[k] for k in members.tolist()]
         by_name = sorted(range(len(mine)), key=mine.__getitem__)
         match[members[by_name]] = np.arange(len(members))
-        text = "\0".join(mine[k] for k in by_name)
+        text = "\0".join([mine[k] for k in by_name])
         hashes.append(hashlib.sha256(text.encode(errors="replace")).digest())
     return match, hashes
 

@@ -1,12 +1,17 @@
 """`Graph.from_ranks`: the entrance for readers and generators, and what it carries: kinds, latencies, host work."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import perfmodel as pm
 from perfmodel.machine.system import NPU, Dimension, System
+from perfmodel.schedule import tasks
 from perfmodel.vocabulary import COLLECTIVES, DTYPES, OPERATIONS, NodeType
+from perfmodel.workload import join
 from perfmodel.workload.columns import RankColumns
+from tests.benchmarks.unlike import unlike_ranks
 
 SYSTEM = System(
     NPU(1e12, 1e12, dtype_ratios=(("bf16", 1.0), ("fp8", 2.0))),
@@ -252,3 +257,35 @@ def test_kinds_and_latencies_survive_saving(tmp_path):
     for name in ("kind", "dimensions", "dtype", "pred_latency"):
         np.testing.assert_array_equal(getattr(p, name), getattr(q, name))
     np.testing.assert_array_equal(again.labels[0].start, [0.5, np.nan])
+
+
+def test_ranks_checked_two_at_a_time_give_the_same_graph_and_the_same_errors(monkeypatch):
+    good = unlike_ranks(5, 200)
+    bad = [replace(rank, flops=np.full(200, -1), bytes=np.full(200, -1)) for rank in good]
+    bad = [replace(rank, group_names=("who",), group=np.zeros(200, np.int32)) for rank in bad]
+    found = []
+    for many in (join.MANY, 0):
+        monkeypatch.setattr(join, "MANY", many)
+        with pytest.raises(pm.TraceError) as raised:
+            pm.Graph.from_ranks(bad)
+        found.append((pm.Graph.from_ranks(good).digest, str(raised.value)))
+    assert found[0] == found[1]
+
+
+def test_costs_of_programs_collected_two_at_a_time_are_the_same(monkeypatch):
+    """Programs of other kinds of costs each, so that the kinds of the second come behind those of the first."""
+    ranks = unlike_ranks(5, 200)
+    ranks[3] = replace(ranks[3], bytes=ranks[2].bytes, flops=ranks[2].flops)
+    ranks[4] = replace(ranks[4], host=np.arange(200) % 2 > 0)
+    graph = pm.Graph.from_ranks(ranks)
+    system = pm.hardware("dgx-h100", ranks=5)
+    found = []
+    for many in (tasks.MANY, 0):
+        monkeypatch.setattr(tasks, "MANY", many)
+        found.append(tasks.build(graph, system))
+    one, other = found
+    np.testing.assert_array_equal(one.cost, other.cost)
+    assert len(one.work.blocks) == len(other.work.blocks) == 3
+    for a, b in zip(one.work.blocks, other.work.blocks):
+        assert (a.key, a.category) == (b.key, b.category)
+        np.testing.assert_array_equal(a.rows, b.rows)
