@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -22,12 +22,14 @@ import numpy as np
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from numpy.typing import DTypeLike, NDArray
-from scipy import sparse
 
 from perfmodel.compiled_code import machine_code
 from perfmodel.engine.longest_path import cut
 from perfmodel.engine.reduction import Reduced
 from perfmodel.schedule.certificate import Checks
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 BATCH = 16_384
 """Most designs per batch and device."""

@@ -15,17 +15,19 @@ chains: of the three only the first is applied there.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from perfmodel.compiled_code import machine_code
 from perfmodel.schedule.ancestry import ancestry
 from perfmodel.schedule.distinct_rows import number_rows
 from perfmodel.schedule.frozen_graph import Events
 from perfmodel.workload.edges import predecessors, reverse
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 MAX_ROUNDS = 8
 LARGE, LITTLE = 300_000, 0.03
@@ -80,6 +82,8 @@ def reduce_observed(
     Returns:
         The reduced graph, and [k] the vertices of it that finish when the observed ones do.
     """
+    from scipy import sparse
+
     ptr, pred = events.pred_ptr, events.pred
     # combination k as a sorted tuple of (cost, count); 0 is the empty one
     combination = sparse.vstack(
@@ -213,6 +217,8 @@ def _contract_chains(
 
     Also gives the new number of every vertex; those that finish before the end of their chain have the chain's.
     """
+    from scipy import sparse
+
     n = len(cost)
     succ_ptr, _ = reverse(ptr, pred)
     followers = np.diff(succ_ptr)
@@ -272,6 +278,8 @@ def _follow(
 
 def _distinct(rows: sparse.csr_array) -> tuple[NDArray[np.int64], sparse.csr_array]:
     """Number of each row among the distinct ones, and those; row 0 is the empty one."""
+    from scipy import sparse
+
     empty = sparse.csr_array((1, rows.shape[1]))
     table = sparse.csr_array(sparse.vstack([empty, rows], format="csr"))
     table.sum_duplicates()

@@ -87,3 +87,18 @@ def test_a_prediction_imports_what_it_needs_and_no_more(tmp_path):
     found = imported("run", TRACES / "all_reduce_4", "--system", "dgx-h100", folder=tmp_path)
     assert "jax" in found
     assert not found & {"pandas", "dask", "matplotlib"}
+
+
+def test_nothing_is_looked_through_for_garbage_at_the_end_of_a_command(tmp_path):
+    script = """
+import atexit, gc
+from perfmodel.cli.main import main
+main()
+print(gc.get_threshold()[0] > 10_000, gc.get_freeze_count())
+atexit._run_exitfuncs()
+print(gc.get_freeze_count() > 10_000)
+"""
+    command = [sys.executable, "-c", script, "systems", "--json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2:] == ["True 0", "True"]
