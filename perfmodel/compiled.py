@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from perfmodel.display import as_html
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine import longest_path
-from perfmodel.engine.cells import Cells, Orders, checks_of
+from perfmodel.engine.cells import Cell, Cells, Orders, checks_of, reduced_with
 from perfmodel.engine.chains import Chains
 from perfmodel.engine.reduction import Reduced, reduce
 from perfmodel.errors import InputError
@@ -137,12 +137,25 @@ class Compiled:
     @property
     def forced(self) -> bool:
         """The order holds on every design, dependencies leave no other."""
-        return self.checked is not None and self.checked[1].forced
+        return self.settled is not None and self.settled.checks.forced
+
+    @cached_property
+    def settled(self) -> Cell | None:
+        """The order with what a design has to pass, where no times are to be compared; None where some are.
+
+        Then what passes has the makespan of the frozen order to the last bit: the reduced graph is the same.
+        """
+        if self.checked is None:
+            return None
+        graph, checks = self.checked
+        if len(checks):
+            _, checks = reduced_with(graph, checks, len(self.category))
+        return None if len(checks) or len(checks.rows) else Cell(self.plan, checks)
 
     @cached_property
     def cells(self) -> Cells:
         """The orders of other designs that were found to pay."""
-        return Cells(self.own, len(self.events))
+        return Cells(self.own, len(self.events), self.settled)
 
     @cached_property
     def levels(self) -> longest_path.Levels:

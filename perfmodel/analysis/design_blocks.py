@@ -38,29 +38,37 @@ def in_blocks(
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 
-def call_padded(function: Any, *arrays: NDArray[Any], devices: Devices = ()) -> NDArray[np.float64]:
+def call_padded(
+    function: Any, *arrays: NDArray[Any], devices: Devices = (), threads: int = 1
+) -> NDArray[np.float64]:
     """Call a batched function on arrays [., D], the designs padded to a power of two: few shapes, few compilations.
 
-    Devices get equal shares of the designs; on the host a block is done after the other.
+    Devices get equal shares of the designs; on the host, threads share blocks of them.
     """
     designs = arrays[0].shape[1]
     size = 1 << max(designs - 1, 0).bit_length()
     size = size + -size % len(devices) if devices else min(size, BLOCK)
-    result: NDArray[np.float64] | None = None
-    for at in range(0, designs, size):
+
+    def call(at: int) -> NDArray[np.float64]:
         block: list[Any] = [a[:, at : at + size] for a in arrays]
         width = block[0].shape[1]
         if width < size:
             block = [np.pad(a, ((0, 0), (0, size - width)), mode="edge") for a in block]
         if devices:
             block = [jax.device_put(a, split_over(devices)) for a in block]
-        found = np.asarray(function(*block), np.float64)[:, :width]
-        if width == designs:
-            return found
-        if result is None:
-            result = np.empty((len(found), designs))
-        result[:, at : at + width] = found
-    assert result is not None  # there is a design
+        return np.asarray(function(*block), np.float64)[:, :width]
+
+    first = call(0)
+    if designs <= size:
+        return first
+    result = np.empty((len(first), designs))
+    result[:, :size] = first
+
+    def work(starts: range) -> None:
+        for at in starts:
+            result[:, at : at + size] = call(at)
+
+    in_threads(work, [range(k * size, designs, threads * size) for k in range(1, threads + 1)])
     return result
 
 

@@ -71,7 +71,11 @@ class Evaluator:
         return kept
 
     def costs(
-        self, paths: tuple[str, ...], values: NDArray[Any], devices: Devices = ()
+        self,
+        paths: tuple[str, ...],
+        values: NDArray[Any],
+        devices: Devices = (),
+        threads: int = 1,
     ) -> NDArray[np.float64]:
         """[S, D] cost table, from [P, D] parameter values."""
         check_process()
@@ -87,7 +91,7 @@ class Evaluator:
             self._costs[paths] = jax.jit(
                 jax.vmap(partial(self._cost, paths), in_axes=1, out_axes=1)
             )
-        return call_padded(self._costs[paths], values, devices=devices)
+        return call_padded(self._costs[paths], values, devices=devices, threads=threads)
 
     @cached_property
     def host(self) -> HostFormula | JoinedFormula | None:
@@ -228,7 +232,10 @@ class Evaluator:
         """As `figures`."""
         c, designs = self.compiled, values.shape[1]
         devices = devices_of(options.devices)
-        costs = self.costs(paths, values, devices) if paths else self._same(designs)
+        if paths:
+            costs = self.costs(paths, values, devices, options.threads)
+        else:
+            costs = self._same(designs)
         timed = np.asarray(((costs >= 0) & (costs < np.inf)).all(axis=0))
         if not timed.all():
             return self._some(paths, values, options, costs, timed)

@@ -51,17 +51,27 @@ def makespans(
     *,
     devices: Devices = (),
     threads: int = 2,
+    designs: NDArray[np.intp] | None = None,
+    counts: NDArray[np.float64] | None = None,
     **options: Any,
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """[D] makespan of every design, [S, D] path counts where `paths` asks for them; see `bulk_cpu.makespans`.
 
     Args:
         devices: that share the designs, in the place of the host's threads.
+        designs, counts: the columns that are meant, and where their path counts go, as there.
         options: `paths`, `dtype` and `held`, as there.
     """
-    if devices:
-        return bulk_jax.makespans(_windowed(plan), costs, devices=devices, **options)
-    return bulk_cpu.makespans(plan, costs, threads=threads, **options)
+    if not devices:
+        return bulk_cpu.makespans(
+            plan, costs, threads=threads, designs=designs, counts=counts, **options
+        )
+    here = costs if designs is None else costs[:, designs]
+    makespan, found = bulk_jax.makespans(_windowed(plan), here, devices=devices, **options)
+    if counts is None:
+        return makespan, found
+    counts[:, slice(None) if designs is None else designs] = found
+    return makespan, counts
 
 
 def _windowed(plan: Plan) -> bulk_jax.WindowedGraph:

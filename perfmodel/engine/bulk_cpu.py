@@ -121,6 +121,8 @@ def makespans(
     threads: int = 2,
     tile: int | None = None,
     held: NDArray[np.uint8] | None = None,
+    designs: NDArray[np.intp] | None = None,
+    counts: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """The makespan on every design, and its derivative with respect to each distinct cost.
 
@@ -132,14 +134,20 @@ def makespans(
         threads: tiles are shared out over this many threads.
         tile: designs per tile; by default as many as the cache holds.
         held: [D], becomes 1 where all of the plan's comparisons hold, 0 elsewhere.
+        designs: the D columns of the costs that are meant, by default all. A tile of them is gathered when its turn
+            comes, so that it is in the cache.
+        counts: with `paths`, as wide as the costs: takes the derivatives, at the columns that are meant.
 
     Returns:
-        [D] makespan [s], and [S, D] how often each distinct cost stands on the critical path ([0, D] where that is not
-        wanted). At ties the path through the predecessor with the lowest number counts: a one-sided derivative.
+        [D] makespan [s], and how often each distinct cost stands on the critical path: `counts`, by default [S, D]
+        ([0, D] where that is not wanted). At ties the path through the predecessor with the lowest number counts: a
+        one-sided derivative.
     """
     costs = np.ascontiguousarray(costs)
-    makespan = np.empty(costs.shape[1], dtype)
-    counts = np.empty((len(costs) if paths else 0, costs.shape[1]))
+    width = costs.shape[1] if designs is None else len(designs)
+    makespan = np.empty(width, dtype)
+    if counts is None:
+        counts = np.empty((len(costs) if paths else 0, costs.shape[1]))
     if paths and not len(costs):  # a trace of metadata: nothing takes time
         return np.zeros_like(makespan), counts
 
@@ -149,11 +157,12 @@ def makespans(
         chosen = np.empty(len(plan.cost) * most if paths else 0, plan.choice)
         back = _WayBack(plan, most) if paths else None
         for part in tiles:
-            makespan[part] = room.finish(part, chosen, held)
+            here: Any = part if designs is None else designs[part]
+            makespan[part] = room.finish(here, chosen, None if held is None else held[part])
             if back is not None:
-                counts[:, part] = back.counts(chosen, part.stop - part.start)
+                counts[:, here] = back.counts(chosen, part.stop - part.start)
 
-    tiles = _tiles(plan, costs.shape[1], dtype, threads, tile, choices=paths)
+    tiles = _tiles(plan, width, dtype, threads, tile, choices=paths)
     in_threads(work, _shared_out(tiles, threads))
     return makespan, counts
 
@@ -171,34 +180,53 @@ class _Room:
     """Memory for one tile after the other: the window of live finish times, and the costs."""
 
     def __init__(self, plan: Plan, costs: NDArray[Any], most: int, dtype: DTypeLike):
-        self.plan, self.values, self.designs = plan, costs.ravel(), np.uint64(costs.shape[1])
+        self.plan, self.costs = plan, costs
+        self.gathered = np.empty(0)
         self.window = np.empty(plan.slots * most, dtype)
         self.tabulated = _tabulated(plan) > 0
         self.table = np.empty(max(_tabulated(plan), 1) * most, dtype)
 
-    def finish(self, tile: slice, chosen: NDArray[Any], held: NDArray[Any] | None) -> NDArray[Any]:
-        """Makespans [width] of a tile; its part of `held` [D] says where the comparisons hold."""
-        plan, width, at = self.plan, np.uint64(tile.stop - tile.start), np.uint64(tile.start)
-        judged = np.empty(0, np.uint8) if held is None else held[tile]
+    def finish(
+        self, designs: slice | NDArray[np.intp], chosen: NDArray[Any], held: NDArray[Any] | None
+    ) -> NDArray[Any]:
+        """Makespans [width] of some designs, a stretch or any; `held` [width] says where the comparisons hold."""
+        plan = self.plan
+        if isinstance(designs, slice):
+            width, at, columns = designs.stop - designs.start, designs.start, self.costs.shape[1]
+            values = self.costs.ravel()
+        else:
+            width, at, columns = len(designs), 0, len(designs)
+            values = self.gather(designs)
+        wide, place, row = np.uint64(width), np.uint64(at), np.uint64(columns)
+        judged = np.empty(0, np.uint8) if held is None else held
         judged[:] = 1
         if self.tabulated:
-            kernels.product(plan.matrix, self.values, self.designs, at, self.table, width)
+            kernels.product(plan.matrix, values, row, place, self.table, wide)
         kernels.finish(
             plan.graph,
             plan.checks,
             plan.matrix,
-            self.values,
-            self.designs,
-            at,
+            values,
+            row,
+            place,
             self.table,
             self.tabulated,
             self.window,
             chosen,
             judged,
-            width,
+            wide,
         )
-        last = int(plan.slot[-1]) * int(width)
-        return self.window[last : last + int(width)]
+        last = int(plan.slot[-1]) * width
+        return self.window[last : last + width]
+
+    def gather(self, designs: NDArray[np.intp]) -> NDArray[Any]:
+        """The costs of some designs, one row after the other."""
+        size = len(self.costs) * len(designs)
+        if len(self.gathered) < size:
+            self.gathered = np.empty(size, self.costs.dtype)
+        values = self.gathered[:size]
+        np.take(self.costs, designs, axis=1, out=values.reshape(len(self.costs), -1), mode="clip")
+        return values
 
 
 class _WayBack:

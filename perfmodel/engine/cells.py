@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from perfmodel.engine import bulk
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine.bulk import Devices
-from perfmodel.engine.reduction import Reduced, reduce_observed
+from perfmodel.engine.reduction import Reduced, cost_between, reduce_observed
 from perfmodel.schedule.certificate import TIE, Checks, Decisions, open_decisions
 from perfmodel.schedule.comparisons import comparisons
 from perfmodel.schedule.frozen_graph import Events
@@ -97,19 +97,39 @@ class Cell:
         return (TRY_S[0] + TRY_S[1] * work) * (1 + paths)
 
     def answer(
-        self, costs: NDArray[np.float64], *, paths: bool, threads: int, devices: Devices = ()
+        self,
+        costs: NDArray[np.float64],
+        *,
+        paths: bool,
+        threads: int,
+        devices: Devices = (),
+        designs: NDArray[np.intp] | None = None,
+        counts: NDArray[np.float64] | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-        """[D] makespan along this order, [D] whether it is certainly the design's, [S, D] path counts (or empty)."""
-        held = np.ones(costs.shape[1], np.uint8)
-        makespan, counts = bulk.makespans(
-            self.plan, costs, paths=paths, threads=threads, devices=devices, held=held
+        """[D] makespan along this order, [D] whether it is certainly the design's, path counts (or empty).
+
+        `designs` and `counts` are as for `bulk.makespans`: which columns are meant, and where the path counts go.
+        """
+        width = costs.shape[1] if designs is None else len(designs)
+        held = np.ones(width, np.uint8)
+        makespan, found = bulk.makespans(
+            self.plan,
+            costs,
+            paths=paths,
+            threads=threads,
+            devices=devices,
+            held=held,
+            designs=designs,
+            counts=counts,
         )
-        sure = held.astype(bool)
+
+        here: Any = slice(None) if designs is None else designs
+        sure = np.asarray(held, bool)
         for row in self.checks.longer:
-            sure &= costs[row] > TIE * makespan
+            sure &= costs[row, here] > self.checks.least * makespan
         for taken, other in self.checks.rows:
-            sure &= costs[taken] <= costs[other]
-        return np.asarray(makespan, np.float64), sure, np.asarray(counts, np.float64)
+            sure &= costs[taken, here] <= costs[other, here]
+        return np.asarray(makespan, np.float64), sure, np.asarray(found, np.float64)
 
 
 def checks_of(events: Events, decisions: Decisions | None) -> tuple[Events, Checks] | None:
@@ -125,7 +145,10 @@ def cell_of(graph: Events, checks: Checks, costs: int) -> Cell:
 
 
 def reduced_with(graph: Events, checks: Checks, costs: int) -> tuple[Reduced, Checks]:
-    """Both after exact reduction, equal comparisons once."""
+    """Both after exact reduction, equal comparisons once.
+
+    One time certainly comes before another where a cost lies between them, if that cost is long enough.
+    """
     seen = np.unique(np.concatenate([checks.a, checks.b, checks.c]))
     reduced, place = reduce_observed(graph, costs, seen)
     at = [place[np.searchsorted(seen, x)] for x in (checks.a, checks.b, checks.c)]
@@ -133,6 +156,8 @@ def reduced_with(graph: Events, checks: Checks, costs: int) -> tuple[Reduced, Ch
     table = np.stack([a, low, high, checks.strict.astype(np.int64)], axis=1)
     trivial = ((a == low) | (a == high)) & ~checks.strict
     table = np.unique(table[~trivial], axis=0)
+    between = cost_between(reduced, table[:, 0], table[:, 1:3])
+    table, longer = table[between < 0], between[between >= 0]
     strict = table[:, 3] > 0
     margin = checks.factor.max(initial=1.0)
     return reduced, Checks(
@@ -141,8 +166,9 @@ def reduced_with(graph: Events, checks: Checks, costs: int) -> tuple[Reduced, Ch
         table[:, 2],
         np.where(strict, margin, 1.0),
         strict,
-        checks.longer,
+        np.union1d(checks.longer, longer),
         checks.rows,
+        max(TIE, 2 * (margin - 1.0)),
     )
 
 
@@ -151,10 +177,11 @@ class Cells:
 
     Args:
         orders: simulates. vertices: of a frozen graph, from which the time to build a cell is estimated.
+        settled: the reference's cell where that has no comparisons: it is tried first.
     """
 
-    def __init__(self, orders: Orders, vertices: int):
-        self.orders, self.vertices = orders, vertices
+    def __init__(self, orders: Orders, vertices: int, settled: Cell | None = None):
+        self.orders, self.vertices, self.settled = orders, vertices, settled
         self.build_s = BUILD_S[0] + BUILD_S[1] * vertices
         self._built: dict[bytes, Cell | None] = {}
 
@@ -166,6 +193,8 @@ class Cells:
         Who: `REFERENCE`, `ANOTHER`, `NOBODY`, or `SAMPLE` where a design was simulated to learn its order.
         """
         batch = _Batch(costs, paths, threads, devices)
+        if self.settled is not None:
+            batch.try_on(self.settled, REFERENCE, 1.0)
         while len(batch.left) >= FEWEST and (found := self._next(batch)):
             digest, share = found
             cell = self._cell(batch.design_of(digest))
@@ -259,19 +288,23 @@ class _Batch:
         left = np.flatnonzero(self.who >= SAMPLE)
         if not len(left):
             return
+        # where it is not certain, somebody else answers later, and says which paths
         at_once = self.paths and share > MOSTLY
-        makespan, sure, counts = self._answer(cell, left, paths=at_once)
+        makespan, sure = self._answer(cell, left, paths=at_once)
         mine = left[sure]
         self.makespan[mine], self.who[mine] = makespan[sure], who
-        if self.paths and len(mine):
-            if not at_once:
-                self.counts[:, mine] = self._answer(cell, mine, paths=True)[2]
-            else:
-                self.counts[:, mine] = counts[:, sure]
+        if self.paths and len(mine) and not at_once:
+            self._answer(cell, mine, paths=True)
 
     def _answer(
         self, cell: Cell, designs: NDArray[np.intp], *, paths: bool
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Makespans and whether they are certain; path counts go to this batch's."""
         return cell.answer(
-            self.of(designs), paths=paths, threads=self.threads, devices=self.devices
-        )
+            self.costs,
+            paths=paths,
+            threads=self.threads,
+            devices=self.devices,
+            designs=None if len(designs) == len(self.who) else designs,
+            counts=self.counts if paths else None,
+        )[:2]

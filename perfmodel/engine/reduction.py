@@ -110,6 +110,60 @@ def reduce_observed(
     return Reduced(cost.astype(np.int32), ptr, pred, combination), observed
 
 
+def cost_between(
+    reduced: Reduced, first: NDArray[np.int64], later: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """[k] a distinct cost that lies between a vertex and one of the [k, 2] later ones on some path, -1 where none is.
+
+    The later of the two then finishes at least that cost after the first one.
+    """
+    known = ancestry(reduced.pred_ptr, reduced.pred)
+    if known.clock is None or not len(first):
+        return np.full(len(first), -1, np.int64)
+    rows = reduced.combination.indptr
+    some = np.full(len(rows) - 1, -1)  # a distinct cost of each combination
+    filled = np.flatnonzero(np.diff(rows))
+    some[filled] = reduced.combination.indices[rows[filled]]
+    found: NDArray[np.int64] = _cost_between(
+        reduced.pred_ptr,
+        reduced.pred,
+        some[reduced.cost].astype(np.int64),
+        known.chain,
+        known.place,
+        known.clock,
+        first,
+        later,
+    )
+    return found
+
+
+@machine_code(small=lambda *more: 8 * more[-2].size)
+def _cost_between(
+    ptr: NDArray[Any],
+    pred: NDArray[Any],
+    row: NDArray[Any],
+    chain: NDArray[Any],
+    place: NDArray[Any],
+    clock: NDArray[Any],
+    first: NDArray[Any],
+    later: NDArray[Any],
+) -> NDArray[Any]:
+    """As `cost_between`, from the cost row of every vertex (-1 none): back from the later one along a path."""
+    found = np.full(first.size, -1, np.int64)
+    for k in range(first.size):
+        a = first[k]
+        for side in range(2):
+            v = later[k, side]
+            while v != a and clock[v, chain[a]] >= place[a] and found[k] < 0:
+                found[k] = row[v]
+                for e in range(ptr[v], ptr[v + 1]):
+                    u = pred[e]
+                    if clock[u, chain[a]] >= place[a]:
+                        v = u
+                        break
+    return found
+
+
 def _alike(cost: NDArray[np.int64]) -> float:
     """Share of vertices whose cost, or having none, some other vertex shares: only those can become one."""
     often = np.bincount(cost)

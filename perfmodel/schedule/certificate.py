@@ -82,7 +82,7 @@ class Checks:
 
     Attributes:
         a, b, c: [k] vertices. factor: [k]. strict: [k] bool, whether equal times fail.
-        longer: cost rows that must be longer than `TIE` of the makespan.
+        longer: cost rows that must be longer than `least` of the makespan.
         rows: [m, 2] cost rows of which the first must not be the longer one.
     """
 
@@ -93,6 +93,7 @@ class Checks:
     strict: NDArray[np.bool_]
     longer: NDArray[np.int64]
     rows: NDArray[np.int64]
+    least: float = TIE
 
     def __len__(self) -> int:
         return len(self.a)
@@ -100,7 +101,7 @@ class Checks:
     @property
     def forced(self) -> bool:
         """Nothing is open: every design has this order."""
-        return not (len(self.a) or len(self.rows))
+        return not (len(self.a) or len(self.longer) or len(self.rows))
 
 
 def open_decisions(events: Events, decisions: Decisions) -> NDArray[np.int64] | None:

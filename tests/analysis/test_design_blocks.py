@@ -67,3 +67,11 @@ def test_an_option_that_the_compiler_does_not_know_is_left_out(monkeypatch):
         assert float(design_blocks.jit_sums(lambda x: x.sum())(np.ones((3, 2)))) == 6.0
     finally:
         design_blocks._known_options.cache_clear()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_share_the_blocks_of_a_batched_function(threads, monkeypatch):
+    monkeypatch.setattr(design_blocks, "BLOCK", 4)
+    a, b = np.arange(42.0).reshape(2, 21), np.ones((1, 21))
+    found = design_blocks.call_padded(lambda a, b: a[:1] + a[1:] * b, a, b, threads=threads)
+    np.testing.assert_array_equal(found, a[:1] + a[1:])

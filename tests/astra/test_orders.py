@@ -85,6 +85,26 @@ def test_a_gather_behind_a_message_between_stages_leaves_the_order_open(tmp_path
     assert not pm.compile(*loaded).forced
 
 
+@pytest.mark.parametrize("truncate", [False, True])
+def test_an_order_that_costs_keep_is_the_frozen_one_where_they_last(truncate):
+    """Messages follow each other on a link with a cost in between, which is all that a design has to pass."""
+    loaded_ = loaded("llm_dp8", backend="aware", truncate=truncate)
+    compiled = pm.compile(*loaded_)
+    assert compiled.settled is not None
+    assert not compiled.forced
+    (row,) = compiled.settled.checks.longer
+    points = wide(*loaded_[1:], 64)
+    table = pm.sweep(compiled, points)
+    assert (table.schedule == "frozen").all()
+    frozen = pm.sweep(compiled, points, schedule="frozen")
+    np.testing.assert_array_equal(table.makespan_s, frozen.makespan_s)
+    simulated = pm.sweep(compiled, points, schedule="simulated")
+    np.testing.assert_allclose(table.makespan_s, simulated.makespan_s, rtol=1e-12)
+    costs = whole_costs(compiled, 2, 9) + 1.0
+    costs[row, 1] = 0.0
+    assert compiled.settled.answer(costs, paths=False, threads=1)[1].tolist() == [True, False]
+
+
 @pytest.mark.parametrize("backend", ["unaware", "aware"])
 @pytest.mark.parametrize("trace", ["fuzz1", "llm_dp2tp2pp2"])
 def test_every_way_of_answering_gives_what_the_simulation_gives(trace, backend):

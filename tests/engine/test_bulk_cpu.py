@@ -325,3 +325,43 @@ def test_a_large_graph_of_vertices_that_are_all_unlike_keeps_them_and_takes_as_l
         np.testing.assert_array_equal(found[1][:, d], counts)
     alike = graph_of([k % 2 for k in range(n)], [[], *before])
     assert len(reduce(alike, 2)) < len(alike)  # vertices that are alike are merged there, too
+
+
+@given(graphs())
+@repeatable(30)
+def test_some_designs_of_a_table_are_answered_as_in_a_table_of_their_own(events):
+    plan, costs = engine.plan(reduce(events, 5)), designs(40)
+    chosen = np.array([3, 4, 11, 30, 39, 7])
+    expected, paths = engine.makespans(plan, costs[:, chosen], paths=True)
+    table = np.full(costs.shape, -1.0)
+    found, counts = engine.makespans(plan, costs, paths=True, tile=4, designs=chosen, counts=table)
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(counts[:, chosen], paths)
+    assert (np.delete(counts, chosen, axis=1) == -1).all()
+    np.testing.assert_array_equal(engine.makespans(plan, costs, designs=chosen)[0], expected)
+
+
+def test_a_cost_between_two_vertices_is_one_on_a_path_between_them():
+    """0 -> 1 -> 3 and 0 -> 2 -> 3, where 1 has no cost and 2 has two followers; 4 follows 0 alone."""
+    events = graph_of([0, -1, 1, 2, 3], [[], [0], [0], [1, 2], [0]])
+    whole = reduction.Reduced(
+        (events.cost + 1).astype(np.int32),
+        events.pred_ptr,
+        events.pred,
+        reduce(events, 4, merge=False).combination,
+    )
+    first, later = np.array([0, 2, 0, 3, 2]), np.array([[1, 1], [3, 3], [4, 4], [2, 2], [4, 3]])
+    assert reduction.cost_between(whole, first, later).tolist() == [-1, 2, 3, -1, 2]
+
+
+@given(graphs())
+@repeatable(50)
+def test_where_a_cost_is_between_two_vertices_they_finish_that_much_apart(events):
+    reduced, costs = reduce(events, 5, merge=False), designs(8)
+    a, b = (x.ravel() for x in np.meshgrid(*[np.arange(len(reduced))] * 2))
+    between = reduction.cost_between(reduced, a, np.stack([b, b], axis=1))
+    for cost in costs.T:
+        finish = times(events.pred_ptr, events.pred, events.cost, np.ascontiguousarray(cost))[1]
+        known = between >= 0
+        apart = finish[b[known]] - finish[a[known]]
+        assert (apart >= cost[between[known]] * (1 - 1e-12) - 1e-9).all()
