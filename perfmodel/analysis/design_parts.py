@@ -175,4 +175,6 @@ def evaluate_part(
     for name, texts in compiled[key].labels.items():
         if name in figures:
             figures[name] = pd.Index(texts).take(figures[name].astype(np.intp))
-    return rows.assign(**figures)
+    return pd.concat(
+        [rows, pd.DataFrame(figures, rows.index)], axis=1
+    )  # assigned one by one takes longer

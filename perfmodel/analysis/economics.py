@@ -8,7 +8,7 @@ The models are those of `models.cost_power_area`; here they meet a workload.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.analysis.design_blocks import BLOCK, call_padded
 from perfmodel.models.cost_power_area import (
     Area,
     Cost,
@@ -30,7 +31,9 @@ from perfmodel.models.cost_power_area import (
     models_for,
 )
 from perfmodel.models.figures import FIGURES, Figure, figures_of
+from perfmodel.models.host_formula import HostFormula, UnknownPrimitive
 from perfmodel.parameter_paths import with_parameters
+from perfmodel.pytree import content
 from perfmodel.schedule.total_work import totals
 
 __all__ = [
@@ -70,19 +73,50 @@ def columns(
     Returns:
         cost_usd, power_W, energy_J, area_mm2, and the models' own figures, each [D].
     """
-    work = totals(compiled.graph, compiled.system)
     economics = models_for(compiled.system, economics)
+    names = (*paths, MAKESPAN)
+    given = np.concatenate(
+        [np.asarray(values, float).reshape(len(paths), len(makespan)), [makespan]]
+    )
+    key = ("economics", names, content(economics))
+    formula = compiled.functions.get(key)
+    if formula is None:
+        formula = _formula(compiled, names, economics)
+        if key[-1] is not None:
+            compiled.functions[key] = formula
+    designs = range(0, len(makespan), BLOCK)
+    table = np.concatenate([formula(given[:, at : at + BLOCK]) for at in designs], axis=1)
+    return {f.column: row for f, row in zip(_asked(economics), table, strict=True)}
 
-    def one(values: jax.Array, makespan: jax.Array) -> dict[str, Any]:
-        system, _ = with_parameters(
-            compiled.system, compiled.models, dict(zip(paths, values, strict=True))
-        )
-        return figures(system, makespan, work, economics=economics)
 
-    table = jax.vmap(one, in_axes=(1, 0))(jnp.asarray(values, float), jnp.asarray(makespan))
-    designs = len(makespan)
-    return {
-        f.column: np.broadcast_to(np.asarray(table[f.column], np.float64), (designs,))
-        for f in figures_of(economics).values()
-        if f.name != "time"
-    }
+MAKESPAN = "makespan"
+"""What the makespan is called among the parameters of the figures."""
+
+
+def _asked(economics: Any) -> list[Figure]:
+    """The figures that a table does not have anyway."""
+    return [f for f in figures_of(economics).values() if f.name != "time"]
+
+
+def _formula(
+    compiled: Any, names: tuple[str, ...], economics: Any
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """[K, D] the figures that are asked for, from [P, D] values of the named parameters, the last one the makespan.
+
+    NumPy evaluates them, without compiling anything; XLA where a model takes what NumPy does not know.
+    """
+    work = totals(compiled.graph, compiled.system)
+
+    def one(*values: Any) -> jax.Array:
+        given = dict(zip(names[:-1], values))
+        system, _ = with_parameters(compiled.system, compiled.models, given)
+        found = figures(system, values[-1], work, economics=economics)
+        return jnp.stack([jnp.asarray(found[f.column], float) for f in _asked(economics)])
+
+    point = [1.0] * len(names)
+    try:
+        host = HostFormula(names, point, jax.make_jaxpr(one)(*point))
+        return lambda values: host.values(dict(zip(names, values)))
+    except UnknownPrimitive:
+        batched = jax.jit(jax.vmap(lambda values: one(*values), in_axes=1, out_axes=1))
+        return lambda values: call_padded(batched, values)

@@ -241,3 +241,37 @@ def test_what_a_figure_rests_on_is_said_and_what_is_extrapolated_is_called_so():
     unknown = basis(hardware("tpu-v6e-slice"))
     assert all(text.startswith("extrapolated: no ") for text in unknown.values())
     assert basis(hardware("dgx-h100"), Economics())["cost"] == "of models of your own"
+
+
+@pm.record
+class Sinking:
+    """A figure by an operation that NumPy's evaluation of formulas does not know."""
+
+    base: economics.Economics = economics.Economics()
+    own_figures = (economics.Figure("depth", "depth_m", "m"),)
+
+    def figure(self, name, system, makespan, totals):
+        if name == "depth":
+            return jax.numpy.sinh(makespan) + 0.0 * system.npu.peak_flops
+        return self.base.figure(name, system, makespan, totals)
+
+
+def test_figures_by_any_operation_of_jax_are_known():
+    graph = synth.collective("all_reduce", 16, 1 << 20).graph()
+    compiled = pm.compile(graph, pm.hardware("dgx-h100", ranks=16))
+    makespan = np.linspace(0.1, 2.0, 5)
+    values = np.full((1, 5), 1e15)
+    found = economics.columns(compiled, ("npu.peak_flops",), values, makespan, economics=Sinking())
+    assert found["depth_m"] == pytest.approx(np.sinh(makespan), rel=1e-12)
+
+
+def test_the_usual_figures_compile_nothing(monkeypatch):
+    graph = synth.collective("all_reduce", 16, 1 << 20).graph()
+    compiled = pm.compile(graph, pm.hardware("dgx-h100", ranks=16))
+    monkeypatch.setattr(jax, "jit", None)
+    makespan = np.linspace(0.1, 2.0, 20_000)
+    values = np.geomspace(1e14, 1e16, 20_000)[None]
+    found = economics.columns(compiled, ("npu.peak_flops",), values, makespan)
+    part = economics.columns(compiled, ("npu.peak_flops",), values[:, -3:], makespan[-3:])
+    for name, column in part.items():
+        np.testing.assert_array_equal(column, found[name][-3:])
