@@ -9,7 +9,6 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-from scipy.stats import qmc
 
 from perfmodel import units
 from perfmodel.errors import InputError
@@ -154,6 +153,8 @@ def sample(
                 f"sample: bounds of {name} are ({a:g}, {b:g}); expected lowest <= highest"
                 + (", both positive on a log scale" if log else "")
             )
+    from scipy.stats import qmc  # importing it takes as long as importing JAX
+
     engine_type = qmc.Sobol if method == "sobol" else qmc.LatinHypercube
     unit = engine_type(len(bounds), rng=np.random.default_rng(seed))
     if method == "sobol":

@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from perfmodel.errors import InputError
 
@@ -92,6 +91,8 @@ class Fit:
         if not np.isfinite(self.noise):
             nothing: Floats = np.full(len(self.theta), np.nan)
             return nothing, nothing
+        from scipy import stats  # importing it takes as long as importing JAX
+
         quantile = stats.t.ppf(0.5 + confidence / 2, self.freedom)
         half = quantile * np.sqrt(np.diag(self.covariance))
         half = np.where(_vanished(self.slopes) & ~prior.there, np.inf, half)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import qmc
 
 from perfmodel.analysis.design_space import bounds_of
 from perfmodel.compiled import Compiled, compile, unpack
@@ -169,6 +168,8 @@ def optimize(
 
 def _starts(problem: EpigraphProblem, options: SearchOptions) -> Vector:
     """[D, P] the reference, the middle, and a Sobol sample, where they meet the limits without time in them."""
+    from scipy.stats import qmc  # importing it takes as long as importing JAX
+
     low, high = problem.bounds()
     known = parameters(problem.design.system, problem.design.models)
     reference = np.array([float(known[path]) for path in problem.design.paths])

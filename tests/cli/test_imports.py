@@ -18,7 +18,8 @@ try:
     main(sys.argv[1:])
 except SystemExit as end:
     assert not end.code, end.code
-print(*(name for name in ("jax", "pandas", "pyarrow", "dask", "matplotlib", "scipy.sparse") if name in sys.modules))
+large = ("jax", "pandas", "pyarrow", "dask", "matplotlib", "scipy.sparse", "scipy.stats")
+print(*(name for name in large if name in sys.modules))
 """
 
 
@@ -87,6 +88,15 @@ def test_a_prediction_imports_what_it_needs_and_no_more(tmp_path):
     found = imported("run", TRACES / "all_reduce_4", "--system", "dgx-h100", folder=tmp_path)
     assert "jax" in found
     assert not found & {"pandas", "dask", "matplotlib"}
+
+
+def test_a_grid_of_designs_needs_no_statistics(tmp_path):
+    vary = ("--vary", "npu.peak_flops=1e15,2e15")
+    found = imported(
+        "sweep", TRACES / "all_reduce_4", "--system", "dgx-h100", *vary, folder=tmp_path
+    )
+    assert "jax" in found
+    assert not found & {"scipy.stats", "dask", "matplotlib"}
 
 
 def test_nothing_is_looked_through_for_garbage_at_the_end_of_a_command(tmp_path):
