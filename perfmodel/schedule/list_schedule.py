@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perfmodel.compiled_code import machine_code
 from perfmodel.errors import DeadlockError
 from perfmodel.machine.system import System
 from perfmodel.models.cost_blocks import check_costs
@@ -59,13 +60,12 @@ def program_of(runs: Contraction) -> tuple[Any, ...]:
     """The arrays that the kernel reads, in its order."""
     tasks = runs.tasks
     succ_ptr, succ = reverse(tasks.pred_ptr, tasks.pred)
-    count = np.bincount(tasks.resource[tasks.resource >= 0], minlength=tasks.resources)
     return (
         tasks.type,
         tasks.priority,
         tasks.cost,
         tasks.resource,
-        np.concatenate([[0], np.cumsum(count)]).astype(np.int64),
+        _places(tasks.resource, tasks.resources),
         succ_ptr,
         succ,
         tasks.pred_ptr,
@@ -79,6 +79,18 @@ def program_of(runs: Contraction) -> tuple[Any, ...]:
         runs.more_ptr,
         runs.more,
     )
+
+
+@machine_code(small=True)
+def _places(resource: NDArray[Any], resources: int) -> NDArray[Any]:
+    """[resources + 1] where each resource's tasks begin when they stand by resource; those without one are left out."""
+    place = np.zeros(resources + 1, np.int64)
+    for r in resource:
+        if r >= 0:
+            place[r + 1] += 1
+    for r in range(resources):
+        place[r + 1] += place[r]
+    return place
 
 
 def list_schedule(graph: Graph, tasks: Tasks, cost: NDArray[np.float64]) -> Schedule:

@@ -21,15 +21,11 @@ def predecessors(
 
     A counting sort by target; the work is linear but for the sorting of each vertex's few sources.
     """
-    begin = np.zeros(vertices + 1, np.int64)
-    for e in range(source.size):
-        begin[target[e] + 1] += 1
-    begin = np.cumsum(begin)
-    fill = begin[:-1].copy()
+    begin = _first_places(target, vertices)
     pred = np.empty(source.size, np.int32)
     for e in range(source.size):
-        pred[fill[target[e]]] = source[e]
-        fill[target[e]] += 1
+        pred[begin[target[e] + 1]] = source[e]
+        begin[target[e] + 1] += 1
     kept = 0
     for v in range(vertices):
         first, end = begin[v], begin[v + 1]
@@ -62,14 +58,25 @@ def sort_few(values: NDArray[Any], begin: int, end: int) -> None:
 def reverse(pred_ptr: NDArray[Any], pred: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The same edges by their source: (pointers [V+1] i64, targets [E] i32 ascending)."""
     n = pred_ptr.size - 1
-    ptr = np.zeros(n + 1, np.int64)
-    for e in range(pred.size):
-        ptr[pred[e] + 1] += 1
-    ptr = np.cumsum(ptr)
-    fill = ptr[:-1].copy()
+    ptr = _first_places(pred, n)
     succ = np.empty(pred.size, np.int32)
     for v in range(n):
         for e in range(pred_ptr[v], pred_ptr[v + 1]):
-            succ[fill[pred[e]]] = v
-            fill[pred[e]] += 1
+            succ[ptr[pred[e] + 1]] = v
+            ptr[pred[e] + 1] += 1
     return ptr, succ
+
+
+@machine_code
+def _first_places(vertex: NDArray[Any], vertices: int) -> NDArray[Any]:
+    """[V+1] where the edges of the vertex before each number begin, among edges sorted by vertex.
+
+    Whoever then puts each edge at its vertex's place, and moves that on by one, is left with the pointers.
+    """
+    place = np.zeros(vertices + 1, np.int64)
+    for e in range(vertex.size):
+        if vertex[e] + 2 <= vertices:
+            place[vertex[e] + 2] += 1
+    for v in range(1, vertices):
+        place[v + 1] += place[v]
+    return place
