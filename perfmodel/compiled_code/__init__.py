@@ -82,25 +82,26 @@ class Loop:
         update_wrapper(self, dispatcher.py_func)
         self.dispatcher, self.py_func = dispatcher, dispatcher.py_func
         self._steps, self.allowance = steps, Allowance(dispatcher, PLAIN)
-        self._ready = False  # machine code is there, or was looked for in vain and shall be made
-        self._looked = False
+        # by the kinds of numbers in the arrays: whether there is machine code, or it shall be made; was looked for
+        self._ready: set[tuple[int, ...]] = set()
+        self._looked: set[tuple[int, ...]] = set()
 
     @property
     def _numba_type_(self) -> Any:
         return self.dispatcher._numba_type_
 
     def __call__(self, *arguments: Any) -> Any:
-        if self._ready:
+        kinds = tuple([a.dtype.num for a in arguments if isinstance(a, np.ndarray)])
+        if kinds in self._ready:
             return self.dispatcher(*arguments)
         steps = int(self._steps(*arguments))
-        if not self._looked:
-            self._looked = True
-            self._ready = is_kept(self.dispatcher, arguments)
-        if not self._ready and steps <= self.allowance.left:
+        kept = kinds not in self._looked and is_kept(self.dispatcher, arguments)
+        self._looked.add(kinds)
+        if not kept and steps <= self.allowance.left:
             self.allowance.spend(steps, arguments)
             with np.errstate(over="ignore"):  # of hashes, that wrap around in machine code, too
                 return self.plain(*arguments)
-        self._ready = True
+        self._ready.add(kinds)
         with said_while_it_takes():
             return self.dispatcher(*arguments)
 
@@ -112,11 +113,11 @@ class Loop:
 
 def is_kept(dispatcher: Any, arguments: tuple[Any, ...]) -> bool:
     """Whether there is machine code of a compiled function for these arguments, here or on the disk."""
-    if dispatcher.overloads:
+    signature = tuple(map(dispatcher.typeof_pyval, arguments))
+    if signature in dispatcher.overloads:
         return True
     try:
         kept = dispatcher._cache
-        signature = tuple(map(dispatcher.typeof_pyval, arguments))
         key = kept._index_key(signature, dispatcher.targetctx.codegen())
         return key in kept._cache_file._load_index()
     except (AttributeError, OSError):  # nothing can be kept

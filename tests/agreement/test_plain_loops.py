@@ -25,6 +25,13 @@ def loops() -> list[Loop]:
     return [thing for thing in gc.get_objects() if issubclass(type(thing), Loop)]
 
 
+class Everything(set):
+    """A set that holds whatever one asks for."""
+
+    def __contains__(self, thing: object) -> bool:
+        return True
+
+
 @contextmanager
 def all_loops(*, plain: bool) -> Iterator[None]:
     """Every loop as Python, or every one as machine code."""
@@ -32,7 +39,7 @@ def all_loops(*, plain: bool) -> Iterator[None]:
     before = [(x.allowance, x._ready, x._looked) for x in found]
     for loop in found:
         loop.allowance = Allowance(None, 10**12)
-        loop._ready, loop._looked = not plain, True
+        loop._ready, loop._looked = set() if plain else Everything(), Everything()
     yield
     for loop, state in zip(found, before):
         loop.allowance, loop._ready, loop._looked = state
@@ -75,12 +82,21 @@ def test_plain_python_and_machine_code_agree_to_the_bit(case, seed):
 def test_a_loop_is_compiled_when_it_has_done_as_much_as_compiling_takes():
     asked = []
     loop = machine_code(_total, small=lambda values: asked.append(1) or PLAIN // 2)
-    loop._looked = True  # what is kept on the disk does not count here
+    loop._looked = Everything()  # what is kept on the disk does not count here
     loop.allowance = Allowance(None, PLAIN)
     results = [loop(np.arange(10.0)) for _ in range(4)]
     assert results == [45.0] * 4
     assert len(loop.dispatcher.overloads) == 1
     assert len(asked) == 3
+
+
+def test_another_kind_of_numbers_has_an_allowance_of_its_own():
+    loop = machine_code(_total, small=True)
+    loop._looked = Everything()
+    loop.allowance = Allowance(None, 10**6)
+    loop._ready.add((np.dtype(np.float64).num,))
+    assert [loop(np.arange(3, dtype=kind)) for kind in (np.float64, np.int32)] == [3.0, 3.0]
+    assert [signature[0].dtype.name for signature in loop.dispatcher.overloads] == ["float64"]
 
 
 def _total(values):
