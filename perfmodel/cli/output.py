@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from perfmodel.cli.text_table import LONGEST_TEXT, NO_ROWS
-from perfmodel.errors import InputError, one_line
+from perfmodel.cli.text_table import text_table
+from perfmodel.errors import InputError
 from perfmodel.files import check_target, whole_file
 
 TABLES = (".csv", ".parquet", ".json")
@@ -101,17 +101,8 @@ def show(table: Any, as_json: bool, output: str | None) -> None:
 
 
 def text_of(table: Any, *, missing: str = "NaN") -> str:
-    """A table for people: six significant digits, long texts shortened, no index."""
-    if not len(table):
-        return NO_ROWS
-    text: str = table.map(_short).to_string(
-        index=False, float_format=lambda x: f"{x:.6g}", na_rep=missing
-    )
-    return text
-
-
-def _short(value: Any) -> Any:
-    return one_line(value, LONGEST_TEXT) if isinstance(value, str) else value
+    """A data frame for people, without its index."""
+    return text_table({str(name): table[name].tolist() for name in table}, missing=missing)
 
 
 def fits(margin: float) -> str:

@@ -1,4 +1,4 @@
-"""Tables for people from columns, as pandas prints them, without waiting for pandas."""
+"""Tables for people from columns, printed without waiting for pandas."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ LONGEST_TEXT = 60
 NO_ROWS = "(no rows)"
 
 
-def text_table(columns: Mapping[str, Sequence[Any]]) -> str:
+def text_table(columns: Mapping[str, Sequence[Any]], *, missing: str = "NaN") -> str:
     """Columns beside each other, right-justified; numbers with six significant digits, long texts shortened.
+
+    `missing` stands for what is no number.
 
     >>> print(text_table({"name": ["gemm", "sum"], "time_s": [0.25, 1e-7]}))
     name  time_s
@@ -25,7 +27,7 @@ def text_table(columns: Mapping[str, Sequence[Any]]) -> str:
     """
     if not any(len(values) for values in columns.values()):
         return NO_ROWS
-    return "\n".join(map(" ".join, zip(*(_lines(n, v) for n, v in columns.items()))))
+    return "\n".join(map(" ".join, zip(*(_lines(n, v, missing) for n, v in columns.items()))))
 
 
 def rows_of(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -40,17 +42,17 @@ def chosen(columns: Mapping[str, Sequence[Any]], rows: Iterable[int]) -> dict[st
     return {name: [values[k] for k in numbers] for name, values in columns.items()}
 
 
-def _lines(name: str, values: Sequence[Any]) -> list[str]:
+def _lines(name: str, values: Sequence[Any], missing: str) -> list[str]:
     """A column's header and cells, all of one width."""
-    cells = [_cell(value) for value in values]
+    cells = [_cell(value, missing) for value in values]
     head = name if any(isinstance(value, str) for value in values) else f" {name}"
     width = max(map(len, (head, *cells)))
     return [text.rjust(width) for text in (head, *cells)]
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any, missing: str) -> str:
     if isinstance(value, str):
         return one_line(value, LONGEST_TEXT)
     if isinstance(value, float | np.floating):
-        return "NaN" if np.isnan(value) else f"{value:.6g}"
+        return missing if np.isnan(value) else f"{value:.6g}"
     return str(value)

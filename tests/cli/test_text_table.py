@@ -1,4 +1,4 @@
-"""Tables printed without pandas look as those that pandas prints."""
+"""Tables for people look as those that pandas prints."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from perfmodel.cli.output import text_of
-from perfmodel.cli.text_table import chosen, rows_of, text_table
+from perfmodel.cli.text_table import LONGEST_TEXT, chosen, rows_of, text_table
+from perfmodel.errors import one_line
 
 LONG = "a name that is much longer than what fits into a column of a table for people"
 COLUMNS = {
@@ -25,7 +26,18 @@ COLUMNS = {
 @pytest.mark.parametrize("names", [list(COLUMNS), ["name"], ["start_s", "t"], ["t", "name"]])
 def test_a_table_is_the_one_that_pandas_prints(rows, names):
     columns = chosen({name: COLUMNS[name] for name in names}, rows)
-    assert text_table(columns) == text_of(pd.DataFrame(columns))
+    table = pd.DataFrame(columns)
+    assert text_table(columns) == text_of(table) == by_pandas(table)
+
+
+def by_pandas(table, **options):
+    shortened = table.map(lambda v: one_line(v, LONGEST_TEXT) if isinstance(v, str) else v)
+    return shortened.to_string(index=False, float_format=lambda x: f"{x:.6g}", **options)
+
+
+def test_what_is_no_number_can_be_left_empty():
+    table = pd.DataFrame({"a": ["x", "y"], "b": [1.0, np.nan], "c": [None, 2], "d": ["z", None]})
+    assert text_of(table, missing="") == by_pandas(table, na_rep="")
 
 
 def test_no_rows_are_said():
