@@ -78,3 +78,28 @@ def test_a_change_in_what_is_called_or_named_elsewhere_compiles_anew(run):
     assert run(step=5, factor=2) == (31, 0)  # a function two calls away has changed
     assert run(step=5, factor=3) == (46, 0)  # a constant of another module
     assert run(step=5, factor=3) == (46, 1)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        ("*.nbi", lambda data: data[: len(data) // 2]),
+        ("*.nbi", lambda data: b""),
+        ("*.nbi", lambda data: data.replace(b"numba.core.types", b"numba.gone.types")),
+        ("*.nbc", lambda data: data[: len(data) // 2]),
+        ("*.nbc", lambda data: b""),
+    ],
+)
+def test_what_is_damaged_or_names_what_is_gone_is_compiled_anew(run, tmp_path, damage):
+    kind, change = damage
+    run(step=1, factor=2)
+    files = list(tmp_path.rglob(kind))
+    assert files
+    changed = 0
+    for file in files:
+        data = file.read_bytes()
+        file.write_bytes(change(data))
+        changed += change(data) != data
+    assert changed
+    assert run(step=1, factor=2) == (23, 0)
+    assert run(step=1, factor=2) == (23, 1)

@@ -223,6 +223,20 @@ class _Covered(IndexDataCacheFile):  # type: ignore[misc,unused-ignore]
     def _source_stamp(self, stamp: tuple[Any, ...]) -> None:
         self._own_stamp = stamp
 
+    def _load_index(self) -> dict[Any, str]:
+        """What is kept; nothing where that is damaged, or is another version's, whose names are gone by now."""
+        try:
+            return dict(super()._load_index())
+        except Exception:
+            return {}
+
+    def load(self, key: Any) -> Any:
+        """What is kept for this key; None where that is damaged."""
+        try:
+            return super().load(key)
+        except Exception:
+            return None
+
 
 @cache
 def source_key(function: Any) -> str:
