@@ -20,6 +20,7 @@ from perfmodel.errors import InputError
 from perfmodel.synth import collective, data_parallel, fsdp, gpt, moe, presets, training
 from perfmodel.synth.schedules import SCHEDULES
 from perfmodel.synth.settings import (
+    ACCUMULATIONS,
     BYTES,
     CONTEXT_METHODS,
     OFFLOADS,
@@ -97,6 +98,8 @@ TRAINING = {
     "fused_loss": "Softmax and cross-entropy in one kernel  [default: but for GPT-3's kind]",
     "gradient_dtype": "Of gradients as they are summed  [default: fp32]",
     "gather_dtype": "Of parameters as they are gathered  [default: 16 bits]",
+    "accumulation": "How a micro-batch's gradients join those before: in the product, in a buffer, or by autograd"
+    "  [default: fused; buffer where parameters are sharded]",
     "optimizer_bytes": "The optimizer's states, a parameter.",
     "bucket": "Parameters of a bucket  [default: max(40 million, 1 million x replicas)]",
     "shard_ranks": "Ranks of a group of hybrid sharding.",
@@ -107,6 +110,7 @@ TRAINING = {
     "gap": "Least time between two kernels [s].",
     "host_forward": "The host's time to launch a layer, or the head, forward [s].",
     "host_backward": "The host's time to launch a layer, or the head, backward [s].",
+    "host_kernel": "The host's time to launch each kernel and collective of layers and head [s].",
     "reserved": "Memory that libraries and the allocator hold; a number or 1GiB, ...",
     "fragmentation": "Share of activations lost to fragmentation.",
 }
@@ -118,12 +122,15 @@ CHOICES = {
     "dtype": tuple(BYTES),
     "gradient_dtype": tuple(BYTES),
     "gather_dtype": tuple(BYTES),
+    "accumulation": ACCUMULATIONS,
     "attention": ("flash", "unfused"),
     "context_method": CONTEXT_METHODS,
     "rank_order": ORDERS,
     "sharding": ("0", "1", "2", "3", "hybrid"),
 }
-NUMBERS = ("skew", "capacity", "gap", "host_forward", "host_backward", "fragmentation")
+NUMBERS = (
+    *("skew", "capacity", "gap", "host_forward", "host_backward", "host_kernel", "fragmentation"),
+)
 WORDS = ("model", "recompute", "overlap", "offload")
 """Parameters that take words, which `_value` reads."""
 

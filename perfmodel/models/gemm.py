@@ -16,9 +16,10 @@ pnorm8(work / P, 2 batch m n k / R) in the place of work / P: a FLOP has its ene
 
 P is the peak rate, B the memory's bandwidth, Q = batch (A h(A) + k n e + m n e'), A = m k e the bytes of one
 activation matrix, h(A) = A / (A + kept): what the operation before left in the last-level cache need not be read
-again. All that a block does is counted in FLOP at its core's peak: rates inside a core grow with it, as they have from
-one generation to the next (the reach into the last-level cache is 0.016 B/FLOP on A100 and on H100). That makes
-the minimum over tiles a number of the product alone, so that a design costs five evaluations, not forty.
+again. What a product moves beside its matrices, as where its result is added to one that is there, comes on top of Q.
+All that a block does is counted in FLOP at its core's peak: rates inside a core grow with it, as they have from one
+generation to the next (the reach into the last-level cache is 0.016 B/FLOP on A100 and on H100). That makes the
+minimum over tiles a number of the product alone, so that a design costs five evaluations, not forty.
 
 The structure (tiles, waves, split K) is that of NVIDIA's CUTLASS and cuBLAS: "Matrix multiplication background
 user's guide", NVIDIA deep learning performance documentation, sections on tile and wave quantisation. The
@@ -43,6 +44,10 @@ TILES = (
     *((128, 64), (128, 128), (128, 256), (256, 128)),
 )
 """Rows and columns of a block's part of the result."""
+
+COPIED = 4
+"""Bytes that a core copies from memory beside its arithmetic, at least: NVIDIA, "Parallel thread execution ISA",
+cp.async, whose sizes are 4, 8 and 16. Narrower pieces pass through registers."""
 
 SPLITS = (1, 2, 4, 8, 16)
 """Among how many blocks the sum over k may be split."""
@@ -72,6 +77,8 @@ class TiledGemm:
         whole_waves: alpha, 1 where the last wave takes as long as a full one, 0 where cores share its work [1].
         reach: bytes from the last-level cache per FLOP of a core's peak [B/FLOP].
         kept: bytes of an activation of which half is found in the last-level cache [B].
+        unaligned: fraction of its speed that a product keeps of which a size makes rows begin at no multiple of 4
+            bytes, the least that a core copies while it computes [1]; None where it was not measured, and it keeps all.
         dtype: whose operands the coefficients are for.
         cores: of the device that they were fitted on, for devices that say no number.
     """
@@ -85,24 +92,40 @@ class TiledGemm:
     whole_waves: Any = number("1")
     reach: Any = number("B/FLOP")
     kept: Any = number("B")
+    unaligned: Any = number("1", default=None)
     dtype: str = static(default="bf16")
     cores: float = static(default=132.0)
 
-    def time(self, batch: Any, m: Any, n: Any, k: Any, npu: Any, dtype: str = "bf16") -> Array:
+    def time(
+        self,
+        batch: Any,
+        m: Any,
+        n: Any,
+        k: Any,
+        npu: Any,
+        dtype: str = "bf16",
+        *,
+        more: Any = 0.0,
+    ) -> Array:
         """[rows] seconds of `batch` products of m x k with k x n, all [rows].
 
         Args:
             batch: products of one launch, of a batched or a grouped GEMM.
             npu: peak_flops of that dtype, memory_bandwidth, cores (0: not known), and what its power sustains.
             dtype: of the operands.
+            more: bytes moved beside the matrices [B].
         """
         size, result = number_sizes(dtype)
         bandwidth = npu.memory_bandwidth * self.memory_efficiency
         activation = m * k * size
-        traffic = batch * (
+        traffic = more + batch * (
             activation * (activation / (activation + self.kept)) + k * n * size + m * n * result
         )
         works = self.work(batch, m, n, k, SPLITS, cores_of(npu, self.cores), size)
+        if self.unaligned is not None:
+            pieces = [jnp.asarray(d) * (size / COPIED) for d in (m, n, k)]
+            left = sum(jnp.ceil(x) - x for x in pieces)
+            works = works / jnp.where(left > 0, self.unaligned, 1.0)
         share = sustained_share(npu, dtype)
         options = []
         for parts, work in zip(SPLITS, works):

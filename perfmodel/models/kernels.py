@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from perfmodel.models.attention import BACKWARD, TiledAttention, forward_flops
-from perfmodel.models.gemm import TiledGemm
+from perfmodel.models.gemm import TiledGemm, number_sizes
 from perfmodel.models.smooth_extrema import overlap
 from perfmodel.pytree import number, record
 from perfmodel.vocabulary import STANDS_FOR
@@ -106,9 +106,15 @@ class Kernels:
         return parts.get(kind, "traffic")
 
     def gemm(self, work: Any, npu: Any) -> Array:
-        """[rows] seconds of matrix products (batched, grouped); `work` has batch, m, n, k and dtype."""
+        """[rows] seconds of matrix products (batched, grouped); `work` has bytes, batch, m, n, k and dtype.
+
+        Bytes over those of the three matrices are moved, too.
+        """
         tiles = self.gemm_coefficients(work.dtype)
-        return tiles.time(work.batch, work.m, work.n, work.k, npu, work.dtype)
+        size, result = number_sizes(work.dtype)
+        b, m, n, k = work.batch, work.m, work.n, work.k
+        more = jnp.maximum(work.bytes - b * (size * (m * k + k * n) + result * m * n), 0.0)
+        return tiles.time(b, m, n, k, npu, work.dtype, more=more)
 
     def gemm_coefficients(self, dtype: str) -> TiledGemm:
         """The coefficients that answer for a dtype."""

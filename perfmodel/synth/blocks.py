@@ -6,7 +6,7 @@ on those that it has: c - 1 of c parts of attention beside c - 1 hops, backward 
 
 from __future__ import annotations
 
-from perfmodel.synth.kernels import Kernel, LayerPart
+from perfmodel.synth.kernel_record import Kernel, LayerPart
 from perfmodel.synth.layout import CONTEXT, TENSOR
 from perfmodel.synth.passes import After, Passes, around
 from perfmodel.synth.routing import mixture, mixture_backward

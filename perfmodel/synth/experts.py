@@ -21,7 +21,8 @@ from math import ceil
 
 import numpy as np
 
-from perfmodel.synth.kernels import LayerKernels, LayerPart
+from perfmodel.synth.kernel_record import LayerPart
+from perfmodel.synth.kernels import LayerKernels
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,32 @@ products of a layer in their own type:
     product m k n       gemm         2 m n k          e (m k + k n + m n)  one for the input, one for the weights
     attention, flash    attention    2 a (dq+dv) T x / t     e T a (dq+dv) / t + keys, values     2.5 x: scores again
     attention, unfused  gemm + ...   4 a d T s / t    scores a s T / t numbers: softmax 2 passes, dropout 2.5
+    softmax, apart      5 kernels    -                scores 33 + 2 e bytes      36 + 2 e bytes, 5 kernels
     norm                norm         8 T' h           2 e T' h             4 e T' h
     residual            elementwise  2 T' h           3 e T' h, with dropout 3.5    2.5 (2 without dropout)
     activation          elementwise  8 T f / t        2 e T f / t, gated 3           3, gated 5
     bias gradient       reduction    -                -                    e T n / t
-    embedding           embedding    T' h             3 e T' h             6 e T' h
+    sum of gradients    in the gemm  -                -                    2 eg k n in the place of e' k n
+    the same, apart     elementwise  -                -                    (e + 2 eg) k n, autograd 3 e k n
+    embedding           embedding    T' h             3 e T' h             6 e T' h, and e V h / t to set rows to zero
     loss, fused         reduction    4 T V / t        2 e T V / t          2 e T V / t
-    loss, in fp32       reduction    4 T V / t        18 T V / t           14 T V / t
+    loss, in fp32       reduction    4 T V / t        18 T V / t, 38 over t     14 T V / t
     cast, fp8 and fp4   elementwise  -                2 + ep T k / t       gradients 2 + 2 ep T n / t, inputs 2 ep T k
     optimizer           optimizer    14 P             gradient and state in, state and weight out; gradients are read
                                                       for their norm, scaled (in and out), and set to zero
 
-x: tokens that a token attends to; ep: bytes of a product's narrow numbers. Norms and activations write what follows
-them in narrow numbers themselves; the input of the projection, and every gradient, take a kernel that casts, and
+x: tokens that a token attends to; ep: bytes of a product's narrow numbers, eg: of a gradient as it is summed, e': of a
+product's result. Gradients of weights are added to those of the micro-batches before: within the product
+(Megatron-LM's gradient_accumulation_fusion), by a kernel that adds to a buffer (there without it, and for what no
+product makes, of which the embedding's counts here: a whole matrix in PyTorch, mostly zeros), or by PyTorch's
+autograd, which takes the first as it is (torch/csrc/autograd/functions/accumulate_grad.h). Those of norms and, in the
+fused case, of biases are under a thousandth of all. Norms and activations write what follows them in narrow numbers
+themselves; the input of the projection, and every gradient, take a kernel that casts, and
 the transposed copies that Hopper's products of weights' gradients want are written with the gradient, and from
 the kept input. What tensor-parallel ranks gather for a narrow product is narrow; sums are 16 bits wide. Products
 of gradients in fp8 promote their partial sums (`vocabulary.DTYPES`). Sources: Narayanan et al. 2021
-(arXiv:2104.04473) for products; Dao et al. 2022 (arXiv:2205.14135) for attention without traffic of scores;
+(arXiv:2104.04473) for products; Megatron-LM's fused_softmax.py for where its softmax is more than one kernel; Dao et
+al. 2022 (arXiv:2205.14135) for attention without traffic of scores;
 Korthikanti et al. 2022 (arXiv:2205.05198) for what a layer of Megatron-LM reads and writes; Kingma and Ba 2015 for
 Adam's 14 operations; NVIDIA Transformer Engine at 0004dbd, pytorch/module/base.py and linear.py (casts, transposes,
 gathered numbers, split accumulators), for narrow numbers. Element-wise operations are counted one by one; they
@@ -34,9 +43,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from perfmodel.synth.kernel_record import Kernel, LayerPart, Some, accumulating, gemm
 from perfmodel.synth.settings import BYTES, Settings
 from perfmodel.synth.sizes import Sizes
-from perfmodel.vocabulary import STANDS_FOR
 
 ADAM_FLOPS = 14
 """Operations of Adam on one parameter (Kingma and Ba 2015, algorithm 1): m 3, v 4, corrections 2, update 5."""
@@ -45,91 +54,13 @@ FLASH_BACKWARD = 2.5
 """Products of the fused backward pass over those of the forward pass: 5 over 2 (Dao et al. 2022, algorithm 4)."""
 
 
-def width(dtype: str) -> float:
-    """Bytes of a number of that type [B]."""
-    return BYTES[STANDS_FOR.get(dtype, dtype)]
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One kernel.
-
-    Attributes:
-        name: last part of its node's name.
-        kind: one of `vocabulary.OPERATIONS`.
-        flops, bytes: work [FLOP], [B].
-        dimensions: as `vocabulary.DIMENSIONS` names them for the kind.
-        dtype: type of its numbers.
-    """
-
-    name: str
-    kind: str
-    flops: int
-    bytes: int
-    dimensions: tuple[int, ...] = ()
-    dtype: str = ""
-
-    def cut(self, share: int, of: int) -> tuple[Kernel, Kernel]:
-        """`share` of `of` equal parts, and the rest: of a product's rows, or of an attention's keys."""
-        place = 1 if self.kind == "gemm" else 4
-        flops, moved = self.flops * share // of, self.bytes * share // of
-        first, second = list(self.dimensions), list(self.dimensions)
-        if self.dimensions:
-            first[place] = max(self.dimensions[place] * share // of, 1)
-            second[place] = max(self.dimensions[place] - first[place], 1)
-        return (
-            replace(self, flops=flops, bytes=moved, dimensions=tuple(first)),
-            replace(
-                self,
-                flops=self.flops - flops,
-                bytes=self.bytes - moved,
-                dimensions=tuple(second),
-            ),
-        )
-
-
-def parts(product: Kernel, share: int, of: int) -> Kernel:
-    """`share` of `of` equal parts of a product's rows, each a product of its own that reads all of the weights.
-
-    They run on several streams, so that one part's waves fill the gaps of another's last: as one batch.
-    """
-    batch, m, n, k = product.dimensions
-    rows = max(m // of, 1)
-    found = gemm(product.name, rows, n, k, dtype=product.dtype, batch=batch * share)
-    return replace(found, flops=product.flops * share // of)
-
-
-def gemm(name: str, m: int, n: int, k: int, *, dtype: str, batch: int = 1) -> Kernel:
-    """A product of [m, k] and [k, n] matrices, `batch` of them; results have 16 bits at least."""
-    e = width(dtype)
-    out = max(e, 2)
-    moved = batch * (e * (m * k + k * n) + out * m * n)
-    return Kernel(name, "gemm", 2 * batch * m * n * k, int(moved), (batch, m, n, k), dtype)
-
-
-Some = tuple[Kernel, ...]
-
-
-@dataclass(frozen=True)
-class LayerPart:
-    """A piece of a block between two points where its input is needed again.
-
-    Attributes:
-        forward: kernels in order.
-        input_gradient: kernels of the backward pass that lead to the gradient of the input, in order.
-        weight_gradient: kernels that nobody in the pass waits for.
-    """
-
-    forward: tuple[Kernel, ...]
-    input_gradient: tuple[Kernel, ...]
-    weight_gradient: tuple[Kernel, ...] = ()
-
-
 @dataclass(frozen=True)
 class LayerKernels:
     """The kernels of a model on one rank of a job."""
 
     settings: Settings
+    adding: bool = True
+    """There are gradients already to which those of weights are added."""
 
     @property
     def model(self) -> Sizes:
@@ -191,7 +122,24 @@ class LayerKernels:
         if bias:
             given = batch * rows * outputs
             weights += (self.passes(f"{name}.bias_gradient", "reduction", given, 1),)
+        if s.accumulates:
+            weights = self._added(weights, batch * outputs * (inputs + bias), last)
         return LayerPart(forward, gradient, weights)
+
+    def _added(self, kernels: Some, count: int, name: str) -> Some:
+        """Kernels that make `count` gradients of weights, then these joined with those of micro-batches before."""
+        if self.settings.accumulation != "fused":
+            return (*kernels, *self._sum(name, count))
+        size = int(BYTES[self.settings.gradient_dtype])
+        return tuple(accumulating(k, size) if k.kind == "gemm" else k for k in kernels)
+
+    def _sum(self, name: str, count: int) -> Some:
+        """A kernel that adds so many gradients to those before; none for the first that autograd gets."""
+        s = self.settings
+        if not self.adding:
+            return ()
+        into = s.number if s.accumulation == "autograd" else BYTES[s.gradient_dtype]
+        return (self._cast(f"{name}.add", count, s.number + 2 * into),)
 
     def _cast(self, name: str, numbers: int, each: float) -> Kernel:
         """Numbers from one type or order to another, so many bytes each."""
@@ -306,15 +254,34 @@ class LayerKernels:
         def bmm(name: str, rows: int, columns: int, inner: int) -> Kernel:
             return gemm(name, rows, columns, inner, dtype=s.wide, batch=pairs)
 
-        forward = [bmm("scores", n, n, d), self.passes("softmax", "reduction", scores, 2, 5)]
+        there, back_again = self._softmax(scores)
+        forward = [bmm("scores", n, n, d), *there]
         back = [bmm("values.input_gradient", n, n, d), bmm("values.weight_gradient", n, d, n)]
         if more:
             forward.append(self.passes("dropout", "elementwise", scores, 2.5, 2))
             back.append(self.passes("dropout.gradient", "elementwise", scores, 2.5, 1))
         forward.append(bmm("values", n, d, n))
-        back.append(self.passes("softmax.gradient", "reduction", scores, 3, 4))
+        back += back_again
         back += [bmm("scores.input_gradient", n, d, n), bmm("scores.weight_gradient", n, d, n)]
         return LayerPart(tuple(forward), tuple(back))
+
+    def _softmax(self, scores: int) -> tuple[Some, Some]:
+        """Scale, mask and softmax in one kernel and back in one, or each in its own, in fp32."""
+        e = self.settings.number
+        if self.settings.fused_softmax:
+            there = self.passes("softmax", "reduction", scores, 2, 5)
+            return (there,), (self.passes("softmax.gradient", "reduction", scores, 3, 4),)
+        one = [("widen", e + 4), ("scale", 8), ("mask", 9), ("", 8), ("narrow", 4 + e)]
+        two = [("widen", e + 4), ("", 12), ("mask", 8), ("scale", 8), ("narrow", 4 + e)]
+        found = []
+        for word, steps in (("softmax", one), ("softmax.gradient", two)):
+            kernels = []
+            for step, each in steps:
+                name = f"{word}.{step}".rstrip(".")
+                kernel = self._cast(name, scores, each)
+                kernels.append(kernel if step else replace(kernel, kind="reduction"))
+            found.append(tuple(kernels))
+        return found[0], found[1]
 
     def projection(self) -> LayerPart:
         """Heads back to the hidden size."""
@@ -341,12 +308,14 @@ class LayerKernels:
 
     def embedding(self) -> LayerPart:
         """Look-up of tokens, and of positions where they are learned; dropout."""
-        numbers = self.between * self.model.hidden
-        times = 3 if self.model.positions else 2
-        return LayerPart(
-            (self.passes("lookup", "embedding", numbers, times),),
-            (self.passes("lookup.gradient", "embedding", numbers, 2 * times),),
-        )
+        m, numbers = self.model, self.between * self.model.hidden
+        times = 3 if m.positions else 2
+        count = self.vocabulary * m.hidden + m.positions * m.hidden
+        zero = self.passes("lookup.zero", "elementwise", count, 1)
+        back: Some = (zero, self.passes("lookup.gradient", "embedding", numbers, 2 * times))
+        if self.settings.accumulates:
+            back = (*back, *self._sum("lookup", count))
+        return LayerPart((self.passes("lookup", "embedding", numbers, times),), back)
 
     @property
     def vocabulary(self) -> int:
@@ -364,11 +333,14 @@ class LayerKernels:
         """Softmax cross-entropy. Fused: logits in, twice; gradient over them.
 
         In fp32: a copy (2 + 4 bytes), two readings and a writing of log-softmax (12); backward reading and writing it
-        (8), and a copy of 16 bits (6).
+        (8), and a copy of 16 bits (6). Over a tensor group the steps of log-softmax are kernels: maximum (4), what is
+        left (8), exponentials (8), their sum (4), softmax (8).
         """
         s = self.settings
         numbers = s.tokens * self.vocabulary
-        forward, backward = (2.0, 2.0) if s.fused_loss else (18 / s.number, 14 / s.number)
+        forward, backward = 2.0, 2.0
+        if not s.fused_loss:
+            forward, backward = (38 if s.tensor > 1 else 18) / s.number, 14 / s.number
         return LayerPart(
             (self.passes("loss", "reduction", numbers, forward, 4),),
             (self.passes("loss.gradient", "reduction", numbers, backward, 4),),

@@ -6,7 +6,8 @@ fp4 products); a part before the bar is divided by t with sequence parallelism o
     norms' inputs 2 e h, products' inputs 2 ep h, dropout masks 2 h
     | queries e a dq, keys and values e k (dq + dv), projection's input ep a dv
     | activation's input e f (gated 2 e f), its product ep f
-    | attention: flash 4 a (sums of exponentials); unfused (2 e + 1) a s scores, their dropout, its mask (e a s without)
+    | attention: flash 4 a (sums of exponentials); unfused (2 e + 1) a s scores, their dropout, its mask (e a s without;
+      4 in the place of an e where softmax is not fused)
     | experts: for each routed row 2 ep h, the activation's input and product, and its result e h; router 4 E
 
     GPT, 16 bits: T h (10 + 24 / t + 5 a s / (h t)), with sequence parallelism and selective recomputation 34 T h / t
@@ -14,7 +15,9 @@ fp4 products); a part before the bar is divided by t with sequence parallelism o
 
 (Korthikanti et al. 2022, arXiv:2205.05198, equations 2 and 4, table 2). A layer that is computed again whole keeps its
 input, e T h. A stage keeps a chunk's activations from its forward pass to its backward pass: as many at a time as the
-schedule's order has it, p (1 + (p - 1) / (p v)) stages' worth on the first stage of an interleaved pipeline.
+schedule's order has it, p (1 + (p - 1) / (p v)) stages' worth on the first stage of an interleaved pipeline. Where
+gradients of inputs (I) and of weights (W) are passes of their own, products' inputs and the gradients of their results
+stay from the end of I to the end of W, 32 T h of GPT (Qi et al. 2023, arXiv:2401.10241, section 2.2's M_W).
 
 Buffers are everything else that a rank holds at its peak: logits and their gradient, the working set of a layer that is
 computed again, layers gathered whole, messages, and what libraries take (`reserved`, a stated number).
@@ -83,7 +86,7 @@ def layer_activations(s: Settings, layer: int, *, whole: bool = False) -> float:
     if s.attention == "flash":
         attention += 4 * a
     elif "attention" not in again:
-        scores = (2 * e + 1) if s.dropout else e
+        scores = (e if s.fused_softmax else 4) + ((e + 1) if s.dropout else 0)
         attention += scores * a * s.sequence
     inner = m.shared_experts * m.expert_inner if m.has_experts(layer) else m.inner
     feed = T * _dense(s, inner) / s.tensor
@@ -134,6 +137,51 @@ def chunk_activations(s: Settings, place: int) -> float:
     return total * (1 - s.offload.get("activations", 0.0))
 
 
+def layer_owed(s: Settings, layer: int) -> float:
+    """Bytes that a layer keeps of one micro-batch for its weights' gradients once its inputs' are there.
+
+    Of every product the input and the gradient of the result, in the products' own type.
+    """
+    m, T, k = s.model, s.tokens, LayerKernels(s)
+    h, values = m.hidden, m.heads * m.value_width
+    kv = s.tensor * k.kv_heads
+    between, split = 2.0 * h, float(values)  # into and out of attention; into the projection
+    if m.latent:
+        between += 2 * (m.query_rank + m.latent_rank) + m.rope_size
+        split += m.heads * (m.query_key_size + m.nope_size + m.value_size)
+    else:
+        split += m.heads * m.query_key_size + kv * (m.query_key_size + m.value_width)
+    inner = m.shared_experts * m.expert_inner if m.has_experts(layer) else m.inner
+    between += (
+        2 * h if inner else h
+    )  # into and out of the mlp; into the router, which shared experts share
+    split += (3 if m.gated else 2) * inner
+    total = T * (between / s.split + split / s.tensor)
+    if m.has_experts(layer):
+        x = Experts(k)
+        rows = x.sent * max(1.0, float(x.loads().max())) * s.expert_tensor
+        total += rows * (2 * h + (3 if m.gated else 2) * x.inner) + x.tokens * m.experts
+    return BYTES[s.dtype] * total
+
+
+def chunk_owed(s: Settings, place: int) -> float:
+    """Bytes that a chunk keeps of one micro-batch for its weights' gradients once its inputs' are there."""
+    total = sum(layer_owed(s, n) for n in s.layers_of_places[place])
+    e, T, m = s.number, s.tokens, s.model
+    if place == 0:  # the gradient of what was looked up
+        total += e * T * m.hidden / s.split
+    if place == s.places - 1:  # logits' gradient, and what they were made of
+        total += e * T * (m.hidden / s.split + -(-m.vocabulary // s.tensor))
+    return total
+
+
+def pass_changes(s: Settings, stage: int) -> list[dict[str, float]]:
+    """By chunk of a stage and by kind of pass: by how many bytes activations grow with it."""
+    places = s.places_of(stage)
+    before, owed = ([size(s, at) for at in places] for size in (chunk_activations, chunk_owed))
+    return [{"F": a, "B": -a, "I": w - a, "W": -w} for a, w in zip(before, owed)]
+
+
 def kept(s: Settings, stage: int) -> NDArray[np.float64]:
     """[passes] bytes of activations on a stage while each pass of its order runs."""
     passes = order(
@@ -143,11 +191,8 @@ def kept(s: Settings, stage: int) -> NDArray[np.float64]:
         micro_batches=s.micro_batches,
         virtual=s.virtual,
     )
-    each = np.array([chunk_activations(s, where) for where in s.places_of(stage)])
-    ends = "W" if s.schedule == "zero-bubble" else "BI"
-    chunk = np.array([item.chunk for item in passes])
-    change = np.array([(item.kind == "F") - (item.kind in ends) for item in passes])
-    after = np.cumsum(change * each[chunk])
+    changes = pass_changes(s, stage)
+    after = np.cumsum([changes[item.chunk][item.kind] for item in passes])
     held_then: NDArray[np.float64] = np.maximum(after, np.concatenate([[0.0], after[:-1]]))
     return held_then
 

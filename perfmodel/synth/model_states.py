@@ -8,8 +8,9 @@
     fp8 or fp4 products          2 + 2     as bf16     12; a transposed copy, and 2 more beside bf16 parameters
     sharded (3, hybrid)          4 / n     4 / n       8 / n: the shard is the master weight
 
-Sharding 1 divides the optimizer's by n ranks, 2 the gradients, too. Sources: Rajbhandari et al. 2020 (ZeRO), section 3;
-Megatron-LM's documentation of its distributed optimizer (6 + 12 / n bytes).
+Autograd keeps gradients in the weights' type whatever they are summed in. Sharding 1 divides the optimizer's by n
+ranks, 2 the gradients, too. Sources: Rajbhandari et al. 2020 (ZeRO), section 3; Megatron-LM's documentation of
+its distributed optimizer (6 + 12 / n bytes).
 """
 
 from __future__ import annotations
@@ -99,7 +100,7 @@ def state_bytes(s: Settings, ranks: int) -> StateBytes:
         optimizer += 4
     if s.dtype in ("fp8", "fp4") and s.gather_dtype not in ("fp8", "fp4"):
         weights += 2
-    gradient = BYTES[s.gradient_dtype]
+    gradient = wide if s.accumulation == "autograd" else BYTES[s.gradient_dtype]
     if s.sharding == 0:
         return StateBytes(weights, gradient, optimizer)
     if s.sharding == 1:

@@ -15,11 +15,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from perfmodel.synth.experts import Experts
-from perfmodel.synth.kernels import Kernel, LayerKernels, LayerPart, parts, width
+from perfmodel.synth.kernel_record import Kernel, LayerPart, parts, width
+from perfmodel.synth.kernels import LayerKernels
 from perfmodel.synth.layout import TENSOR
 from perfmodel.synth.steps import Step, Steps
+from perfmodel.vocabulary import NodeType
 
 After = Sequence[int | None]
+
+LOSS = (24, 11)
+"""Small kernels of a loss that is not fused, forward and backward, beside the one that stands for it: targets that
+other ranks have, maxima, sums, the mean over tokens (Megatron-LM's mpu/cross_entropy.py and loss_func)."""
 
 
 class Passes(Steps):
@@ -51,6 +57,29 @@ class Passes(Steps):
             self.compute(f"{where}.{kernel.name}", kernel, [*after, *self.pending])
             self.pending, after = [], ()
         return self.last
+
+    def launch(
+        self, start: int, duration: float, x: list[int | None], more: int = 0
+    ) -> list[int | None]:
+        """The last kernel of a layer, or of the head, cannot start before the host has launched it.
+
+        Args:
+            start: where its nodes begin. duration: of its own [s]. x: what yields its output.
+            more: kernels that it launches for one that stands for several.
+
+        Returns:
+            What yields its output.
+        """
+        s = self.settings
+        duration += s.host_kernel * (more + sum(map(_launched, self.nodes[start:])))
+        if not duration:
+            return x
+        last, prefix = self.nodes.pop(), self.prefixes.pop()
+        launched = self.host("launch", duration)
+        self.nodes.append(last._replace(after=tuple(sorted({*last.after, launched}))))
+        self.prefixes.append(prefix)
+        self.last = len(self.nodes) - 1
+        return [self.last]
 
     # tensor parallelism
 
@@ -178,3 +207,8 @@ def around(kernels: Sequence[Kernel]) -> tuple[list[Kernel], Kernel, list[Kernel
     """Kernels before, the product, and kernels after it."""
     at = next(k for k, kernel in enumerate(kernels) if kernel.kind == "gemm")
     return list(kernels[:at]), kernels[at], list(kernels[at + 1 :])
+
+
+def _launched(node: Step) -> bool:
+    """Whether the host launches it: a kernel or a collective."""
+    return not node.host and node.type in (NodeType.COMP, NodeType.COMM_COLL)

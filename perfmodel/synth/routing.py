@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from perfmodel.synth.kernels import Kernel, LayerPart
+from perfmodel.synth.kernel_record import Kernel, LayerPart
 from perfmodel.synth.layout import EXPERT, EXPERT_TENSOR, TENSOR
 from perfmodel.synth.passes import After, Passes
 

@@ -34,6 +34,10 @@ is neither product nor attention (PyTorch's selective checkpointing as torchtita
 ORDERS = ("tensor-context-data-pipeline", "tensor-context-pipeline-data")
 CONTEXT_METHODS = ("ring", "all_gather", "all_to_all")
 OFFLOADS = ("optimizer", "activations")
+ACCUMULATIONS = ("fused", "buffer", "autograd")
+"""How a micro-batch's gradients of weights join those before: in the product that makes them, which reads and writes
+the sum (Megatron-LM's gradient_accumulation_fusion, its default); by a kernel that adds them to a buffer (Megatron-LM
+without it, and whatever is no product's); or as PyTorch's autograd does, which keeps the first and adds to it."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class Settings:
     fused_loss: bool = True
     gradient_dtype: str = "fp32"
     gather_dtype: str = "bf16"
+    accumulation: str = "fused"
     optimizer_bytes: int = 12
     bucket: int = 40_000_000
     shard_ranks: int = 8
@@ -77,6 +82,7 @@ class Settings:
     gap: float = 2e-6
     host_forward: float = 0.0
     host_backward: float = 0.0
+    host_kernel: float = 0.0
     reserved: int = 0
     fragmentation: float = 0.0
 
@@ -99,6 +105,7 @@ class Settings:
         one_of("dtype", self.dtype, tuple(BYTES))
         one_of("gradient_dtype", self.gradient_dtype, tuple(BYTES))
         one_of("gather_dtype", self.gather_dtype, tuple(BYTES))
+        one_of("accumulation", self.accumulation, ACCUMULATIONS)
         one_of("attention", self.attention, ("flash", "unfused"))
         one_of("context_method", self.context_method, CONTEXT_METHODS)
         one_of("rank_order", self.rank_order, ORDERS)
@@ -158,7 +165,8 @@ class Settings:
         divisible("tensor x context x data", self.tensor * self.context * self.data, expert=e * et)
 
     def _check_numbers(self) -> None:
-        for name in ("skew", "gap", "host_forward", "host_backward", "reserved", "fragmentation"):
+        times = ("gap", "host_forward", "host_backward", "host_kernel")
+        for name in (*times, "skew", "reserved", "fragmentation"):
             value = getattr(self, name)
             if not (isfinite(value) and value >= 0):
                 raise InputError(f"{name}: got {value!r}, expected a number of at least 0.")
@@ -209,6 +217,12 @@ class Settings:
         return "bf16" if self.dtype in ("fp8", "fp4") else self.dtype
 
     @property
+    def fused_softmax(self) -> bool:
+        """Megatron-LM's kernel for scale, mask and softmax takes more than 16 tokens, and them and heads in fours."""
+        pairs = self.micro_batch * self.model.heads // self.tensor
+        return pairs % 4 == 0 and self.sequence % 4 == 0 and self.sequence > 16
+
+    @property
     def number(self) -> int:
         """Bytes of an activation."""
         return int(BYTES[self.wide])
@@ -217,6 +231,11 @@ class Settings:
     def sharded(self) -> bool:
         """Parameters are gathered layer by layer."""
         return self.sharding in (3, "hybrid")
+
+    @property
+    def accumulates(self) -> bool:
+        """Gradients add up on the rank over micro-batches, and are not reduced after each."""
+        return not ((self.sharded and self.reshard) or self.sharding == 2)
 
     @property
     def state_ranks(self) -> int:

@@ -15,7 +15,7 @@ Megatron-LM's distributed optimizer and its order at the end of a step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -26,8 +26,9 @@ from perfmodel.synth.blocks import Blocks
 from perfmodel.synth.experts import Experts
 from perfmodel.synth.kernels import LayerKernels
 from perfmodel.synth.layout import DATA, REPLICA, TENSOR
-from perfmodel.synth.memory import chunk_activations, layer_activations
+from perfmodel.synth.memory import layer_activations, pass_changes
 from perfmodel.synth.model_states import ParametersHeld
+from perfmodel.synth.passes import LOSS
 from perfmodel.synth.schedules import Pass, order, stage_of
 from perfmodel.synth.settings import BYTES, Settings
 from perfmodel.synth.shards import Chunk, bucket_ends, gathers, sharing, units_held
@@ -62,9 +63,11 @@ class DistinctPasses:
         forward = kind == "F"
         early = first and forward and (s.sharding != 0)
         late = last and not forward
-        key = (kind, layers, ends, experts, early, late)
+        alone = first and not forward and s.accumulation == "autograd"
+        key = (kind, layers, ends, experts, early, late, alone)
         if key not in self.made:
-            self.made[key] = _Passage(self, chunk, index, early, late).build(kind)
+            kernels = replace(self.kernels, adding=not alone)
+            self.made[key] = _Passage(self.settings, kernels, chunk, index, early, late).build(kind)
         return self.made[key]
 
 
@@ -72,10 +75,16 @@ class _Passage:
     """One pass on its way to its nodes."""
 
     def __init__(
-        self, passes: DistinctPasses, chunk: Chunk, index: int, early: bool, late: bool
+        self,
+        settings: Settings,
+        kernels: LayerKernels,
+        chunk: Chunk,
+        index: int,
+        early: bool,
+        late: bool,
     ) -> None:
-        self.settings, self.chunk = passes.settings, chunk
-        self.kernels, self.index = passes.kernels, index
+        self.settings, self.chunk = settings, chunk
+        self.kernels, self.index = kernels, index
         self.early, self.late = early, late
         self.held = units_held(self.settings, chunk)
         self.marks: list[int] = []
@@ -131,11 +140,12 @@ class _Passage:
             if unit == "embedding":
                 x = list(b.embedding(x))
             elif unit == "head":
-                x = self._host(s.host_forward, list(b.head(x)))
+                start = len(b.nodes)
+                x = b.launch(start, s.host_forward, list(b.head(x)), LOSS[0] * (not s.fused_loss))
             else:
-                layer = self._layer(u)
+                layer, start = self._layer(u), len(b.nodes)
                 x = list(b.layer(layer, x))
-                x = self._host(s.host_forward, x)
+                x = b.launch(start, s.host_forward, x)
                 self._offload(layer, NodeType.MEM_STORE, whole)
         b.prefix = 0
         if self.chunk.sends:
@@ -162,7 +172,8 @@ class _Passage:
             b.pending += ready
             ready = following
             if units[u] == "head":
-                x = self._host(s.host_backward, list(b.head_backward(x)))
+                start_of_head, steps = len(b.nodes), LOSS[1] * (b.inputs and not s.fused_loss)
+                x = b.launch(start_of_head, s.host_backward, list(b.head_backward(x)), steps)
             elif units[u] == "embedding":
                 b.embedding_backward(x)
             else:
@@ -181,11 +192,12 @@ class _Passage:
         b, s, layer = self.b, self.settings, self._layer(u)
         self._offload(layer, NodeType.MEM_LOAD, whole)
         if b.inputs and self._place_in_chunk(u) < whole:
-            b.label = "recompute."
-            self._host(s.host_forward, list(b.layer(layer, ())))
+            b.label, start = "recompute.", len(b.nodes)
+            b.launch(start, s.host_forward, list(b.layer(layer, ())))
             b.label = ""
+        start = len(b.nodes)
         x = list(b.layer_backward(layer, x))
-        return self._host(s.host_backward, x)
+        return b.launch(start, s.host_backward, x)
 
     # which unit is what
 
@@ -242,22 +254,7 @@ class _Passage:
                         b.collective(name, "all_reduce", shard, REPLICA, [found], resource=REPLICA)
                     )
 
-    # host, remote memory
-
-    def _host(self, duration: float, x: list[int | None]) -> list[int | None]:
-        """The last kernel of a layer, or of the head, cannot start before the host has launched it.
-
-        Returns what yields its output.
-        """
-        b = self.b
-        if not duration:
-            return x
-        last, prefix = b.nodes.pop(), b.prefixes.pop()
-        launched = b.host("launch", duration)
-        b.nodes.append(last._replace(after=tuple(sorted({*last.after, launched}))))
-        b.prefixes.append(prefix)
-        b.last = len(b.nodes) - 1
-        return [b.last]
+    # remote memory
 
     def _offload(self, layer: int, kind: NodeType, whole: int) -> None:
         """A share of the layer's activations leaves after its forward pass and comes back before its backward pass."""
@@ -361,18 +358,13 @@ class Stage:
 
     def changes(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Nodes at which activations grow (as they begin) or shrink (as they end), and by how many bytes."""
-        s, tiling = self.settings, self.tiling
-        last = "W" if s.schedule == "zero-bubble" else "BI"
-        each = [chunk_activations(s, chunk.place) for chunk in self.chunks]
+        tiling, changes = self.tiling, pass_changes(self.settings, self.number)
         passes = (at for at, part in enumerate(tiling.parts) if part.prefixes[0] != "step.")
         node, change = [], []
         for at, item in zip(passes, self.order()):
-            if item.kind == "F":
-                node.append(tiling.starts[at])
-                change.append(each[item.chunk])
-            elif item.kind in last:
-                node.append(tiling.starts[at] + (tiling.parts[at].piece.last or 0))
-                change.append(-each[item.chunk])
+            last = 0 if item.kind == "F" else (tiling.parts[at].piece.last or 0)
+            node.append(tiling.starts[at] + last)
+            change.append(changes[item.chunk][item.kind])
         return np.array(node, np.int64), np.array(change)
 
     def _prefixes(self, item: Pass, chunk: Chunk) -> list[str]:

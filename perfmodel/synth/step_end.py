@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perfmodel.synth.blocks import Blocks
-from perfmodel.synth.kernels import ADAM_FLOPS, Kernel
+from perfmodel.synth.kernel_record import Kernel
+from perfmodel.synth.kernels import ADAM_FLOPS
 from perfmodel.synth.layout import DATA, MODEL, REPLICA, TENSOR, TIED
 from perfmodel.synth.model_states import (
     ParametersHeld,
@@ -114,7 +115,7 @@ def _clip(b: Blocks, s: Settings, owned: int, waits: list[int | None]) -> list[i
 def _optimize(
     b: Blocks, s: Settings, mine: ParametersHeld, owned: int, waits: list[int | None]
 ) -> None:
-    """Adam on the rank's own parameters: gradient and state in, state and weight out; gradients set to zero."""
+    """Adam on the rank's own parameters: gradient and state in, state and weight out; a gradient buffer is zeroed."""
     states = state_bytes(s, 1).optimizer
     moved = int(owned * (BYTES[s.gradient_dtype] + 2 * states + BYTES[s.wide]))
     share = s.offload.get("optimizer", 0.0)
@@ -126,7 +127,7 @@ def _optimize(
     if share:
         size = int(share * states * owned)
         b.memory("offload.store", NodeType.MEM_STORE, size, [b.last], resource=OFFLOAD)
-    if not s.sharded:
+    if not s.sharded and s.accumulation != "autograd":
         zeroed = int((mine.dense + mine.expert) * BYTES[s.gradient_dtype])
         b.compute("zero", Kernel("zero", "elementwise", 1, zeroed, (), s.wide))
 

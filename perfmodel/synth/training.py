@@ -68,6 +68,7 @@ def training(
     fused_loss: bool | None = None,
     gradient_dtype: str | None = None,
     gather_dtype: str | None = None,
+    accumulation: str | None = None,
     optimizer_bytes: int = 12,
     bucket: int | None = None,
     shard_ranks: int = 8,
@@ -78,6 +79,7 @@ def training(
     gap: float = 2e-6,
     host_forward: float = 0.0,
     host_backward: float = 0.0,
+    host_kernel: float = 0.0,
     reserved: int = 0,
     fragmentation: float = 0.0,
 ) -> Workload:
@@ -122,6 +124,11 @@ def training(
         fused_loss: softmax and cross-entropy in one kernel and in 16 bits; the usual where positions are not learned.
         gradient_dtype: of gradients as they are summed, "fp32" unless given.
         gather_dtype: of parameters as they are gathered, 16 bits unless given.
+        accumulation: how a micro-batch's gradients join those before: "fused" into the product that makes them
+            (Megatron-LM's default), by a kernel that adds them to a "buffer" (the usual where parameters are sharded
+            and stay whole, reshard=False), or by PyTorch's "autograd", in the weights' type and from the second
+            micro-batch on. Nothing is added where each micro-batch's gradients are reduced (sharding 2, and 3
+            otherwise).
         optimizer_bytes: of the optimizer's states, a parameter: master weight and both moments in fp32.
         bucket: parameters of a bucket; Megatron-LM's max(40 million, 1 million x ranks) unless given.
         shard_ranks: of "hybrid".
@@ -132,6 +139,7 @@ def training(
         gap: least time between two kernels of a rank [s].
         host_forward, host_backward: the host's time to launch a layer's kernels [s]. Those that are computed again are
             launched again; the head, with the loss, has about as many as a layer.
+        host_kernel: the host's time to launch each kernel and each collective of layers and head [s], on top of these.
         reserved: memory that libraries and the allocator hold [B]; fragmentation: share of activations lost to it.
 
     Raises:
@@ -177,6 +185,7 @@ def training(
         fused_loss=not learned if fused_loss is None else fused_loss,
         gradient_dtype=gradient_dtype or "fp32",
         gather_dtype=gather_dtype or wide,
+        accumulation=accumulation or ("buffer" if sharding in (3, "hybrid") else "fused"),
         optimizer_bytes=optimizer_bytes,
         bucket=max(40_000_000, 1_000_000 * data * context) if bucket is None else bucket,
         shard_ranks=shard_ranks,
@@ -187,6 +196,7 @@ def training(
         gap=gap,
         host_forward=host_forward,
         host_backward=host_backward,
+        host_kernel=host_kernel,
         reserved=reserved,
         fragmentation=fragmentation,
     )

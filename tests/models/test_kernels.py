@@ -42,7 +42,9 @@ def test_a_dtype_without_coefficients_takes_its_relative_s():
     sizes = {"batch": 1.0, "m": 512.0, "n": 512.0, "k": 512.0}
     arrays = {name: jnp.array([value]) for name, value in sizes.items()}
     times = {
-        dtype: KERNELS.gemm(SimpleNamespace(**arrays, dtype=dtype), Device()).item()
+        dtype: KERNELS.gemm(
+            SimpleNamespace(**arrays, bytes=jnp.zeros(1), dtype=dtype), Device()
+        ).item()
         for dtype in ("bf16", "fp16", "fp8")
     }
     assert times["bf16"] == times["fp16"] == TILES.time(*arrays.values(), Device()).item()
@@ -73,3 +75,18 @@ def test_derivatives_equal_central_differences():
         return base.time(flops, moved, npu) + traffic.time(moved, npu, sums=True)
 
     check_gradient(time, BASE, TRAFFIC, 989e12, 3.35e12)
+
+
+def test_a_product_moves_what_it_has_beside_its_matrices():
+    """A product bound by memory: 1 GB more at 81 % of the bandwidth; fewer bytes than the matrices' change nothing."""
+    sizes = {"batch": 1.0, "m": 16.0, "n": 65536.0, "k": 16384.0}
+    arrays = {name: jnp.array([value]) for name, value in sizes.items()}
+    matrices = 2.0 * (16 * 16384 + 16384 * 65536 + 16 * 65536)
+
+    def seconds(moved: float) -> float:
+        work = SimpleNamespace(**arrays, bytes=jnp.array([moved]), dtype="bf16")
+        return KERNELS.gemm(work, Device()).item()
+
+    assert seconds(0.0) == seconds(matrices) == TILES.time(*arrays.values(), Device()).item()
+    more = 1e9 / (Device().memory_bandwidth * TILES.memory_efficiency)
+    assert seconds(matrices + 1e9) - seconds(matrices) == pytest.approx(more, rel=0.02)

@@ -124,3 +124,85 @@ def test_parts_of_a_product_read_the_weights_each():
     row = c.names.index("mb0.fwd.layer0.mlp.ring.up")
     assert c.dimensions[row][:4].tolist() == [3, 8, 48, 64]
     assert c.bytes[row] == 3 * 2 * (8 * 64 + 64 * 48 + 8 * 48)
+
+
+def moved(work: synth.Workload) -> dict[str, int]:
+    """Bytes of each node of the first kind of rank, by name."""
+    c = work.roles[0].columns
+    return dict(zip(c.names, c.bytes.tolist()))
+
+
+def test_a_products_gradients_are_added_within_it_in_the_type_that_they_are_summed_in():
+    """[192, 64] gradients from 32 tokens: operands of 2 B, 4 B in and out; 2 and 2 where sums have 16 bits."""
+    name = "mb1.bwd.layer0.mlp.up.weight_gradient"
+    operands = 2 * (192 * 32 + 32 * 64)
+    for dtype, size in (("fp32", 4), ("bf16", 2)):
+        found = moved(synth.training(LLAMA, micro_batches=2, gradient_dtype=dtype))
+        assert found[name] == operands + 2 * size * 192 * 64
+        assert not any(n.endswith("weight_gradient.add") for n in found)
+
+
+def test_a_kernel_adds_gradients_where_products_do_not():
+    added = "bwd.layer0.mlp.up.weight_gradient.add"
+    buffer = moved(synth.training(LLAMA, micro_batches=2, accumulation="buffer"))
+    assert [buffer[f"mb{k}.{added}"] for k in (0, 1)] == [(2 + 2 * 4) * 192 * 64] * 2
+    assert "step.zero" in buffer
+    own = moved(synth.training(LLAMA, micro_batches=2, accumulation="autograd"))
+    assert f"mb0.{added}" not in own  # the first micro-batch's are kept as they come
+    assert own[f"mb1.{added}"] == 3 * 2 * 192 * 64
+    assert "step.zero" not in own
+    # a bias of the same product goes with it
+    biased = moved(synth.training(GPT, accumulation="buffer"))
+    assert biased["mb0.bwd.layer0.mlp.up.weight_gradient.add"] == 10 * 256 * (64 + 1)
+
+
+@pytest.mark.parametrize("sharding", [2, 3])
+def test_nothing_is_added_where_every_micro_batchs_gradients_are_reduced(sharding):
+    found = moved(synth.training(LLAMA, data=2, micro_batches=2, sharding=sharding))
+    assert not any(name.endswith(".add") for name in found)
+    operands = 2 * (192 * 32 + 32 * 64)
+    assert found["mb1.bwd.layer0.mlp.up.weight_gradient"] == operands + 2 * 192 * 64
+    kept = moved(synth.training(LLAMA, data=2, micro_batches=2, sharding=3, reshard=False))
+    assert kept["mb1.bwd.layer0.mlp.up.weight_gradient.add"] == 10 * 192 * 64
+
+
+def test_the_gradient_of_the_embedding_is_a_whole_matrix():
+    found = moved(synth.training(GPT, tensor=2))
+    count = 96 // 2 * 64 + 32 * 64
+    assert found["mb0.bwd.embedding.lookup.zero"] == 2 * count
+    assert found["mb0.bwd.embedding.lookup.add"] == 10 * count
+
+
+def test_scale_mask_and_softmax_are_kernels_of_their_own_where_megatrons_does_not_take_the_heads():
+    """Four heads a rank are one kernel's, 2 B in and out; of one head 32 x 32 scores take five, in fp32."""
+    fused = moved(synth.training(GPT))
+    assert fused["mb0.fwd.layer0.attention.softmax"] == 2 * 2 * 4 * 32 * 32
+    assert "mb0.fwd.layer0.attention.softmax.mask" not in fused
+    apart = moved(synth.training(GPT, tensor=4))
+    scores = 32 * 32
+    for name, each in {
+        "fwd.layer0.attention.softmax.widen": 6,
+        "fwd.layer0.attention.softmax.scale": 8,
+        "fwd.layer0.attention.softmax.mask": 9,
+        "fwd.layer0.attention.softmax": 8,
+        "fwd.layer0.attention.softmax.narrow": 6,
+        "bwd.layer0.attention.softmax.gradient.widen": 6,
+        "bwd.layer0.attention.softmax.gradient": 12,
+        "bwd.layer0.attention.softmax.gradient.mask": 8,
+        "bwd.layer0.attention.softmax.gradient.scale": 8,
+        "bwd.layer0.attention.softmax.gradient.narrow": 6,
+    }.items():
+        assert apart[f"mb0.{name}"] == each * scores
+
+
+def test_the_host_launches_every_kernel_and_collective_of_a_layer():
+    """13 kernels forward and 2 sums over the tensor group; the loss stands for 25 forward and 12 backward."""
+    c = synth.training(GPT, host_kernel=1e-5).roles[0].columns
+    launches = {n: d * 1e5 for n, d, host in zip(c.names, c.duration, c.host) if host}
+    assert launches["mb0.fwd.layer0.launch"] == pytest.approx(13)
+    assert launches["mb0.fwd.launch"] == pytest.approx(3 + 24)
+    back = [n for n in c.names if n.startswith("mb0.bwd.layer0.") and not n.endswith("launch")]
+    assert launches["mb0.bwd.layer0.launch"] == pytest.approx(len(back))
+    two = synth.training(GPT, tensor=2, micro_batch=2, host_kernel=1e-5, host_forward=3e-5)
+    c = two.roles[0].columns
+    assert c.duration[c.names.index("mb0.fwd.layer0.launch")] == pytest.approx(18e-5)

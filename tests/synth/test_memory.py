@@ -6,7 +6,13 @@ import pytest
 
 import perfmodel as pm
 from perfmodel.machine.system import RemoteMemory
-from perfmodel.synth.memory import chunk_activations, layer_activations
+from perfmodel.synth.memory import (
+    chunk_activations,
+    chunk_owed,
+    kept,
+    layer_activations,
+    layer_owed,
+)
 from perfmodel.synth.model_states import stage_held, state_bytes
 
 GIB = 2**30
@@ -159,3 +165,43 @@ def test_the_curve_of_a_rank_reaches_from_the_beginning_of_the_step_to_its_end()
     assert curve.time_s.iloc[-1] == step.makespan
     assert curve.activations_B.iloc[-1] == curve.activations_B.iloc[-2] == 0
     assert curve.time_s.iloc[-2] < 0.99 * step.makespan  # clipping and the optimizer
+
+
+def test_what_weights_gradients_need_stays_until_they_are_there():
+    """Of a GPT 32 T h (Qi et al. 2023): inputs of products, 14 T h, and their results' gradients, 18 T h."""
+    s = pm.synth.training("gpt-3-13b", sequence=2048, attention="flash").settings
+    assert layer_owed(s, 0) == 32 * 2048 * 5120
+    spread = pm.synth.training("gpt-3-13b", tensor=4, sequence_parallel=True).settings
+    assert layer_owed(spread, 0) == 8 * 2048 * 5120
+    llama = pm.synth.training("llama-3-8b", sequence=4096).settings
+    h, kv, f = 4096, 1024, 14336
+    each = (h + h + 2 * kv) + (h + h) + (h + 2 * f) + (f + h)
+    assert layer_owed(llama, 0) == 2 * 4096 * each
+
+
+def test_experts_owe_their_routed_rows_and_latent_attention_its_ranks():
+    s = pm.synth.training("mixtral-8x7b", sequence=1024).settings
+    h, kv, f, rows = 4096, 1024, 14336, 2 * 1024
+    dense = 1024 * ((h + h + 2 * kv) + (h + h) + h + 8)
+    assert layer_owed(s, 0) == 2 * (dense + rows * ((h + 2 * f) + (f + h)))
+    v3 = pm.synth.training("deepseek-v3", sequence=1024).settings
+    h, a, rq, rk, f = 7168, 128, 1536, 512, 18432
+    down = h + rq + rk + 64
+    up = (rq + a * 192) + (rk + a * 256)
+    each = down + up + (a * 128 + h) + (h + 2 * f) + (f + h)
+    assert layer_owed(v3, 0) == 2 * 1024 * each
+
+
+def test_a_zero_bubble_that_computes_layers_again_holds_what_it_owes():
+    """ZB-H1 on the last of 4 stages: F I four times before the first W, 3 owed and one more in the fourth pass."""
+    work = pm.synth.training(
+        "gpt-3-13b", pipeline=4, micro_batches=8, schedule="zero-bubble", recompute="full"
+    )
+    s = work.settings
+    activations, owed = chunk_activations(s, 3), chunk_owed(s, 3)
+    assert owed > 15 * activations
+    assert kept(s, 3).max() == pytest.approx(4 * owed)
+    v = pm.synth.training(
+        "gpt-3-13b", pipeline=4, virtual=2, micro_batches=8, schedule="zero-bubble-v"
+    ).settings
+    assert kept(v, 0)[-1] > 0  # while the last pass, of weights' gradients, runs
