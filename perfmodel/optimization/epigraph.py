@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -178,7 +178,12 @@ class EpigraphProblem:
         return objective, limits
 
     def along(self, compiled: Compiled) -> EpigraphProblem:
-        """The same problem for another order of issue of the same graph; nothing is compiled again."""
+        """The same problem for another order of issue of the same graph; nothing is compiled again.
+
+        But where other kernels are beside collectives there, whose costs are others.
+        """
+        if not _equal_costs(self.compiled, compiled):
+            return replace(self, compiled=compiled, pieces={})
         other = copy(self)
         other.compiled, other.pieces = compiled, {}
         return other
@@ -318,3 +323,12 @@ def _few_sizes(count: int) -> int:
     while size < count:
         size *= 8
     return size
+
+
+def _equal_costs(one: Compiled, other: Compiled) -> bool:
+    """Whether two compiled graphs have one and the same table of costs."""
+    tables = [getattr(c.evaluate, "work", None) for c in (one, other)]
+    if None in tables or one.kinds != other.kinds:
+        return one.kinds == other.kinds
+    pairs = zip(*(table.blocks for table in tables))  # type: ignore[union-attr]
+    return all(np.array_equal(a.rows, b.rows) for a, b in pairs)
