@@ -215,10 +215,11 @@ def compile(
     tasks = build(scheduled, system, merge_ranks=merge_ranks, **how)
     evaluate = evaluate_of(tasks.work)
     schedule = list_schedule(graph, tasks, np.asarray(evaluate(system, models), np.float64))
-    if getattr(models, "channels", None) is not None:
-        tasks = beside_collectives(tasks, schedule)
-        evaluate = evaluate_of(tasks.work)
-        schedule = list_schedule(graph, tasks, np.asarray(evaluate(system, models), np.float64))
+    if getattr(models, "channels", None) is not None and graph.recorded is None:
+        alone, tasks = tasks, beside_collectives(tasks, schedule)
+        if tasks is not alone:
+            evaluate = evaluate_of(tasks.work)
+            schedule = list_schedule(graph, tasks, np.asarray(evaluate(system, models), np.float64))
     said = (different_calls(graph, tasks, schedule), offload_to_nowhere(graph, system))
     notice = "\n".join(filter(None, said))
     if notice:

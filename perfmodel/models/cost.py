@@ -42,8 +42,9 @@ class Models:
         prefer: "work" or "recorded", which of the two counts where a node has both.
         channels: cores that a collective holds while it runs: kernels beside it (`schedule.beside_collectives`) have
             only the others, and take cores / (cores - channels) times as long, those that are beside it for a share of
-            their time so much less. None, the default, leaves them alone. NCCL's channels are 16 to 32; 0 where
-            collectives need no core.
+            their time so much less. None, the default of the bare models, leaves them alone; the fitted ones of A100
+            and H100 bring the 24 that NCCL takes there. 0 where collectives need no core. Recordings, whose kernels
+            were beside their collectives already, keep their times.
     """
 
     compute: Any = field(default_factory=Roofline)
@@ -147,11 +148,13 @@ def operation_time(model: Any, kind: str, operation: Operation, npu: NPU) -> Arr
 
 def _stretch(npu: NPU, models: Models, share: float) -> Any:
     """How much longer a kernel takes that has only the cores that a collective leaves, for a share of its time."""
-    if npu.cores is None:
+    tiles: tuple[Any, ...] = getattr(models.compute, "tiles", ())
+    if npu.cores is None and not tiles:
         raise InputError(
             "models.channels: the system says no number of cores, of which a collective could hold some; give npu.cores"
         )
-    return npu.cores / (npu.cores - share * models.channels)
+    cores = npu.cores if npu.cores is not None else tiles[0].cores
+    return cores / (cores - share * models.channels)
 
 
 def block_time(block: CostBlock, system: System, models: Models) -> Array:

@@ -22,6 +22,8 @@ from perfmodel.machine.hwdb import accelerator_of, find_hwdb
 from perfmodel.machine.system import System
 from perfmodel.models import model_file
 from perfmodel.models.cost import Models, models_of
+from perfmodel.models.cost_blocks import BESIDE
+from perfmodel.models.model_file import CHANNELS
 
 BARE = (
     "bare roofline, no coefficients measured: rates of the datasheet, as if always reached; kernels and collectives of "
@@ -67,7 +69,7 @@ class Fitted:
     fits: tuple[Mapping[str, Any], ...]
     relation: str
     source: str = ""
-    parts: tuple[str, ...] = model_file.PARTS
+    parts: tuple[str, ...] = (*model_file.PARTS, model_file.CHANNELS)
     rest: Fitted | None = None
 
     def of(self, part: str) -> Fitted | None:
@@ -148,8 +150,8 @@ def hardware(
 
 
 def _over(chosen: Fitted, own: Fitted | None) -> Fitted:
-    """A set whose parts stand in the place of a system's own."""
-    if set(chosen.parts) == set(model_file.PARTS):
+    """A set whose parts stand in the place of a system's own; one with all parts is taken as it is."""
+    if set(model_file.PARTS) <= set(chosen.parts):
         return chosen
     base = Models() if own is None else own.models
     parts = {part: getattr(chosen.models, part) for part in chosen.parts}
@@ -179,8 +181,11 @@ def answers(
     """Who answered for the costs with these keys (`cost_blocks.CostBlock.key`), each once."""
     models = models_of(system, models)
     found: dict[Answer, None] = {}
-    for key in keys:
-        found.setdefault(_answer(system, models, key))
+    for kind, *detail in keys:
+        if BESIDE in detail:
+            found.setdefault(_held(system, models))
+            detail = detail[: detail.index(BESIDE)]
+        found.setdefault(_answer(system, models, (kind, *detail)))
     return tuple(found)
 
 
@@ -203,6 +208,17 @@ def _answer(system: System, models: Any, key: tuple[Hashable, ...]) -> Answer:
     figures = [entry.get(f"{word}_error") for word in ("median", "mean", "p95")]
     texts = [str(entry.get(word, "")) for word in ("error_of", "data", "note")]
     return Answer(work, own.name, own.relation, *figures, *texts)
+
+
+def _held(system: System, models: Any) -> Answer:
+    """Who says how many cores a collective holds of kernels beside it."""
+    work = f"{models.channels:g} cores that a collective holds of kernels beside it"
+    own = None if system.fitted is None else system.fitted.of(CHANNELS)
+    if own is None or own.models.channels != models.channels:
+        return Answer(work, "given")
+    said = [f for f in own.fits if CHANNELS in f.get("coefficients", ())]
+    data = str(said[0].get("data", "")) if said else ""
+    return Answer(work, own.name, own.relation, data=data)
 
 
 def _fitted_in(fit: Mapping[str, Any], part: str, place: str) -> bool:
@@ -266,13 +282,15 @@ def described(found: Iterable[Answer]) -> str:
     for (name, relation), members in sets.items():
         of_error: dict[str, list[str]] = {}
         for a in members:
-            error = "" if a.mean_error is None else f" {100 * a.mean_error:.1f} %"
+            error = f" ({a.data})" if a.data else ""
+            if a.mean_error is not None:
+                error = f" {100 * a.mean_error:.1f} %"
             of_error.setdefault(error, []).append(a.work)
         unknown = ", ".join(of_error.pop("", ()))
         head = name
         if relation == "relative":
             head += ", a relative's coefficients with this device's datasheet"
-        if of_error:
+        if any(a.mean_error is not None for a in members):
             head += ", mean error on held-out measurements"
             unknown = unknown and f"not measured: {unknown}"
         texts = [", ".join(work) + error for error, work in of_error.items()]

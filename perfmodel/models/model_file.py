@@ -1,6 +1,7 @@
 """Models in files: TOML that names the class of each part, its coefficients, and what they were fitted to.
 
     title = "our H100 nodes, NCCL 2.27"
+    channels = 24.0
 
     [compute]
     model = "Roofline"
@@ -18,7 +19,8 @@
     mean_error = 0.061
 
 The sections are the parts of `Models`: compute, memory, network; one that is absent is left as it is where the file is
-used (`ModelFile.over`): the system's own, or the bare default. A coefficient is
+used (`ModelFile.over`): the system's own, or the bare default. So are `channels`, the cores that a collective holds,
+which stand before the sections. A coefficient is
 a number in SI or a text with a unit; one that is absent has its class's default. `[[fit]]` says what a result may
 repeat about the coefficients; its keys are in `FIT_KEYS`. Only classes of the package can be named (`CLASSES`), so
 that reading a file never runs code.
@@ -48,6 +50,9 @@ LARGEST_FILE = 16 << 20
 """Bytes; files of coefficients with the list of rows that they saw are some hundred kB."""
 
 PARTS = ("compute", "memory", "network")
+
+CHANNELS = "channels"
+"""The cores that collectives hold: a number beside the parts."""
 
 CLASSES = {
     "Roofline": "compute",
@@ -91,14 +96,14 @@ class ModelFile:
 
     Attributes:
         title: for people. models: those of the file, bare where it has none. fits: as they stand.
-        source: the file's path. parts: which parts the file has.
+        source: the file's path. parts: which parts the file has, of `PARTS` and "channels".
     """
 
     title: str
     models: Models
     fits: tuple[Mapping[str, Any], ...] = ()
     source: str = ""
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[str, ...] = (*PARTS, CHANNELS)
 
     def over(self, models: Models) -> Models:
         """Other models with the parts that the file has put in their place."""
@@ -113,13 +118,15 @@ def read_models(path: str | Path) -> ModelFile:
     """
     where = str(path)
     data = _toml(Path(path))
-    _known(data, (*PARTS, "title", "fit"), where)
+    _known(data, (*PARTS, CHANNELS, "title", "fit"), where)
     title = data.get("title", Path(path).stem)
     if not isinstance(title, str):
         raise InputError(f"{where}: title: got {title!r}, expected text")
     parts = {part: _record(data[part], f"{where}: {part}") for part in PARTS if part in data}
     if not parts:
         raise InputError(f"{where}: no models; expected a section [compute], [memory] or [network]")
+    if CHANNELS in data:
+        parts[CHANNELS] = _field(data[CHANNELS], {}, f"{where}: {CHANNELS}")
     fits = _fits(data.get("fit", []), where)
     return ModelFile(title, Models(**parts), fits, where, tuple(parts))
 
@@ -139,6 +146,8 @@ def write_models(
             cannot be written.
     """
     lines = [f"title = {_text(title)}"]
+    if models.channels is not None:
+        lines.append(f"{CHANNELS} = {_value(models.channels, CHANNELS)}")
     for part in parts:
         lines += _section(part, getattr(models, part))
     for fit in fits:

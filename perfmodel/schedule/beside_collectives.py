@@ -6,7 +6,9 @@ of one wave may take twice as long). The shares are read off the schedule at the
 kernels stay few distinct ones. Those beside collectives get costs of their own, which `models.cost` stretches.
 
 Sources: NVIDIA developer forum 337991 (H100, 132 cores, 24 channels: 1.7 times for a single wave, 1.22 by this
-formula); NVIDIA/nccl-tests, issue 100 (24 channels on 8 A100). Off unless asked for.
+formula); NVIDIA/nccl-tests, issue 100 (24 channels on 8 A100). The fitted models of these devices say so
+(`hwdb/models`), and their relatives take it from there, as they do all coefficients; the bare models leave kernels
+alone.
 """
 
 from __future__ import annotations
@@ -60,8 +62,10 @@ def _covered(at: NDArray[Any], begin: NDArray[Any], end: NDArray[Any]) -> NDArra
 
 
 def beside_collectives(tasks: Tasks, schedule: Schedule) -> Tasks:
-    """The tasks, those that run beside a collective with costs of their own."""
+    """The tasks, those that run beside a collective with costs of their own; the same where none does."""
     share = shares(tasks, schedule)
+    if not share.any():
+        return tasks
     cost, blocks, base = tasks.cost.copy(), list(tasks.work.blocks), len(tasks.work)
     first = 0
     for block in tasks.work.blocks:

@@ -108,11 +108,14 @@ def test_a_file_of_models_is_taken_by_hardware(tmp_path, graph):
 def test_the_shipped_files_say_what_each_fit_saw_and_how_far_off_the_rest_is():
     for name in sets():
         found = read_models(fitted(name).source)
-        parts = {path.split(".")[1] for fit in found.fits for path in fit["coefficients"]}
+        taken, fits = found.fits[-1], found.fits[:-1]
+        assert taken["coefficients"] == ["channels"]
+        assert taken["data"]
+        parts = {path.split(".")[1] for fit in fits for path in fit["coefficients"]}
         assert parts == {"tiles", "flash", "traffic", "base", "inside", "nodes", "messages"} | (
             {"nvls"} if name == "h100-sxm" else set()
         )
-        for fit in found.fits:
+        for fit in fits:
             assert fit["rows"]
             assert fit["data"]
             assert 0 < fit["median_error"] <= fit["mean_error"] <= fit["p95_error"] < 1
@@ -165,3 +168,33 @@ def test_a_system_file_may_name_a_file_of_models_beside_it(tmp_path):
     system = pm.hardware(tmp_path / "mine.toml")
     assert system.models.network == AlphaBeta(efficiency=0.7)
     assert system.fitted.name == "ours"
+
+
+def test_collectives_hold_the_cores_that_others_measured_and_results_say_so():
+    system = pm.hardware("dgx-h100", ranks=8)
+    assert system.models.channels == 24
+    assert (
+        pm.hardware("gb200-nvl72", ranks=8).models.channels == 24
+    )  # as all of its relative's coefficients
+    assert pm.hardware("dgx-h100", models="roofline").fitted is None
+    work = pm.synth.training("gpt-3-125m", data=8, sequence=512)
+    step = pm.predict(work.graph(), system)
+    text = described(step.models)
+    assert "24 cores that a collective holds of kernels beside it (NVIDIA developer forum" in text
+    without = pm.predict(work.graph(), system, system.models.replace(channels=None))
+    assert without.makespan < step.makespan
+    assert "cores" not in described(without.models)
+    other = pm.predict(work.graph(), system, system.models.replace(channels=16.0))
+    assert "given: 16 cores that a collective holds" in described(other.models)
+
+
+def test_a_file_of_models_may_say_how_many_cores_collectives_hold(tmp_path):
+    path = tmp_path / "mine.toml"
+    write_models(path, Models(channels=8.0), title="mine", parts=["compute"])
+    assert read_models(path).parts == ("compute", "channels")
+    assert pm.hardware("dgx-h100", ranks=8, models=path).models.channels == 8
+    write_models(path, Models(), title="mine", parts=["compute"])
+    assert pm.hardware("dgx-h100", ranks=8, models=path).models.channels == 24  # the system's
+    path.write_text('channels = "many"\n[memory]\nmodel = "Bandwidth"\n')
+    with pytest.raises(InputError, match="channels: got 'many'"):
+        read_models(path)

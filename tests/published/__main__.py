@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument(
         "--channels",
         type=float,
-        help="cores that collectives hold, 0 for none; NCCL's 24 on A100 and H100 unless given",
+        help="cores that collectives hold, 0 for none; those of the fitted models unless given",
     )
     options = parser.parse_args()
     wanted = options.tables or ALL

@@ -66,26 +66,19 @@ COEFFICIENTS = {"dgx-a100": "a100-sxm-80", "dgx-a100-40": "a100-sxm-80"}
 """Whose fitted kernels and collectives a system takes; the others take those of H100, with their own datasheet."""
 
 
-CHANNELS = {"dgx-a100": 24.0, "dgx-a100-40": 24.0, "dgx-h100": 24.0}
-"""Cores that NCCL's collectives hold of the kernels beside them: in a node of 8 A100 (NVIDIA/nccl-tests, issue 100) and
-of H100 (NVIDIA developer forum 337991). Of other systems nobody says it. Transformer Engine's own tensor-parallel
-collectives hold 2 to 8 on H100 and 4 to 16 on GB200 (NVIDIA's MLPerf configurations), which is not told apart here."""
-
-
 def fitted(job: Job, channels: float | None = None) -> pm.Models:
     """The models in hwdb that were fitted to kernels and collectives, of the job's accelerator or its relative.
 
     Args:
         job: what was run.
-        channels: cores that collectives hold, 0 for none; those of `CHANNELS` unless given.
+        channels: cores that collectives hold, 0 for none; those of the models unless given.
     """
-    held = CHANNELS.get(job.system) if channels is None else channels
     name = COEFFICIENTS.get(job.system, "h100-sxm")
     models = read_models(find_hwdb() / "models" / f"{name}.toml").models
     if job.coefficients:
         system = pm.hardware(job.system)
         _, models = pm.with_parameters(system, models, job.coefficients)
-    return models.replace(channels=held or None)
+    return models if channels is None else models.replace(channels=channels or None)
 
 
 def errors(
@@ -166,14 +159,18 @@ def megatron_table_5() -> list[Job]:
 def vtrain(where: Path, name: str) -> list[Job]:
     """vTrain's measurements of Megatron-DeepSpeed on A100: full recomputation, 1F1B, 100 Gbit/s of network a GPU.
 
-    Nothing overlaps: its products sum the gradients of their inputs in a call that is waited for (microsoft/
-    Megatron-DeepSpeed at 1619965, megatron/mpu/layers.py).
+    Nothing overlaps: its products sum the gradients of their inputs in a call that is waited for, and autograd adds
+    gradients up, in no product (microsoft/Megatron-DeepSpeed at 1619965, megatron/mpu/layers.py).
     """
     table = pd.read_csv(where / f"vtrain_iterations_{name}.csv", encoding="utf-8-sig")
     jobs = []
     for k, row in table.iterrows():
         r = {str(key).strip(): value for key, value in row.items()}
-        sizes = gpt(int(r["# layers"]), int(r["hidden size"]), int(r["attention heads"]))
+        ranks = int(r["tensor parallelism"])
+        words = (
+            50_257 // ranks * ranks
+        )  # not padded (VIA-Research/vTrain at HEAD, src/config.py, src/model)
+        sizes = gpt(int(r["# layers"]), int(r["hidden size"]), int(r["attention heads"]), words)
         settings = {
             "data": int(r["data parallelism"]),
             "tensor": int(r["tensor parallelism"]),
@@ -184,6 +181,7 @@ def vtrain(where: Path, name: str) -> list[Job]:
             "recompute": "full",
             "dtype": "fp16",
             "gradient_dtype": "fp16",
+            "accumulation": "autograd",
             "overlap": False,
         }
         jobs.append(

@@ -56,10 +56,14 @@ def test_a_row_of_the_fit_is_the_step_at_its_coefficients():
     known = pm.parameters(row.compiled.system, row.compiled.models)
     first = [*vtrain_single.TIMES.values(), *(float(known[p]) for p in vtrain_single.PATHS)]
     same = replace(job, settings=settings | vtrain_single.TIMES)
-    assert row.predicted(np.array(first)) == pytest.approx(same.predicted(steps.fitted(same)))
-    slower = replace(job, settings=settings | vtrain_single.TIMES | {"host_forward": 3e-3})
-    first[0] = 3e-3
-    assert row.predicted(np.array(first)) == pytest.approx(slower.predicted(steps.fitted(slower)))
+    assert row.predicted(np.array(first)) == pytest.approx(
+        same.predicted(vtrain_single.models(same))
+    )
+    slower = replace(job, settings=settings | vtrain_single.TIMES | {"host_kernel": 2e-4})
+    first[0] = 2e-4
+    assert row.predicted(np.array(first)) == pytest.approx(
+        slower.predicted(vtrain_single.models(slower))
+    )
 
 
 def test_the_fit_sees_75_rows_and_no_row_twice():

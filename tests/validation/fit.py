@@ -52,6 +52,13 @@ A100_NETWORK = 8e9
 EFA = {"a100": 6.25e9, "h100": 50e9}
 """Network bandwidth of a GPU of AWS p4de and p5 [B/s]."""
 
+CHANNELS = 24.0
+HELD = {
+    "a100": "NVIDIA/nccl-tests, issue 100: NCCL in a node of 8 A100 takes 24 channels, a core each",
+    "h100": "NVIDIA developer forum 337991: NCCL on H100 takes 24 channels, a core each",
+}
+"""Cores that a collective of NCCL holds, and who measured it."""
+
 Record = dict[str, Any]
 """A [[fit]] entry of a file of models."""
 
@@ -397,6 +404,15 @@ def refit(name: str) -> tuple[Models, list[Record]]:
         Kernels(tuple(tiles), flash, traffic, base),
         Bandwidth(),
         Nccl(tuple(inside), nvls, nodes, messages),
+        channels=CHANNELS,
+    )
+    described.append(
+        {
+            "coefficients": ["channels"],
+            "device": device,
+            "data": HELD[device],
+            "note": "not fitted; Transformer Engine's own tensor-parallel collectives hold 2 to 8 of H100",
+        }
     )
     return models, described
 
