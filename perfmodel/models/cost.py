@@ -41,10 +41,10 @@ class Models:
         compute, memory, network: see the module's text.
         prefer: "work" or "recorded", which of the two counts where a node has both.
         channels: cores that a collective holds while it runs: kernels beside it (`schedule.beside_collectives`) have
-            only the others, and take cores / (cores - channels) times as long, those that are beside it for a share of
-            their time so much less. None, the default of the bare models, leaves them alone; the fitted ones of A100
-            and H100 bring the 24 that NCCL takes there. 0 where collectives need no core. Recordings, whose kernels
-            were beside their collectives already, keep their times.
+            only the others, at least one, and take cores / (cores - channels) times as long, those that are beside it
+            for a share of their time so much less. None, the default of the bare models, leaves them alone; the fitted
+            ones of A100 and H100 bring the 24 that NCCL takes there. 0 where collectives need no core. Recordings,
+            whose kernels were beside their collectives already, keep their times.
     """
 
     compute: Any = field(default_factory=Roofline)
@@ -154,7 +154,8 @@ def _stretch(npu: NPU, models: Models, share: float) -> Any:
             "models.channels: the system says no number of cores, of which a collective could hold some; give npu.cores"
         )
     cores = npu.cores if npu.cores is not None else tiles[0].cores
-    return cores / (cores - share * models.channels)
+    held = jnp.minimum(models.channels, jnp.maximum(cores - 1.0, 0.0))
+    return cores / (cores - share * held)
 
 
 def block_time(block: CostBlock, system: System, models: Models) -> Array:

@@ -61,6 +61,15 @@ def test_the_channels_are_a_parameter_with_a_derivative(graph):
     assert table.makespan_s.tolist() == pytest.approx([7e-3, 7e-3, 9e-3])
 
 
+@pytest.mark.parametrize(
+    ("cores", "held"), [(25.0, 24.0), (24.0, 23.0), (4.0, 3.0), (1.0, 0.0), (0.5, 0.0)]
+)
+def test_a_collective_leaves_one_core_on_a_device_with_few(graph, cores, held):
+    system = dataclasses.replace(SYSTEM, npu=dataclasses.replace(SYSTEM.npu, cores=cores))
+    p = pm.predict(graph, system, Models(channels=24.0))
+    assert p.duration[1:3] == pytest.approx(np.array([2e-3, 1e-3]) * cores / (cores - held))
+
+
 def test_a_system_without_a_number_of_cores_is_refused(graph):
     bare = dataclasses.replace(SYSTEM, npu=NPU(1e12, 1e12))
     with pytest.raises(InputError, match=r"npu\.cores"):
