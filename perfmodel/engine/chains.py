@@ -27,14 +27,16 @@ class Chains:
 
     Attributes:
         ptr, pred: [C+1], [E], the chains before each chain.
-        row_ptr, chain: [S+1], [k] the chains that each distinct cost stands on, as often as it does.
+        chain: [S] a chain that each distinct cost stands on; C, which is none, where it stands on no chain.
+        again, on: [k] costs that stand on one more, ascending and as often as they do, and that chain.
         last: the chain that the end is on.
     """
 
     ptr: NDArray[np.int64]
     pred: NDArray[np.int32]
-    row_ptr: NDArray[np.int32]
     chain: NDArray[np.int32]
+    again: NDArray[np.int32]
+    on: NDArray[np.int32]
     last: int
 
     @classmethod
@@ -44,12 +46,14 @@ class Chains:
 
     def makespan(self, table: LargeTable, system: Any, models: Any, *, threads: int = 2) -> float:
         """The longest path at other rates, in the unit of the costs; nan where a cost is no finite number >= 0."""
-        totals = [np.zeros(len(self.ptr) - 1) for _ in range(threads)]
+        totals = [np.zeros(len(self.ptr)) for _ in range(threads)]
         good = [True] * threads
 
         def work(share: int) -> None:
             for first, cost in table.stretches(system, models, share, threads):
-                good[share] &= _add(cost, first, self.row_ptr, self.chain, totals[share])
+                more = slice(*np.searchsorted(self.again, (first, first + len(cost))))
+                places = self.chain[first:], self.again[more], self.on[more]
+                good[share] &= _add(cost, first, *places, totals[share])
 
         in_threads(work, list(range(threads)))
         total = sum(totals[1:], start=totals[0])
@@ -60,7 +64,7 @@ class Chains:
 @machine_code
 def _chains(
     ptr: NDArray[Any], pred: NDArray[Any], row: NDArray[Any], costs: int
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], int]:
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any], int]:
     """See `Chains`."""
     n = row.size
     followers = np.zeros(n, np.int32)
@@ -112,19 +116,24 @@ def _chains(
                 edges += 1
             chains += 1
             new_ptr[chains] = edges
-    row_ptr = np.zeros(costs + 1, np.int32)
-    for r in row:
-        if r >= 0:
-            row_ptr[r + 1] += 1
-    for r in range(costs):
-        row_ptr[r + 1] += row_ptr[r]
-    fill = row_ptr[:-1].copy()
-    chain = np.empty(row_ptr[costs], np.int32)
+    chain = np.full(costs, chains, np.int32)
+    more = np.zeros(costs, np.int32)
     for v in range(n):
         if row[v] >= 0:
-            chain[fill[row[v]]] = chain_of[v]
-            fill[row[v]] += 1
-    return new_ptr, new_pred, row_ptr, chain, chain_of[n - 1]
+            if chain[row[v]] == chains:
+                chain[row[v]] = chain_of[v]
+            else:
+                more[row[v]] += 1
+    end = np.cumsum(more)
+    again = np.empty(end[-1] if costs else 0, np.int32)
+    on = np.empty(again.size, np.int32)
+    for v in range(n - 1, -1, -1):
+        if row[v] >= 0 and more[row[v]] > 0:
+            more[row[v]] -= 1
+            end[row[v]] -= 1
+            again[end[row[v]]] = row[v]
+            on[end[row[v]]] = chain_of[v]
+    return new_ptr, new_pred, chain, again, on, chain_of[n - 1]
 
 
 @machine_code
@@ -141,31 +150,26 @@ def _put(values: NDArray[Any], first: int, count: int, value: int) -> int:
 def _add(
     cost: NDArray[Any],
     first: int,
-    row_ptr: NDArray[Any],
     chain: NDArray[Any],
+    again: NDArray[Any],
+    on: NDArray[Any],
     total: NDArray[Any],
 ) -> bool:
     """Add costs, from row `first` on, to the chains that they stand on; whether all are finite and >= 0."""
-    good = True
-    here, own = 0, 0.0  # neighbours in the table are mostly neighbours on a chain
-    e = row_ptr[first]
+    wrong = 0
     for k in range(cost.size):
-        good &= 0 <= cost[k] < np.inf
-        end = row_ptr[first + k + 1]
-        while e < end:
-            if chain[e] != here:
-                total[here] += own
-                here, own = chain[e], 0.0
-            own += cost[k]
-            e += 1
-    total[here] += own
-    return good
+        wrong += not (0 <= cost[k] < np.inf)
+    for k in range(cost.size):
+        total[chain[k]] += cost[k]
+    for k in range(again.size):
+        total[on[k]] += cost[again[k] - first]
+    return wrong == 0
 
 
 @machine_code
 def _finish(ptr: NDArray[Any], pred: NDArray[Any], total: NDArray[Any]) -> None:
     """How long each chain takes becomes when it has finished."""
-    for c in range(total.size):
+    for c in range(ptr.size - 1):
         latest = 0.0
         for e in range(ptr[c], ptr[c + 1]):
             latest = max(latest, total[pred[e]])
