@@ -46,7 +46,7 @@ class Chains:
 
     def makespan(self, table: LargeTable, system: Any, models: Any, *, threads: int = 2) -> float:
         """The longest path at other rates, in the unit of the costs; nan where a cost is no finite number >= 0."""
-        totals = [np.zeros(len(self.ptr)) for _ in range(threads)]
+        totals = np.zeros((threads, len(self.ptr)))
         good = [True] * threads
 
         def work(share: int) -> None:
@@ -56,9 +56,8 @@ class Chains:
                 good[share] &= _add(cost, first, *places, totals[share])
 
         in_threads(work, list(range(threads)))
-        total = sum(totals[1:], start=totals[0])
-        _finish(self.ptr, self.pred, total)
-        return float(total[self.last]) if all(good) else np.nan
+        _finish(self.ptr, self.pred, totals)
+        return float(totals[0, self.last]) if all(good) else np.nan
 
 
 @machine_code
@@ -167,10 +166,13 @@ def _add(
 
 
 @machine_code
-def _finish(ptr: NDArray[Any], pred: NDArray[Any], total: NDArray[Any]) -> None:
-    """How long each chain takes becomes when it has finished."""
+def _finish(ptr: NDArray[Any], pred: NDArray[Any], totals: NDArray[Any]) -> None:
+    """How long each chain takes, the sum of the rows of totals, becomes when it has finished, in the first one."""
+    finish = totals[0]
     for c in range(ptr.size - 1):
         latest = 0.0
         for e in range(ptr[c], ptr[c + 1]):
-            latest = max(latest, total[pred[e]])
-        total[c] += latest
+            latest = max(latest, finish[pred[e]])
+        for k in range(1, totals.shape[0]):
+            finish[c] += totals[k, c]
+        finish[c] += latest
