@@ -11,10 +11,9 @@ Korthikanti et al. 2022 (arXiv:2205.05198), section 6, for HFU.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from perfmodel.analysis.economics import figures, totals
 from perfmodel.errors import InputError
@@ -22,6 +21,9 @@ from perfmodel.models.cost_power_area import models_for
 from perfmodel.prediction import Prediction
 from perfmodel.report.memory import known, knows_memory, peak_memory
 from perfmodel.workload.training_step import TrainingStep
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 YEAR = 365.25 * 86_400
 
@@ -60,6 +62,20 @@ def throughput(
         >>> bool(row.fits), bool(0 < row.mfu < 1)
         (True, True)
     """
+    import pandas as pd
+
+    row = throughput_row(prediction, tokens=tokens, economics=economics, years=years)
+    return pd.DataFrame({name: [value] for name, value in row.items()})
+
+
+def throughput_row(
+    prediction: Prediction,
+    *,
+    tokens: float | None = None,
+    economics: Any = None,
+    years: float = YEARS,
+) -> dict[str, Any]:
+    """The row of `throughput`, made without pandas."""
     graph, system = prediction.graph, prediction.compiled.system
     for name, value in (("tokens", tokens), ("years", years)):
         if value is not None and not 0 < value < float("inf"):
@@ -69,7 +85,7 @@ def throughput(
     asked = tokens is not None or (economics is not None and economics is not False)
     if graph.step is None and not asked and knows_memory(graph):
         columns |= memory_columns(peak_memory(prediction), seconds, capacity=capacity)
-        return _one_row(columns)
+        return _plain(columns)
     step = known(graph)
     columns |= step_columns(
         step,
@@ -84,11 +100,12 @@ def throughput(
         work = totals(prediction.graph, system)
         found = figures(system, seconds, work, economics=models_for(system, economics))
         columns |= per_token(step, seconds, found["cost_usd"], found["energy_J"], years=years)
-    return _one_row(columns)
+    return _plain(columns)
 
 
-def _one_row(columns: dict[str, Any]) -> pd.DataFrame:
-    return pd.DataFrame({name: [np.asarray(value).item()] for name, value in columns.items()})
+def _plain(columns: dict[str, Any]) -> dict[str, Any]:
+    """Python's own numbers."""
+    return {name: np.asarray(value).item() for name, value in columns.items()}
 
 
 def step_columns(

@@ -23,7 +23,6 @@ from perfmodel.cli.output import (
     json_text,
     output_options,
     show,
-    text_of,
     write_table,
 )
 from perfmodel.cli.text_table import chosen, rows_of, text_table
@@ -89,11 +88,11 @@ def run(
     on_path = path_breakdown_columns(prediction)
     step = held = None
     if graph.step is not None or graph.tensors is not None or tokens or economics:
-        from perfmodel.analysis.throughput import throughput
-        from perfmodel.report.memory import memory
+        from perfmodel.analysis.throughput import throughput_row
+        from perfmodel.report.memory import memory_parts
 
-        step = throughput(prediction, tokens=tokens, economics=economics or None)
-        held = memory(prediction)
+        step = throughput_row(prediction, tokens=tokens, economics=economics or None)
+        held = memory_parts(prediction)
     if timeline_file:
         from perfmodel.report.timeline_file import write_timeline
 
@@ -114,13 +113,13 @@ def run(
             "critical_path": rows_of(path),
         }
         if step is not None and held is not None:
-            result["throughput"] = step.to_dict(orient="records")[0]
-            result["memory"] = held.to_dict(orient="records")
+            result["throughput"] = step
+            result["memory"] = rows_of(held[0])
         click.echo(json_text(result))
         return
     _print_prediction(prediction, per_rank, on_path)
     if step is not None and held is not None:
-        _print_step(step, held)
+        _print_step(step, *held)
     if node_count:
         _print_longest(path, node_count)
 
@@ -140,49 +139,54 @@ def _print_prediction(prediction: Any, per_rank: Any, on_path: Any) -> None:
     click.echo("critical path [s]")
     click.echo(text_table(on_path) + "\n")
     click.echo("per rank [s]")
-    figures = zip(*(values.tolist() for name, values in per_rank.items() if name != "rank"))
-    first: dict[tuple[float, ...], int] = {}
-    for rank, row in enumerate(figures):
-        first.setdefault(row, rank)
-    click.echo(text_table(chosen(per_rank, first.values())))
+    first = _first_of_equal(per_rank)
+    click.echo(text_table(chosen(per_rank, first)))
     more = graph.ranks - len(first)
     if more:
         verb = "is" if more == 1 else "are"
         click.echo(f"({counted(more, 'more rank')} {verb} equal to one of these; --json has all)")
 
 
-def _print_step(step: Any, held: Any) -> None:
+def _first_of_equal(columns: Any) -> list[int]:
+    """Of ranks of which all but the number is the same the first."""
+    rows = zip(*(np.asarray(v, float).tolist() for n, v in columns.items() if n != "rank"))
+    first: dict[tuple[float | None, ...], int] = {}
+    for rank, row in enumerate(rows):
+        first.setdefault(tuple(None if x != x else x for x in row), rank)
+    return list(first.values())
+
+
+def _print_step(row: dict[str, Any], held: dict[str, Any], source: str) -> None:
     """Utilization, throughput and memory for people; of ranks that hold the same the first."""
     from perfmodel import units
 
-    row = step.iloc[0]
-    if "mfu" in step:
+    if "mfu" in row:
         click.echo("\n" + ", ".join(_throughput_words(row)))
-    size = units.format(row.peak_memory_B, "B")
-    click.echo(f"\nmemory: at most {size} on a rank, {fits(row.memory_margin_B)} [B]")
-    same = held.drop(columns="rank").drop_duplicates()
-    click.echo(text_of(held.loc[same.index].dropna(axis=1, how="all")))
-    if "source" in held.attrs:
+    size = units.format(row["peak_memory_B"], "B")
+    click.echo(f"\nmemory: at most {size} on a rank, {fits(row['memory_margin_B'])} [B]")
+    known = {name: values for name, values in held.items() if not np.isnan(values).all()}
+    click.echo(text_table(chosen(known, _first_of_equal(held))))
+    if source:
         click.echo(
             "weights_B: all that was there before the step; activations_B: all that came since; from"
-            f" {held.attrs['source']}"
+            f" {source}"
         )
 
 
-def _throughput_words(row: Any) -> list[str]:
+def _throughput_words(row: dict[str, Any]) -> list[str]:
     """Utilization, throughput and what a token costs."""
     words = [
-        f"MFU {row.mfu:.1%}",
-        f"HFU {row.hfu:.1%}",
-        f"{row.TFLOP_per_s_per_gpu:.4g} TFLOP/s per GPU",
-        f"{row.tokens_per_s:,.0f} tokens/s",
-        f"{row.tokens_per_s_per_gpu:,.1f} tokens/s per GPU",
+        f"MFU {row['mfu']:.1%}",
+        f"HFU {row['hfu']:.1%}",
+        f"{row['TFLOP_per_s_per_gpu']:.4g} TFLOP/s per GPU",
+        f"{row['tokens_per_s']:,.0f} tokens/s",
+        f"{row['tokens_per_s_per_gpu']:,.1f} tokens/s per GPU",
     ]
     if "training_days" in row:
-        words.append(f"{row.training_days:.4g} days for all tokens")
+        words.append(f"{row['training_days']:.4g} days for all tokens")
     if "usd_per_token" in row:
-        words.append(f"{row.usd_per_token * 1e6:.4g} $ a million tokens")
-        words.append(f"{row.J_per_token:.4g} J a token")
+        words.append(f"{row['usd_per_token'] * 1e6:.4g} $ a million tokens")
+        words.append(f"{row['J_per_token']:.4g} J a token")
     return words
 
 

@@ -30,7 +30,7 @@ def text_table(columns: Mapping[str, Sequence[Any]], *, missing: str = "NaN") ->
     return "\n".join(map(" ".join, zip(*(_lines(n, v, missing) for n, v in columns.items()))))
 
 
-def rows_of(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+def rows_of(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A dictionary per row, of Python's own numbers."""
     values = (v.tolist() if isinstance(v, np.ndarray) else v for v in columns.values())
     return [dict(zip(columns, row)) for row in zip(*values)]

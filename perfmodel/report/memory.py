@@ -6,18 +6,21 @@ are two: what was there before the step, weights and all else that stays, and wh
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from perfmodel.compiled import Compiled
 from perfmodel.errors import InputError
 from perfmodel.prediction import Prediction, evaluate
+from perfmodel.report.path_and_ranks import TableColumns
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.tensor_memory import TensorMemory
 from perfmodel.workload.training_step import ACTIVATIONS, PARTS, TrainingStep
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 WEIGHTS = PARTS.index("weights")
 
@@ -49,6 +52,17 @@ def memory(prediction: Prediction, rank: int | None = None) -> pd.DataFrame:
         >>> bool(memory(p).total_B.max() > 16e9)
         True
     """
+    import pandas as pd
+
+    columns, source = memory_parts(prediction, rank)
+    table = pd.DataFrame(columns)
+    if source:
+        table.attrs["source"] = source
+    return table
+
+
+def memory_parts(prediction: Prediction, rank: int | None = None) -> tuple[TableColumns, str]:
+    """The columns of `memory`, and what those of a trace come from and cannot see; made without pandas."""
     graph = prediction.graph
     if not knows_memory(graph):
         raise InputError(
@@ -63,16 +77,14 @@ def memory(prediction: Prediction, rank: int | None = None) -> pd.DataFrame:
     step = known(graph)
     if rank is None:
         parts = step.memory[step.kind]
-        return _table("rank", np.arange(len(parts)), parts)
+        return _columns("rank", np.arange(len(parts)), parts), ""
     mine = step.change_kind == step.kind[rank]
     time, held = _curve(prediction, rank, step.change_node[mine], step.change[mine])
-    if (
-        time[-1] < prediction.makespan
-    ):  # the optimizer, for example, comes after all activations are gone
+    if time[-1] < prediction.makespan:  # the optimizer comes after all activations are gone
         time, held = np.append(time, prediction.makespan), np.append(held, held[-1])
     parts = np.repeat(step.memory[step.kind[rank]][None], len(time), axis=0)
     parts[:, ACTIVATIONS] = held
-    return _table("time_s", time, parts)
+    return _columns("time_s", time, parts), ""
 
 
 def knows_memory(graph: Graph) -> bool:
@@ -90,7 +102,8 @@ def peak_memory(of: Prediction | Compiled) -> float | None:
     if of.graph.tensors is None:
         return None
     prediction = evaluate(of) if isinstance(of, Compiled) else of
-    return float(_of_tensors(prediction, of.graph.tensors, None)["total_B"].max())
+    columns, _ = _of_tensors(prediction, of.graph.tensors, None)
+    return float(np.nanmax(columns["total_B"]))
 
 
 def known(graph: Graph) -> TrainingStep:
@@ -107,7 +120,9 @@ def known(graph: Graph) -> TrainingStep:
     return graph.step
 
 
-def _of_tensors(prediction: Prediction, tensors: TensorMemory, rank: int | None) -> pd.DataFrame:
+def _of_tensors(
+    prediction: Prediction, tensors: TensorMemory, rank: int | None
+) -> tuple[TableColumns, str]:
     if rank is not None:
         kind = int(tensors.kind[rank])
         if kind < 0:
@@ -117,9 +132,7 @@ def _of_tensors(prediction: Prediction, tensors: TensorMemory, rank: int | None)
             )
         own = tensors.kinds[kind]
         time, held = _curve(prediction, rank, own.node, own.change)
-        table = _table("time_s", time, _two_parts(own.before, held))
-        table.attrs["source"] = own.source
-        return table
+        return _columns("time_s", time, _two_parts(own.before, held)), own.source
     parts = np.full((len(tensors.kind), len(PARTS)), np.nan)
     seen: dict[tuple[int, int], NDArray[np.float64]] = {}
     for r, kind in enumerate(tensors.kind.tolist()):
@@ -130,9 +143,8 @@ def _of_tensors(prediction: Prediction, tensors: TensorMemory, rank: int | None)
             seen[key] = _two_parts(own.before, np.array([most]))[0]
         if kind >= 0:
             parts[r] = seen[key]
-    table = _table("rank", np.arange(len(parts)), parts)
-    table.attrs["source"] = "; ".join(dict.fromkeys(kind.source for kind in tensors.kinds))
-    return table
+    source = "; ".join(dict.fromkeys(kind.source for kind in tensors.kinds))
+    return _columns("rank", np.arange(len(parts)), parts), source
 
 
 def _two_parts(before: float, held: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -154,9 +166,10 @@ def _curve(
     return np.concatenate([[0.0], time[order]]), held
 
 
-def _table(name: str, first: NDArray[Any], parts: NDArray[np.float64]) -> pd.DataFrame:
-    table = pd.DataFrame(parts, columns=[f"{part}_B" for part in PARTS])
-    table.insert(0, name, first)
+def _columns(name: str, first: NDArray[Any], parts: NDArray[np.float64]) -> TableColumns:
     nothing = np.isnan(parts).all(axis=1)
-    table["total_B"] = np.where(nothing, np.nan, np.nansum(parts, axis=1))
-    return table
+    return {
+        name: first,
+        **{f"{part}_B": parts[:, k] for k, part in enumerate(PARTS)},
+        "total_B": np.where(nothing, np.nan, np.nansum(parts, axis=1)),
+    }

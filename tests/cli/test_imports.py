@@ -84,8 +84,10 @@ def test_systems_are_listed_without_jax(arguments, tmp_path):
     assert arguments or not found
 
 
-def test_a_prediction_imports_what_it_needs_and_no_more(tmp_path):
-    found = imported("run", TRACES / "all_reduce_4", "--system", "dgx-h100", folder=tmp_path)
+@pytest.mark.parametrize("trace", ["all_reduce_4", "gpt_dp2_tp2_pp2"])  # one knows its model
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_prediction_imports_what_it_needs_and_no_more(trace, more, tmp_path):
+    found = imported("run", TRACES / trace, "--system", "dgx-h100", *more, folder=tmp_path)
     assert "jax" in found
     assert not found & {"pandas", "dask", "matplotlib"}
 
