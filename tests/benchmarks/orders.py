@@ -19,7 +19,6 @@ import perfmodel as pm
 from perfmodel import synth
 from perfmodel.analysis.evaluation import ANSWERS, EvaluationOptions, Evaluator
 from perfmodel.engine import bulk_cpu
-from perfmodel.synth.files import write as write_files
 from perfmodel.synth.role import Role
 from perfmodel.vocabulary import NodeType
 from tests.benchmarks.designs import SYSTEM, Subject
@@ -149,7 +148,8 @@ def _program_order(settings: Settings) -> Iterator[Row]:
         micro_batches=8,
     )
     ordered, free = settings.folder / "program_order", settings.folder / "streams"
-    write_files(workload.name, [in_program_order(role) for role in workload.roles], ordered, "t")
+    roles = tuple(in_program_order(role) for role in workload.roles)
+    synth.Workload(workload.name, roles).write(ordered)
     workload.write(free)
     for folder, name in ((ordered, "GPT in program order"), (free, "GPT, receives on a stream")):
         for topology in ("Switch", "Ring"):
