@@ -78,9 +78,7 @@ def _tied_paths(
     vertices = row.size
     finish = np.empty(vertices)
     for v in range(vertices):
-        latest = 0.0
-        for e in range(ptr[v], ptr[v + 1]):
-            latest = max(latest, finish[pred[e]])
+        latest = _latest(ptr, pred, finish, v)
         finish[v] = latest + cost[row[v]] if row[v] >= 0 else latest
     makespan = finish[vertices - 1]
     counts = np.zeros(cost.size)
