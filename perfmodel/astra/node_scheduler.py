@@ -5,9 +5,10 @@ the moments at which they end, all of which come after the last join. See `node_
 what this is limited to.
 
 Where two nodes of a rank end at one moment, the simulator goes by the order of registration, which is not kept here.
-Mostly it makes no difference: the node that a unit takes at that moment was ready before and has the lowest id, or
-there is no other one. A design on which it could make one is given up (nan), as is one that deadlocks or in which
-members of a collective disagree about it.
+Often there is only one: what the end of a node issues ends after it, also where it takes no time, as a receive does
+that finds its message there. Else it mostly makes no difference: the node that a unit takes at that moment was ready
+before and has the lowest id, or there is no other one. A design on which it could make one is given up (nan), as is
+one that deadlocks or in which members of a collective disagree about it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def new_state(nodes, ranks, slots, instances, messages, counters, numbers):
         np.zeros(4 * ranks, np.bool_),  # busy units
         np.zeros(ranks, np.int32),  # moment: a rank's moments so far
         np.zeros(ranks),  # began: time of its present moment
-        np.zeros(ranks, np.int32),  # ends: nodes that ended in it
+        np.zeros(ranks, np.int32),  # ends: nodes that ended in it, not issued at the end before
+        np.full(ranks, -1, np.int32),  # before: the node that ended last
+        np.zeros(ranks, np.bool_),  # ordered: what its ends did holds in this order only
         np.full(4 * ranks, -1, np.int32),  # taken: node issued on each unit in it
         np.zeros(4 * ranks, np.int64),  # issued: nodes of each unit so far
         np.full(slots, -1, np.int32),  # node_of: who joined an instance, by member
@@ -100,6 +103,8 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
         moment,
         began,
         ends,
+        before,
+        ordered,
         taken,
         issued,
         node_of,
@@ -132,6 +137,8 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
     moment[:] = 0
     began[:] = 0.0
     ends[:] = 0
+    before[:] = -1
+    ordered[:] = False
     taken[:] = -1
     issued[:] = 0
     digest = np.uint64(0)
@@ -177,6 +184,7 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
                     moment[r] += 1
                     began[r] = now
                     ends[r] = 0
+                    ordered[r] = False
                     for u in range(3):
                         taken[base + u] = -1
                 done += 1
@@ -193,7 +201,11 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
                         h = base + unit_of[w]
                         push_key(heap, heap_ptr[h], heap_size[h], w)
                         heap_size[h] += 1
-            ends[r] += 1
+            if ends[r] == 0 or came[n] != before[r]:
+                ends[r] += 1
+                if ends[r] > 1 and ordered[r]:
+                    return np.nan, digest
+            before[r] = n
             for u in range(4):
                 h = base + u
                 while heap_size[h] > 0 and not busy[h]:
@@ -204,7 +216,9 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
                     if u != RECEIVE:
                         busy[h] = True
                         if taken[h] >= 0:
-                            return np.nan, digest
+                            if ends[r] > 1:
+                                return np.nan, digest
+                            ordered[r] = True
                         taken[h] = v
                         x = np.uint64(h) * np.uint64(0x9E3779B97F4A7C15)
                         x ^= np.uint64(issued[h]) * np.uint64(0xC2B2AE3D27D4EB4F)
@@ -227,7 +241,9 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
                     elif act == RECV:
                         k = key_of[v]
                         if receives[k] > 0 and last_post[k] == moment[r]:
-                            return np.nan, digest
+                            if ends[r] > 1:
+                                return np.nan, digest
+                            ordered[r] = True
                         last_post[k] = moment[r]
                         q = k + receives[k]
                         receives[k] += 1
