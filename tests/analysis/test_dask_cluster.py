@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -15,7 +18,7 @@ import pandas as pd
 import pytest
 
 import perfmodel as pm
-from perfmodel.analysis.dask_cluster import connect
+from perfmodel.analysis.dask_cluster import _tasks, connect
 from tests.analysis.clusters import Cluster
 
 distributed = pytest.importorskip("distributed", reason="Dask is not installed")
@@ -234,7 +237,8 @@ def test_a_cluster_that_is_gone_is_one_message_that_counts_the_parts(
                 process.kill()
 
         killer = after_parts(tmp_path, 4, kill)
-        with pytest.raises(pm.InputError, match=r"\d+ of 256 parts are there in .*; run it again"):
+        said = r"\d+ of 256 parts are there in .*; run it again"
+        with pytest.raises(pm.InputError, match=said) as error:
             within(
                 SECONDS,
                 lambda: pm.sweep(
@@ -242,5 +246,51 @@ def test_a_cluster_that_is_gone_is_one_message_that_counts_the_parts(
                 ),
             )
         killer.join(SECONDS)
+        counted = int(re.search(r"(\d+) of 256", str(error.value))[1])
+        there = len(list(tmp_path.glob("part-*.parquet")))
+        # workers that lose their scheduler may end what they are at; those that are dead write nothing
+        assert 4 <= counted <= there
+        assert victim == "scheduler" or counted == there
     resumed = pm.sweep(graph, system, points, part=PART, output=tmp_path)
     pd.testing.assert_frame_equal(resumed, pm.sweep(graph, system, points, part=PART))
+
+
+@pytest.mark.parametrize(("parts", "workers"), [(1, 1), (3, 4), (62, 2), (1000, 3)])
+def test_tasks_hold_every_part_once_and_the_last_ones_are_short(parts, workers):
+    tasks = list(_tasks(parts, workers))
+    assert [at for task in tasks for at in task] == list(range(parts))
+    lengths = [len(task) for task in tasks]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[-1] == 1
+
+
+FAULTS = """
+import resource
+import numpy as np
+from perfmodel.analysis.dask_cluster import keep_memory
+
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        np.ones(1 << 20, np.int8)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(pages())
+keep_memory()
+pages()  # the first array may take new pages
+print(pages())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+def test_a_worker_takes_freed_memory_again_although_dask_has_it_given_back():
+    done = subprocess.run(
+        [sys.executable, "-c", FAULTS],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_TRIM_THRESHOLD_": "65536"},
+    )
+    fresh, again = map(int, done.stdout.split())
+    assert fresh > 50 * 100  # every array of 1 MB is new pages
+    assert again < 256  # not even one is
