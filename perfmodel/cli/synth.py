@@ -23,6 +23,7 @@ from perfmodel.synth.settings import (
     ACCUMULATIONS,
     BYTES,
     CONTEXT_METHODS,
+    HOST_WAITS,
     OFFLOADS,
     ORDERS,
     OVERLAPS,
@@ -111,6 +112,7 @@ TRAINING = {
     "host_forward": "The host's time to launch a layer, or the head, forward [s].",
     "host_backward": "The host's time to launch a layer, or the head, backward [s].",
     "host_kernel": "The host's time to launch each kernel and collective of layers and head [s].",
+    "host_waits": "Before what the host waits for all that it has launched.",
     "reserved": "Memory that libraries and the allocator hold; a number or 1GiB, ...",
     "fragmentation": "Share of activations lost to fragmentation.",
 }
@@ -126,6 +128,7 @@ CHOICES = {
     "attention": ("flash", "unfused"),
     "context_method": CONTEXT_METHODS,
     "rank_order": ORDERS,
+    "host_waits": HOST_WAITS,
     "sharding": ("0", "1", "2", "3", "hybrid"),
 }
 NUMBERS = (

@@ -12,7 +12,7 @@ Streams: one for computation and one for every communicator, named like its grou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from perfmodel.synth.experts import Experts
 from perfmodel.synth.kernel_record import Kernel, LayerPart, parts, width
@@ -46,10 +46,23 @@ class Passes(Steps):
         self.label = ""
         self.pending: list[int | None] = []
         """What the next kernel waits for, too."""
+        self.launching = False
+        """The host launches what is added."""
+        self.waited: After = ()
+        """What the host waits for before it launches anything: its launch before, too."""
 
     def _add(self, step: Step) -> int:
+        each = self.settings.host_kernel
+        if each and self.launching and _launched(step):
+            step = self._launches(step, f"{step.name}.launch", each)
         self.prefixes.append(self.prefix)
         return super()._add(step._replace(name=self.label + step.name) if self.label else step)
+
+    def _launches(self, step: Step, name: str, duration: float) -> Step:
+        """The step as it waits for the host to launch it, which takes that long [s]."""
+        launched = self.host(name, duration, self.waited)
+        self.waited = [launched]
+        return step._replace(after=tuple(sorted({*step.after, launched})))
 
     def run(self, where: str, kernels: Iterable[Kernel], after: After = ()) -> int | None:
         """Kernels one after the other; returns the last."""
@@ -59,24 +72,33 @@ class Passes(Steps):
         return self.last
 
     def launch(
-        self, start: int, duration: float, x: list[int | None], more: int = 0
+        self, steps: Callable[[], After], duration: float, *, more: int = 0, waits: bool = True
     ) -> list[int | None]:
-        """The last kernel of a layer, or of the head, cannot start before the host has launched it.
+        """A layer, or the head, as the host launches it.
+
+        Each of its kernels and collectives cannot start before the host has launched it, nor the last one before the
+        host's own time for the layer has passed.
 
         Args:
-            start: where its nodes begin. duration: of its own [s]. x: what yields its output.
-            more: kernels that it launches for one that stands for several.
+            steps: adds what it consists of; returns what yields its output, of which its last node is one.
+            duration: for the layer [s].
+            more: kernels that the host launches for one that stands for several.
+            waits: the host waits for all kernels before, where it does so at every layer.
 
         Returns:
             What yields its output.
         """
         s = self.settings
-        duration += s.host_kernel * (more + sum(map(_launched, self.nodes[start:])))
+        if s.host_waits == "layer" and waits:
+            self.waited = [*self.waited, self.last]
+        self.launching = True
+        x = list(steps())
+        self.launching = False
+        duration += s.host_kernel * more
         if not duration:
             return x
         last, prefix = self.nodes.pop(), self.prefixes.pop()
-        launched = self.host("launch", duration)
-        self.nodes.append(last._replace(after=tuple(sorted({*last.after, launched}))))
+        self.nodes.append(self._launches(last, "launch", duration))
         self.prefixes.append(prefix)
         self.last = len(self.nodes) - 1
         return [self.last]

@@ -34,6 +34,7 @@ is neither product nor attention (PyTorch's selective checkpointing as torchtita
 ORDERS = ("tensor-context-data-pipeline", "tensor-context-pipeline-data")
 CONTEXT_METHODS = ("ring", "all_gather", "all_to_all")
 OFFLOADS = ("optimizer", "activations")
+HOST_WAITS = ("never", "pass", "layer")
 ACCUMULATIONS = ("fused", "buffer", "autograd")
 """How a micro-batch's gradients of weights join those before: in the product that makes them, which reads and writes
 the sum (Megatron-LM's gradient_accumulation_fusion, its default); by a kernel that adds them to a buffer (Megatron-LM
@@ -83,6 +84,7 @@ class Settings:
     host_forward: float = 0.0
     host_backward: float = 0.0
     host_kernel: float = 0.0
+    host_waits: str = "never"
     reserved: int = 0
     fragmentation: float = 0.0
 
@@ -108,6 +110,7 @@ class Settings:
         one_of("accumulation", self.accumulation, ACCUMULATIONS)
         one_of("attention", self.attention, ("flash", "unfused"))
         one_of("context_method", self.context_method, CONTEXT_METHODS)
+        one_of("host_waits", self.host_waits, HOST_WAITS)
         one_of("rank_order", self.rank_order, ORDERS)
         if self.sharding not in (0, 1, 2, 3, "hybrid"):
             raise InputError(f"sharding: got {self.sharding!r}, expected 0, 1, 2, 3 or 'hybrid'.")

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
+from perfmodel.synth.chunk_passes import DistinctPasses
 from perfmodel.synth.configuration import configuration
 from perfmodel.synth.grid import Grid
 from perfmodel.synth.memory import rank_memory
@@ -27,7 +28,7 @@ from perfmodel.synth.presets import PRESETS, preset
 from perfmodel.synth.role import Role
 from perfmodel.synth.settings import USUAL_OVERLAPS, Settings, overlaps
 from perfmodel.synth.sizes import Sizes, sizes_of
-from perfmodel.synth.stage import DistinctPasses, Stage
+from perfmodel.synth.stage import Stage
 from perfmodel.synth.workload import Workload
 from perfmodel.workload.training_step import PARTS, TrainingStep
 
@@ -80,6 +81,7 @@ def training(
     host_forward: float = 0.0,
     host_backward: float = 0.0,
     host_kernel: float = 0.0,
+    host_waits: str = "never",
     reserved: int = 0,
     fragmentation: float = 0.0,
 ) -> Workload:
@@ -139,7 +141,11 @@ def training(
         gap: least time between two kernels of a rank [s].
         host_forward, host_backward: the host's time to launch a layer's kernels [s]. Those that are computed again are
             launched again; the head, with the loss, has about as many as a layer.
-        host_kernel: the host's time to launch each kernel and each collective of layers and head [s], on top of these.
+        host_kernel: the host's time to launch each kernel and each collective of layers and head [s], one after the
+            other, on top of these.
+        host_waits: whether the host, before it launches more, waits for what it has launched: "never"; before each
+            "pass" of a micro-batch, as Megatron-LM's timers had it until 2022; or before each "layer", too, as
+            Megatron-DeepSpeed's --synchronize-each-layer has it.
         reserved: memory that libraries and the allocator hold [B]; fragmentation: share of activations lost to it.
 
     Raises:
@@ -197,6 +203,7 @@ def training(
         host_forward=host_forward,
         host_backward=host_backward,
         host_kernel=host_kernel,
+        host_waits=host_waits,
         reserved=reserved,
         fragmentation=fragmentation,
     )

@@ -1,4 +1,4 @@
-"""vTrain's single node, seven coefficients fitted to 75 of its 1,440 rows: `python -m tests.published vtrain-single`.
+"""vTrain's single node, six coefficients fitted to 75 of its 1,440 rows: `python -m tests.published vtrain-single`.
 
 Models of hidden size 1024 and 2048 on 2 to 8 A100: their kernels wait for the host, which launches each in some tens of
 microseconds. Nothing that is measured elsewhere says how long that takes, so it is fitted, with what it stands beside:
@@ -6,12 +6,18 @@ microseconds. Nothing that is measured elsewhere says how long that takes, so it
     host_kernel   the host's time to launch a kernel or a collective [s]
     gap           between two kernels [s]
     unaligned     share of its speed that a product keeps with 50,257 words, not padded, on one rank
-    efficiency of products, of what moves memory, of all-reduces, and a message's least time   of the models in hwdb
+    efficiency of products, of what moves memory, and of all-reduces   of the models in hwdb
 
 The rows are fewer than they look: whatever data, pipeline, layers and micro-batches are, a step is a sum of one time of
 a layer and one of the ends for each tensor size, micro-batch and hidden size, to 0.03 % where these are read off by
 least squares. So there are 32 times of a layer, of which those that the host decides differ by 10 % either way (with
 tensor 2, 3.33, 3.58 and 3.18 ms for micro-batches of 1, 2 and 4).
+
+The host waits for the device before each layer, as Megatron-DeepSpeed's --synchronize-each-layer has it
+(megatron/initialize.py; whether it was given is not said). This was chosen among three ways to wait by what is left of
+the 75 rows: 3.9 % in the mean, where a host that never waits leaves 6.1 %, and one that waits before each pass, as the
+timers in megatron/timers.py make it, 7.0 % (kernels launched by the layer; one by one, as here, 3.7 %). In the rows the
+head's time stands whole beside what the host takes for layers: it does not run ahead while the head computes.
 
 The rows of the fit are drawn by a fixed seed; errors are of the others, each on a graph of its own.
 """
@@ -35,19 +41,21 @@ from tests.published import steps
 TIMES = {"host_kernel": 4e-5, "gap": 2e-6}
 """Settings of `synth.training` that are fitted, from here: a gap is less than a launch, a layer's host time several."""
 
+HOST = {"host_waits": "layer"}
+"""What is not fitted: how far ahead of the device the host is."""
+
 PATHS = (
     "compute.tiles.0.efficiency",
     "compute.traffic.elementwise",
     "network.inside.0.efficiency",
-    "network.messages.start",
     "compute.tiles.0.unaligned",
 )
-"""Coefficients that are fitted: of products, of what moves memory, of all-reduces, of messages in a node, of products
-whose rows begin at no multiple of 4 bytes."""
+"""Coefficients that are fitted: of products, of what moves memory, of all-reduces, of products whose rows begin at no
+multiple of 4 bytes."""
 
 BOUNDS = (
     *((1e-6, 1e-3), (1e-7, 1e-4)),
-    *((0.3, 1.0), (0.3, 1.0), (0.3, 1.0), (1e-6, 1e-2), (0.1, 1.0)),
+    *((0.3, 1.0), (0.3, 1.0), (0.3, 1.0), (0.1, 1.0)),
 )
 """Of the coefficients, in their order: a rate is reached in full at most."""
 
@@ -63,7 +71,7 @@ class Row:
 
     @classmethod
     def of(cls, job: steps.Job) -> Row:
-        job = replace(job, settings=job.settings | TIMES)
+        job = replace(job, settings=job.settings | HOST | TIMES)
         work = job.workload()
         system = pm.hardware(job.system, ranks=work.ranks)
         return cls(job.measured, pm.compile(work.graph(), system, models(job)))

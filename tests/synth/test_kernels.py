@@ -197,12 +197,22 @@ def test_scale_mask_and_softmax_are_kernels_of_their_own_where_megatrons_does_no
 
 def test_the_host_launches_every_kernel_and_collective_of_a_layer():
     """13 kernels forward and 2 sums over the tensor group; the loss stands for 25 forward and 12 backward."""
-    c = synth.training(GPT, host_kernel=1e-5).roles[0].columns
-    launches = {n: d * 1e5 for n, d, host in zip(c.names, c.duration, c.host) if host}
-    assert launches["mb0.fwd.layer0.launch"] == pytest.approx(13)
-    assert launches["mb0.fwd.launch"] == pytest.approx(3 + 24)
-    back = [n for n in c.names if n.startswith("mb0.bwd.layer0.") and not n.endswith("launch")]
-    assert launches["mb0.bwd.layer0.launch"] == pytest.approx(len(back))
+
+    def launches(work: synth.Workload, head: str) -> list[float]:
+        c = work.roles[0].columns
+        return [
+            d * 1e5
+            for n, d, host in zip(c.names, c.duration, c.host)
+            if host and n.startswith(head)
+        ]
+
+    one = synth.training(GPT, host_kernel=1e-5)
+    assert launches(one, "mb0.fwd.layer0.") == pytest.approx([1.0] * 13)
+    assert launches(one, "mb0.fwd.head.") == pytest.approx([1.0] * 3)
+    assert launches(one, "mb0.fwd.launch") == pytest.approx([24.0])
+    names = one.roles[0].columns.names
+    back = [n for n in names if n.startswith("mb0.bwd.layer0.") and not n.endswith("launch")]
+    assert len(launches(one, "mb0.bwd.layer0.")) == len(back)
     two = synth.training(GPT, tensor=2, micro_batch=2, host_kernel=1e-5, host_forward=3e-5)
-    c = two.roles[0].columns
-    assert c.duration[c.names.index("mb0.fwd.layer0.launch")] == pytest.approx(18e-5)
+    assert sum(launches(two, "mb0.fwd.layer0.")) == pytest.approx(18.0)
+    assert launches(two, "mb0.fwd.layer0.launch") == pytest.approx([3.0])

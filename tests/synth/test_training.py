@@ -1,6 +1,7 @@
 """Training steps as graphs: what is communicated, what overlaps, and what every kernel does."""
 
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -368,6 +369,35 @@ def test_a_host_that_is_slower_than_its_kernels_launches_layers_head_and_what_is
     assert step.makespan == pytest.approx(0.5 * forward + 0.25 * 3, rel=1e-3)
 
 
+def test_kernels_that_are_faster_than_the_host_start_one_launch_after_the_other():
+    sizes = {"layers": 2, "hidden": 64, "heads": 2, "vocabulary": 128}
+    work = synth.training(sizes, sequence=32, gap=0.0, host_kernel=1.0)
+    table = pm.timeline(pm.predict(work.graph(), pm.hardware("dgx-h100", ranks=1), pm.Models()))
+    of_layers = table.name.str.match(r"mb0\.fwd\.layer.*(?<!launch)$")
+    starts = table.start_s[of_layers].sort_values().to_numpy()
+    assert starts == pytest.approx(np.arange(1, len(starts) + 1), rel=1e-3)
+
+
+@pytest.mark.parametrize(("waits", "launching"), [("never", 1.0), ("pass", 2.0), ("layer", 3.0)])
+def test_a_host_that_waits_is_not_ahead_while_the_head_runs(waits, launching):
+    """The head takes seconds, layers nothing but 0.5 s to launch them forward and 0.25 s back, 2 micro-batches.
+
+    Only the first 2 layers are waited for by a host that never waits; those of both forward passes where it waits
+    before each pass; those of the backward passes, too, where it waits before each layer.
+    """
+    sizes = {"layers": 2, "hidden": 64, "heads": 2, "vocabulary": 128_000}
+    slow, _ = pm.with_parameters(
+        pm.hardware("dgx-h100", ranks=1), pm.Models(), {"npu.peak_flops": 3e8}
+    )
+
+    def takes(**host: Any) -> float:
+        work = synth.training(sizes, sequence=32, gap=0.0, micro_batches=2, **host)
+        return pm.predict(work.graph(), slow, pm.Models()).makespan
+
+    waited = takes(host_forward=0.5, host_backward=0.25, host_waits=waits) - takes()
+    assert waited == pytest.approx(launching, abs=0.3)
+
+
 WRONG = [
     ({"tensor": 3}, "tensor: got 3, expected a divisor of the model's heads = 32. 2 and 4 fit"),
     ({"tensor": 64}, "tensor: got 64, expected a divisor of the model's heads = 32. 32 fits"),
@@ -384,6 +414,7 @@ WRONG = [
     ({"context": 2, "attention": "unfused"}, "'unfused' with context"),
     ({"sequence": 1023, "context": 2}, "sequence: got 1023"),
     ({"dtype": "int4"}, "dtype: got 'int4'"),
+    ({"host_waits": "always"}, "host_waits: got 'always', expected one of never, pass, layer"),
     ({"gap": -1.0}, "gap: got -1.0"),
     ({"micro_batches": 0}, "micro_batches: got 0"),
     ({"first_stage_layers": 40, "pipeline": 2, "micro_batches": 2}, "chunks"),
