@@ -24,6 +24,7 @@ from typing import Any, cast
 import pandas as pd
 
 from perfmodel.analysis.design_parts import SweepWork, evaluate_part
+from perfmodel.analysis.designs import Designs
 from perfmodel.analysis.sweep_store import Store
 from perfmodel.errors import InputError
 
@@ -203,7 +204,8 @@ def _parts(
     writes = store is not None and store.is_here()
     answers: list[pd.DataFrame | None] = []
     for k, points in parts.items():
-        result = evaluate_part(_EVALUATORS[token], work, points)
+        here = Designs.of_frame(points)
+        result = here.frame(evaluate_part(_EVALUATORS[token], work, here))
         if store is not None and writes:
             store.write(k, result)
             answers.append(None)

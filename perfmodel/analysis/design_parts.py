@@ -1,4 +1,4 @@
-"""A table of designs in parts: what is a choice of labels in it, and the figures of one part.
+"""Designs in parts: what is a choice of labels among their columns, and the figures of one part.
 
 Points that differ in a label (an algorithm, the system, the trace) are compiled once per choice; a part holds points
 of one choice only, and is one unit of work wherever it is evaluated.
@@ -6,14 +6,15 @@ of one choice only, and is one unit of work wherever it is evaluated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
 import numpy as np
-import pandas as pd
+from numpy.typing import NDArray
 
+from perfmodel.analysis.designs import Designs, is_numeric
 from perfmodel.analysis.evaluation import SCHEDULES, EvaluationOptions, Evaluator
 from perfmodel.compiled import recall
 from perfmodel.errors import InputError
@@ -40,7 +41,7 @@ def check(
     graphs: Mapping[str, Graph],
     system: System,
     models: Any,
-    table: pd.DataFrame,
+    designs: Designs,
     options: EvaluationOptions,
 ) -> None:
     """Everything that can be wrong with a sweep, before any work starts."""
@@ -54,47 +55,47 @@ def check(
         raise InputError(f"dtype: got {options.dtype}, expected float64 or float32")
     if options.economics is not None:
         models_for(system, options.economics)
-    for names, part in _by_choice(table, models_of(system, models)):
-        here, with_choice = apply_choices(system, models, names)
-        here = here.resized(graphs[str(names.get("trace", ""))].ranks)
-        units = parameter_units(here, with_choice)
-        varied = [column for column in part.columns if column not in names]
-        for column, kind in zip(varied, part.dtypes[varied]):
-            check_path(column, units)
-            if not pd.api.types.is_numeric_dtype(kind):
-                raise InputError(
-                    f"points: {column} holds {part[column].iloc[0]!r}, expected numbers"
-                )
-        rates = [column for column in varied if units[column].endswith("/s")]
-        for row, k in np.argwhere(part[rates].to_numpy(float) == 0):
+    for names, part in _by_choice(designs, models_of(system, models)):
+        units = _units(graphs, system, models, names)
+        varied = {name: part.columns[name] for name in part.columns if name not in names}
+        for name, values in varied.items():
+            check_path(name, units)
+            if not is_numeric(values):
+                raise InputError(f"points: {name} holds {values[0]!r}, expected numbers")
+        rates = [name for name in varied if units[name].endswith("/s")]
+        for row, k in np.argwhere(part.numbers(rates).T == 0):
             raise InputError(
-                f"points: {rates[k]} is 0 in row {part.index[row]}; a rate must be positive"
+                f"points: {rates[k]} is 0 in row {part.rows[row]}; a rate must be positive"
             )
 
 
 def in_si_units(
-    graphs: Mapping[str, Graph], system: System, models: Any, table: pd.DataFrame
-) -> pd.DataFrame:
-    """The table with texts that name a number and its unit in SI."""
+    graphs: Mapping[str, Graph], system: System, models: Any, designs: Designs
+) -> Designs:
+    """The designs of a whole table with texts that name a number and its unit in SI."""
     chosen = models_of(system, models)
-    texts = [
-        column for column, kind in table.dtypes.items() if not pd.api.types.is_numeric_dtype(kind)
-    ]
+    texts = [name for name, values in designs.columns.items() if not is_numeric(values)]
     if texts:
-        chosen_by_name = choices(table, chosen)
-        texts = [column for column in texts if column not in chosen_by_name]
+        chosen_by_name = choices(designs.columns, chosen)
+        texts = [name for name in texts if name not in chosen_by_name]
     if not texts:
-        return table
-    found: dict[str, list[pd.Series]] = {column: [] for column in texts}
-    for names, part in _by_choice(table, chosen):
-        here, with_choice = apply_choices(system, models, names)
-        here = here.resized(graphs[str(names.get("trace", ""))].ranks)
-        known = parameter_units(here, with_choice)
-        for column in texts:
-            check_path(column, known)
-            values = [_in_si(value, known[column], column) for value in part[column]]
-            found[column].append(pd.Series(values, part.index))
-    return table.assign(**{column: pd.concat(parts) for column, parts in found.items()})
+        return designs
+    found = {name: np.empty(len(designs)) for name in texts}
+    for names, part in _by_choice(designs, chosen):
+        units = _units(graphs, system, models, names)
+        for name in texts:
+            check_path(name, units)
+            here = [_in_si(value, units[name], name) for value in part.columns[name]]
+            found[name][part.rows] = here
+    return designs.with_columns(found)
+
+
+def _units(
+    graphs: Mapping[str, Graph], system: System, models: Any, names: Mapping[str, Any]
+) -> Mapping[str, str]:
+    """The units of all parameters, with some choices made."""
+    here, with_choice = apply_choices(system, models, names)
+    return parameter_units(here.resized(graphs[str(names.get("trace", ""))].ranks), with_choice)
 
 
 def _in_si(value: Any, unit: str, column: str) -> float:
@@ -106,10 +107,10 @@ def _in_si(value: Any, unit: str, column: str) -> float:
         ) from None
 
 
-def choices(table: pd.DataFrame, models: Any) -> list[str]:
-    """Columns that are choices rather than numbers."""
+def choices(names: Iterable[str], models: Any) -> list[str]:
+    """The columns that are choices rather than numbers."""
     static = set(static_paths(models))
-    return [c for c in table.columns if c in ("system", "trace") or c in static]
+    return [name for name in names if name in ("system", "trace") or name in static]
 
 
 def static_paths(node: Any, prefix: str = "") -> Iterator[str]:
@@ -142,39 +143,31 @@ def _replace_label(node: Any, words: list[str], value: Any) -> Any:
     )
 
 
-def _by_choice(table: pd.DataFrame, models: Any) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
-    names = choices(table, models)
-    if not names:
-        yield {}, table
-        return
-    for key, rows in table.groupby(names, sort=False, dropna=False):
-        yield dict(zip(names, key)), rows
+def _by_choice(designs: Designs, models: Any) -> Iterator[tuple[dict[str, Any], Designs]]:
+    return designs.alike(choices(designs.columns, models))
 
 
-def split(table: pd.DataFrame, models: Any, part: int) -> Iterator[pd.DataFrame]:
-    """Parts of a table, each with one choice only; rows keep their index."""
-    for _, rows in _by_choice(table, models):
-        for at in range(0, len(rows), part):
-            yield rows.iloc[at : at + part]
+def split(designs: Designs, models: Any, part: int) -> Iterator[Designs]:
+    """Parts of the designs, each with one choice only."""
+    for _, alike in _by_choice(designs, models):
+        for at in range(0, len(alike), part):
+            yield alike.some(slice(at, at + part))
 
 
 def evaluate_part(
-    compiled: dict[tuple[Any, ...], Evaluator], work: SweepWork, rows: pd.DataFrame
-) -> pd.DataFrame:
-    """One part; `compiled` keeps the evaluators of earlier parts."""
-    names = choices(rows, models_of(work.system, work.models))
-    chosen = {n: rows[n].iloc[0] for n in names}
+    compiled: dict[tuple[Any, ...], Evaluator], work: SweepWork, part: Designs
+) -> dict[str, NDArray[Any]]:
+    """[D] figures of one part by column; `compiled` keeps the evaluators of earlier parts."""
+    names = choices(part.columns, models_of(work.system, work.models))
+    chosen = {name: part.columns[name][0] for name in names}
     key = tuple(chosen.items())
     if key not in compiled:
         system, models = apply_choices(work.system, work.models, chosen)
         graph = work.graphs[str(chosen.get("trace", ""))]
         compiled[key] = Evaluator.of(recall(graph, system, models))
-    columns = [c for c in rows.columns if c not in names]
-    values = rows[columns].to_numpy(float).T.reshape(len(columns), len(rows))
-    figures: dict[str, Any] = compiled[key].figures(tuple(columns), values, work.options)
+    varied = [name for name in part.columns if name not in names]
+    figures = compiled[key].figures(tuple(varied), part.numbers(varied), work.options)
     for name, texts in compiled[key].labels.items():
         if name in figures:
-            figures[name] = pd.Index(texts).take(figures[name].astype(np.intp))
-    return pd.concat(
-        [rows, pd.DataFrame(figures, rows.index)], axis=1
-    )  # assigned one by one takes longer
+            figures[name] = np.array(texts, object)[figures[name].astype(np.intp)]
+    return figures

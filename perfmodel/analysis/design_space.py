@@ -1,73 +1,19 @@
-"""Design points: products of lists, tables, and sampled spaces, as one checked table."""
+"""Boxes of design points, and points spread over them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields
-from itertools import product
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from perfmodel import units
 from perfmodel.errors import InputError
 from perfmodel.machine.system import NPU, Dimension, RemoteMemory
 
-Points: TypeAlias = pd.DataFrame | Mapping[str, Sequence[Any]]
-
-
-def table_of(points: Points) -> pd.DataFrame:
-    """The points as a table, one row each.
-
-    Args:
-        points: a table (its rows are the points), or a mapping of lists (their Cartesian product, the last
-            column running fastest).
-
-    Raises:
-        InputError: no points, no columns, or a value that is missing, not finite, or not positive where it is a
-            number.
-
-    Example:
-        >>> table_of({"npu.peak_flops": [1e12, 2e12], "network.0.latency": [1e-6]}).shape
-        (2, 2)
-    """
-    if isinstance(points, pd.DataFrame):
-        table = points.reset_index(drop=True)
-    elif not isinstance(points, Mapping):
-        raise InputError(
-            f"points: got {type(points).__name__}, expected a DataFrame or {{parameter path: list of values}}"
-        )
-    else:
-        lists = {str(k): _listed(k, v) for k, v in points.items()}
-        table = pd.DataFrame(list(product(*lists.values())), columns=list(lists))
-    if not len(table.columns) or not len(table):
-        raise InputError("points: the space is empty; give at least one column with one value")
-    twice = table.columns[table.columns.duplicated()]
-    if len(twice):
-        raise InputError(f"points: column {twice[0]} stands twice")
-    numbers: list[Any] = []
-    for column, kind in table.dtypes.items():
-        if pd.api.types.is_bool_dtype(kind) or pd.api.types.is_complex_dtype(kind):
-            first = table[column].iloc[0]
-            raise InputError(f"points: {column} holds {first!r}, expected real numbers")
-        if pd.api.types.is_numeric_dtype(kind):
-            numbers.append(column)
-        elif table[column].isna().any():
-            row = int(np.flatnonzero(table[column].isna())[0])
-            raise InputError(f"points: {column} is missing in row {row}")
-    values = table[numbers].to_numpy(float)  # all columns at once: one by one takes longer
-    for k, row in np.argwhere(~(np.isfinite(values) & (values >= 0)).T):
-        raise InputError(
-            f"points: {numbers[k]} is {table[numbers[k]].iloc[row]} in row {row}; expected a finite number >= 0"
-        )
-    return table
-
-
-def _listed(name: str, values: Any) -> list[Any]:
-    if isinstance(values, str) or not np.iterable(values):
-        return [values]
-    return list(values)
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def bounds_of(bounds: Any, name: str = "bounds") -> dict[str, tuple[float, float]]:
@@ -153,6 +99,7 @@ def sample(
                 f"sample: bounds of {name} are ({a:g}, {b:g}); expected lowest <= highest"
                 + (", both positive on a log scale" if log else "")
             )
+    import pandas as pd
     from scipy.stats import qmc  # importing it takes as long as importing JAX
 
     engine_type = qmc.Sobol if method == "sobol" else qmc.LatinHypercube

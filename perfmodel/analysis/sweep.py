@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
-from numpy.typing import DTypeLike
-from tqdm import tqdm
+from numpy.typing import DTypeLike, NDArray
 
-from perfmodel.analysis.dask_cluster import results
 from perfmodel.analysis.design_parts import (
     SweepWork,
     check,
@@ -32,9 +30,8 @@ from perfmodel.analysis.design_parts import (
     in_si_units,
     split,
 )
-from perfmodel.analysis.design_space import Points, table_of
+from perfmodel.analysis.designs import Designs, designs_of, joined
 from perfmodel.analysis.evaluation import EvaluationOptions, Evaluator
-from perfmodel.analysis.sweep_store import Damaged, Store, claim, identity_of_table
 from perfmodel.compiled import Compiled, check_kinds, recall, unpack
 from perfmodel.engine.bulk import devices_of
 from perfmodel.errors import InputError
@@ -45,6 +42,12 @@ from perfmodel.report.memory import knows_memory
 from perfmodel.workload.graph import Graph
 from perfmodel.workload.identity import identity
 from perfmodel.workload.load import load
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from perfmodel.analysis.designs import Points
+    from perfmodel.analysis.sweep_store import Store
 
 PART = 16_384
 """Designs per part of a sweep: one file, one unit of work."""
@@ -137,29 +140,57 @@ def sweep(
         economics=economics or None,
         devices=devices,
     )
-    if client is None:
-        devices_of(devices)
-    table = table_of(points)
-    graphs = _graphs(graph, table)
-    models = models_meant(system, models, table)
-    table = in_si_units(graphs, system, models, table)
-    check(graphs, system, models, table, options)
-    parts = list(split(table, models_of(system, models), part))
-    work = SweepWork(graphs, system, models, options)
-    store = None if output is None else claim(Path(output), _described(work, table, part))
-    done, todo = _there(store, parts, collect=collect)
-    if todo and client is None and economics is None:
-        _warn_of_unanswered(graph, system, models_of(system, models), table)
-    show = tqdm(
-        total=len(table),
-        initial=len(table) - sum(len(parts[k]) for k in todo),
-        disable=(len(parts) < 2 or None) if progress is None else not progress,
-        unit=" designs",
-        unit_scale=True,
+    found = sweep_columns(
+        SweepWork({"": graph}, system, models, options),
+        points,
+        output=output,
+        client=client,
+        part=part,
+        collect=collect,
+        progress=progress,
     )
-    with show:
+    if found is None:
+        return None
+    import pandas as pd
+
+    result = pd.DataFrame(found)
+    if economics and "system" not in found:
+        result.attrs["basis"] = basis(system, economics)
+    return result
+
+
+def sweep_columns(
+    work: SweepWork,
+    points: Points,
+    *,
+    output: str | Path | None = None,
+    client: Any = None,
+    part: int = PART,
+    collect: bool = True,
+    progress: bool | None = None,
+) -> dict[str, Any] | None:
+    """As `sweep`, of the graph in `work`: [D] columns by name, without waiting for pandas where no file needs it."""
+    graph, system, options = work.graphs[""], work.system, work.options
+    if client is None:
+        devices_of(options.devices)
+    designs = designs_of(points)
+    graphs = _graphs(graph, designs)
+    models = models_meant(system, work.models, designs.columns)
+    designs = in_si_units(graphs, system, models, designs)
+    check(graphs, system, models, designs, options)
+    parts = list(split(designs, models_of(system, models), part))
+    work = replace(work, graphs=graphs, models=models)
+    store = None
+    if output is not None:
+        from perfmodel.analysis.sweep_store import claim
+
+        store = claim(Path(output), _described(work, designs, part))
+    done, todo = _there(store, parts, collect=collect)
+    if todo and client is None and options.economics is None:
+        _warn_of_unanswered(graph, system, models_of(system, models), designs)
+    with _progress(parts, todo, progress) as show:
         for k, result in _results(work, parts, todo, store, client):
-            show.update(len(parts[k]))
+            show(len(parts[k]))
             if result is not None and (collect or store is None):
                 done[k] = result
     if not collect and store is not None:
@@ -167,20 +198,38 @@ def sweep(
     for k in range(len(parts)):
         if k not in done and store is not None:
             done[k] = _read_again(store, k, parts[k])
-    result = pd.concat([done[k] for k in range(len(parts))]).sort_index()
-    if economics and "system" not in table:
-        result.attrs["basis"] = basis(system, economics)
-    return result
+    return {**designs.columns, **joined(parts, [done[k] for k in range(len(parts))])}
 
 
-def _warn_of_unanswered(graph: Graph, system: System, models: Any, table: pd.DataFrame) -> None:
-    """Say which varied parameters no node of the workload answers to."""
-    names = choices(table, models)
-    if names:
+@contextmanager
+def _progress(
+    parts: list[Designs], todo: list[int], shown: bool | None
+) -> Iterator[Callable[[int], Any]]:
+    """What counts the designs that are done, for a progress bar."""
+    if shown is False or (shown is None and len(parts) < 2):
+        yield lambda designs: None
         return
-    values = table.to_numpy(float)
-    varied = table.columns[(values != values[0]).any(axis=0)]
-    if not len(varied):
+    from tqdm import tqdm
+
+    total = sum(map(len, parts))
+    with tqdm(
+        total=total,
+        initial=total - sum(len(parts[k]) for k in todo),
+        disable=None if shown is None else False,
+        unit=" designs",
+        unit_scale=True,
+    ) as bar:
+        yield bar.update
+
+
+def _warn_of_unanswered(graph: Graph, system: System, models: Any, designs: Designs) -> None:
+    """Say which varied parameters no node of the workload answers to."""
+    if choices(designs.columns, models):
+        return
+    values = designs.numbers(list(designs.columns))
+    moving = (values != values[:, :1]).any(axis=1)
+    varied = [name for name, moves in zip(designs.columns, moving) if moves]
+    if not varied:
         return
     unanswered = Evaluator.of(recall(graph, system, models)).unanswered(tuple(varied))
     if knows_memory(graph):  # whether it fits is an answer
@@ -189,47 +238,53 @@ def _warn_of_unanswered(graph: Graph, system: System, models: Any, table: pd.Dat
         warnings.warn(
             f"{graph.source}: no node answers to {', '.join(unanswered)}: the makespan is the same whatever the value; "
             "its durations are recorded, or it has no such work",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
-def _described(work: SweepWork, table: pd.DataFrame, part: int) -> dict[str, Any]:
+def _described(work: SweepWork, designs: Designs, part: int) -> dict[str, Any]:
     """What a sweep's numbers depend on, by name."""
+    from perfmodel.analysis.sweep_store import identity_of_table
+
     return {
         "graph": [graph.digest for graph in work.graphs.values()],
         "system": identity(work.system),
         "models": identity(models_of(work.system, work.models)),
-        "points": identity_of_table(table),
+        "points": identity_of_table(designs.frame()),
         "options": identity(replace(work.options, threads=0, devices=None)),
         "part": part,
     }
 
 
 def _there(
-    store: Store | None, parts: list[pd.DataFrame], *, collect: bool
-) -> tuple[dict[int, pd.DataFrame], list[int]]:
-    """The parts that are there and whole (their rows, where they are collected), and those to evaluate."""
-    done: dict[int, pd.DataFrame] = {}
+    store: Store | None, parts: list[Designs], *, collect: bool
+) -> tuple[dict[int, dict[str, Any]], list[int]]:
+    """The parts that are there and whole (their figures, where they are collected), and those to evaluate."""
+    if store is None:
+        return {}, list(range(len(parts)))
+    from perfmodel.analysis.sweep_store import Damaged
+
+    done: dict[int, dict[str, Any]] = {}
     todo = []
     for k, points in enumerate(parts):
         try:
-            if store is None:
-                raise FileNotFoundError
-            frame = store.read(k, points)
+            figures = points.figures_in(store.read(k, points.frame()))
             if collect:
-                done[k] = frame
+                done[k] = figures
         except FileNotFoundError:
             todo.append(k)
         except Damaged as error:
-            warnings.warn(f"{store and store.path(k)}: {error}; evaluated again", stacklevel=3)
+            warnings.warn(f"{store.path(k)}: {error}; evaluated again", stacklevel=4)
             todo.append(k)
     return done, todo
 
 
-def _read_again(store: Store, part: int, points: pd.DataFrame) -> pd.DataFrame:
-    """A part that another process has just written."""
+def _read_again(store: Store, part: int, points: Designs) -> dict[str, Any]:
+    """The figures of a part that another process has just written."""
+    from perfmodel.analysis.sweep_store import Damaged
+
     try:
-        return store.read(part, points)
+        return points.figures_in(store.read(part, points.frame()))
     except (Damaged, FileNotFoundError) as error:
         raise InputError(
             f"{store.path(part)}: has changed while the sweep ran ({error}); run it again"
@@ -243,23 +298,26 @@ def _name_of(dtype: DTypeLike) -> str:
         return str(dtype)
 
 
-def _graphs(graph: Graph, table: pd.DataFrame) -> dict[str, Graph]:
+def _graphs(graph: Graph, designs: Designs) -> dict[str, Graph]:
     """The workloads by name, read with the options that the given one, which has no name, was read with."""
-    names = table["trace"].unique() if "trace" in table else []
+    names = dict.fromkeys(map(str, designs.columns.get("trace", ())))
     options = graph.origin.options if graph.origin else {}
-    return {"": graph, **{str(name): load(str(name), **options) for name in names}}
+    return {"": graph, **{name: load(name, **options) for name in names}}
 
 
 def _results(
-    work: SweepWork, parts: list[pd.DataFrame], todo: list[int], store: Store | None, client: Any
-) -> Iterator[tuple[int, pd.DataFrame | None]]:
-    """(number, rows) of the parts to do; None for the rows of a part that another process wrote to the store."""
+    work: SweepWork, parts: list[Designs], todo: list[int], store: Store | None, client: Any
+) -> Iterator[tuple[int, dict[str, NDArray[Any]] | None]]:
+    """(number, figures) of the parts to do; None for the figures of a part that another process wrote to the store."""
     if client is not None:
-        yield from results(client, work, parts, todo, store)
+        from perfmodel.analysis.dask_cluster import results
+
+        for k, rows in results(client, work, [part.frame() for part in parts], todo, store):
+            yield k, None if rows is None else parts[k].figures_in(rows)
         return
     compiled: dict[tuple[Any, ...], Evaluator] = {}
     for k in todo:
         result = evaluate_part(compiled, work, parts[k])
         if store is not None:
-            store.write(k, result)
+            store.write(k, parts[k].frame(result))
         yield k, result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,10 @@ def output_options(function: Any) -> Any:
 
 
 def show(table: Any, as_json: bool, output: str | None) -> None:
-    """Print a table for people or programs, or write it to a file whole or not at all."""
+    """Print a table for people or programs, or write it to a file whole or not at all.
+
+    A table is a data frame, or arrays by column name.
+    """
     if output:
         write_table(table, output)
     elif as_json:
@@ -101,7 +105,7 @@ def show(table: Any, as_json: bool, output: str | None) -> None:
 
 
 def text_of(table: Any, *, missing: str = "NaN") -> str:
-    """A data frame for people, without its index."""
+    """A table for people, without a data frame's index."""
     return text_table({str(name): table[name].tolist() for name in table}, missing=missing)
 
 
@@ -140,9 +144,12 @@ def _plain(value: Any) -> Any:
 
 def _records(table: Any) -> str:
     """A table as JSON, a row a line; numbers with all their digits, null for what is none or not finite."""
-    columns = [
-        _plain(table[name].astype(object).where(table[name].notna(), None)) for name in table
-    ]
+    if isinstance(table, Mapping):
+        columns = [_plain(values) for values in table.values()]
+    else:
+        columns = [
+            _plain(table[name].astype(object).where(table[name].notna(), None)) for name in table
+        ]
     names = [str(name) for name in table]
     rows = (json.dumps(dict(zip(names, row)), default=str) for row in zip(*columns))
     lines = ",\n ".join(rows)
@@ -152,6 +159,10 @@ def _records(table: Any) -> str:
 def write_table(table: Any, path: str) -> None:
     """Write by the name's ending: .csv, .parquet or .json (records)."""
     check_target(path, TABLES)
+    if isinstance(table, Mapping):
+        import pandas as pd
+
+        table = pd.DataFrame(dict(table))
     with whole_file(path) as file:
         if path.lower().endswith(".csv"):
             inert(table).to_csv(file, index=False)

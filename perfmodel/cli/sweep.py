@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -89,7 +90,9 @@ def sweep(
       LOW:HIGH              with --sample: logarithms evenly spread; LOW:HIGH:linear, or a LOW of 0: values
     Values are SI numbers or carry a unit: network.0.bandwidth="100 GB/s,400 GB/s".
     """
-    from perfmodel.analysis.sweep import sweep as evaluate
+    from perfmodel.analysis.design_parts import SweepWork
+    from perfmodel.analysis.evaluation import EvaluationOptions
+    from perfmodel.analysis.sweep import sweep_columns
 
     if method and count is None:
         raise click.UsageError("--sampling: says how --sample draws; give --sample N, too")
@@ -106,15 +109,16 @@ def sweep(
         from perfmodel.analysis.dask_cluster import connect
 
         client = connect(scheduler)
+    how = EvaluationOptions(
+        schedule=schedule,
+        batch_size=batch_size,
+        economics=economics or None,
+        threads=os.cpu_count() or 1,
+    )
     try:
-        table = evaluate(
-            graph,
-            system,
+        table = sweep_columns(
+            SweepWork({"": graph}, system, each_its_own(system, models, options), how),
             points,
-            models=each_its_own(system, models, options),
-            schedule=schedule,
-            batch_size=batch_size,
-            economics=economics or None,
             output=folder,
             client=client,
             collect=bool(output or as_json or not folder),
@@ -133,9 +137,9 @@ def sweep(
 def sampled(vary: dict[str, str], count: int, method: str, system: Any, models: Any) -> Any:
     """Points drawn from the ranges that --vary options mean, each with every combination of names."""
     import numpy as np
-    import pandas as pd
 
-    from perfmodel.analysis.design_space import sample, table_of
+    from perfmodel.analysis.design_space import sample
+    from perfmodel.analysis.designs import designs_of
 
     lists = {p: names(p, t) for p, t in vary.items() if is_choice(p, models)}
     ranges = {p: interval(p, t, system, models) for p, t in vary.items() if p not in lists}
@@ -148,8 +152,7 @@ def sampled(vary: dict[str, str], count: int, method: str, system: Any, models: 
         drawn[path] = low + share * (high - low) if inside is None else inside
     if not lists:
         return drawn
-    combined: pd.DataFrame = table_of(lists).merge(drawn, how="cross")
-    return combined[list(vary)]
+    return designs_of(lists).frame().merge(drawn, how="cross")[list(vary)]
 
 
 def interval(path: str, text: str, system: Any, models: Any) -> tuple[float, float, bool]:

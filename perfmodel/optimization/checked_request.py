@@ -10,7 +10,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 
 from perfmodel.analysis.design_parts import apply_choices
 from perfmodel.analysis.design_parts import choices as labels_among
@@ -116,7 +115,7 @@ def _split(
         raise InputError(
             "choices: the trace is given, not chosen; optimise for one workload at a time"
         )
-    among = labels_among(pd.DataFrame(columns=list(lists)), models)
+    among = labels_among(lists, models)
     return (
         {path: values for path, values in lists.items() if path in among},
         {path: values for path, values in lists.items() if path not in among},

@@ -10,7 +10,7 @@ import pytest
 
 import perfmodel as pm
 from perfmodel import compiled as compiled_module
-from perfmodel.analysis.design_space import table_of
+from perfmodel.analysis.designs import designs_of
 from perfmodel.models.cost import Models
 from tests.analysis.varied import ROOT, VARIED
 
@@ -78,7 +78,7 @@ def _reordering():
 
 def test_points_may_be_a_table_or_lists_and_keep_their_order(graph, system):
     lists = pm.sweep(graph, system, VARIED)
-    table = table_of(VARIED).iloc[::-1]
+    table = designs_of(VARIED).frame().iloc[::-1]
     reversed_rows = pm.sweep(graph, system, table)
     assert reversed_rows[list(VARIED)].equals(table.reset_index(drop=True))
     np.testing.assert_array_equal(reversed_rows.makespan_s[::-1], lists.makespan_s)

@@ -47,9 +47,9 @@ def test_parts_that_are_there_are_not_evaluated_again(graph, system, tmp_path, m
     seen = []
     evaluate = module.evaluate_part
 
-    def counting(compiled, work, rows):
-        seen.extend(rows.index)
-        return evaluate(compiled, work, rows)
+    def counting(compiled, work, part):
+        seen.extend(part.rows)
+        return evaluate(compiled, work, part)
 
     monkeypatch.setattr(module, "evaluate_part", counting)
     again = pm.sweep(graph, system, VARIED, output=tmp_path, part=2)
