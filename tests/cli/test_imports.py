@@ -18,7 +18,8 @@ try:
     main(sys.argv[1:])
 except SystemExit as end:
     assert not end.code, end.code
-large = ("jax", "pandas", "pyarrow", "dask", "matplotlib", "scipy.sparse", "scipy.stats")
+large = ("jax", "pandas", "pyarrow", "dask", "matplotlib")
+large += ("scipy.linalg", "scipy.sparse", "scipy.stats")
 print(*(name for name in large if name in sys.modules))
 """
 
@@ -72,7 +73,7 @@ def test_a_synthetic_trace_is_written_without_jax(tmp_path):
 @pytest.mark.parametrize("more", [(), ("--astra-sim",), ("--strict",), ("--json",)])
 def test_a_trace_is_inspected_without_jax(more, tmp_path):
     found = imported("inspect", TRACES / "gpt_dp2_tp2_pp2", *more, folder=tmp_path)
-    assert not found & {"jax", "pandas"}
+    assert not found & {"jax", "pandas", "scipy.linalg"}
 
 
 @pytest.mark.parametrize(
@@ -89,16 +90,16 @@ def test_systems_are_listed_without_jax(arguments, tmp_path):
 def test_a_prediction_imports_what_it_needs_and_no_more(trace, more, tmp_path):
     found = imported("run", TRACES / trace, "--system", "dgx-h100", *more, folder=tmp_path)
     assert "jax" in found
-    assert not found & {"pandas", "dask", "matplotlib"}
+    assert not found & {"pandas", "scipy.linalg", "dask", "matplotlib"}
 
 
-def test_a_grid_of_designs_needs_no_statistics(tmp_path):
-    vary = ("--vary", "npu.peak_flops=1e15,2e15")
-    found = imported(
-        "sweep", TRACES / "all_reduce_4", "--system", "dgx-h100", *vary, folder=tmp_path
-    )
+@pytest.mark.parametrize("trace", ["all_reduce_4", "gpt_dp2_tp2_pp2"])
+@pytest.mark.parametrize("more", [(), ("--json",), ("--economics",)])
+def test_a_grid_of_designs_imports_what_it_needs_and_no_more(trace, more, tmp_path):
+    vary = ("--vary", "npu.peak_flops=1e15,2e15", "--vary", "network.0.latency=1e-6:2e-6:2")
+    found = imported("sweep", TRACES / trace, "--system", "dgx-h100", *vary, *more, folder=tmp_path)
     assert "jax" in found
-    assert not found & {"scipy.stats", "dask", "matplotlib"}
+    assert not found & {"pandas", "pyarrow", "scipy.linalg", "scipy.stats", "dask", "matplotlib"}
 
 
 def test_nothing_is_looked_through_for_garbage_at_the_end_of_a_command(tmp_path):
