@@ -49,6 +49,7 @@ class Prediction:
         makespan = c.chains.makespan(c.large, *self.at)
         if np.isnan(makespan):
             check_costs(np.asarray(c.evaluate(*self.at), np.float64))  # says which one
+            return float("inf")  # each is a number, their sum is beyond all of them
         return makespan * c.unit
 
     @cached_property

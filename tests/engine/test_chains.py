@@ -86,6 +86,42 @@ def test_a_cost_that_is_no_time_is_said(large):
         pm.predict(compiled, replace(compiled.system, npu=bad))
 
 
+class Costs:
+    """Costs in the place of a table of formulas, in two stretches."""
+
+    def __init__(self, seconds: np.ndarray):
+        self.parts = {0: seconds[:7], 7: seconds[7:]}
+
+    def stretches(self, system, models, share, shares):
+        return iter([list(self.parts.items())[share]])
+
+
+def spread_chains() -> Chains:
+    """Three chains, the third one after both others; of 20 costs one stands on no chain, one on two."""
+    chain = np.random.default_rng(0).integers(0, 3, 20).astype(np.int32)
+    chain[13] = 3
+    again, on = np.array([4], np.int32), np.array([(chain[4] + 1) % 3], np.int32)
+    return Chains(np.array([0, 0, 0, 2]), np.array([0, 1], np.int32), chain, again, on, 2)
+
+
+def test_every_cost_is_added_to_its_chain_and_to_the_others_that_it_stands_on():
+    chains = spread_chains()
+    seconds = np.random.default_rng(1).uniform(0, 1, 20)
+    total = np.bincount(chains.chain, seconds, 4)
+    total[chains.on] += seconds[chains.again]
+    expected = max(total[:2]) + total[2]
+    assert chains.makespan(Costs(seconds), None, None) == pytest.approx(expected, rel=1e-14)
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -1e-9])
+def test_one_cost_that_is_no_time_is_noticed_wherever_it_stands(wrong):
+    chains = spread_chains()
+    for k in range(20):
+        seconds = np.ones(20)
+        seconds[k] = wrong
+        assert np.isnan(chains.makespan(Costs(seconds), None, None)), k
+
+
 def test_costs_that_stand_on_many_chains_and_on_none():
     # 0 and 1 cost the same, 2 the same again after both, 3 is the end; cost 1 stands nowhere
     events = Events(
