@@ -5,7 +5,8 @@ import pytest
 
 import perfmodel as pm
 from perfmodel import synth
-from perfmodel.astra import collective_matrices
+from perfmodel.analysis.evaluation import Evaluator
+from perfmodel.astra import collective_matrices, event_run
 from tests import astra_reference as reference
 
 pytestmark = pytest.mark.filterwarnings("ignore:without effect in ASTRA-sim")
@@ -118,6 +119,20 @@ def test_every_way_of_answering_gives_what_the_simulation_gives(trace, backend):
             default[column], simulated[column], atol=1e-9 * default.makespan_s.max()
         )
     assert (default.limited_by == simulated.limited_by).mean() > 0.97  # elasticities may be equal
+
+
+@pytest.mark.parametrize("system", ["ring_s4_a1", "ring_s8_a4"])
+def test_designs_that_share_an_order_are_explained_by_one_recorded_run(system, monkeypatch):
+    compiled = pm.compile(*loaded("llm_dp2tp2pp2", system, backend="aware", truncate=True))
+    points = wide(compiled.system, compiled.models, 48)
+    costs = Evaluator(compiled).costs(tuple(points.columns), points.to_numpy(float).T)
+    orders = event_run.run_many(compiled.own.lowered, costs, threads=1)[1]
+    recorded = []
+    run = event_run.run
+    monkeypatch.setattr(event_run, "run", lambda *a, **k: recorded.append(1) or run(*a, **k))
+    makespan, differs, counts = compiled.own(costs, paths=True, threads=1)
+    assert len(recorded) == len(set(orders[differs].tolist())) < differs.sum()
+    np.testing.assert_array_equal((counts * costs).sum(axis=0)[differs], makespan[differs])
 
 
 def test_chunks_that_leave_a_station_together_are_no_other_order():
