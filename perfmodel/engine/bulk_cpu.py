@@ -50,7 +50,9 @@ class Plan:
         ptr, slot_in: [V+1], [E] u32, slots of each vertex's predecessors.
         slot: [V] u32, where the finish time goes; slots: number of them.
         choice: integer type that can number the predecessors of any vertex.
-        matrix, spread: (pointers, columns, weights) of the graph's combination of costs, and of its transpose.
+        count: integer type that can count how often any one combined cost stands on a path.
+        matrix, spread: (pointers, columns, weights) of the graph's combination of costs, and of its transpose, there
+            in whole numbers.
         checks: (pointers [V+1], slots a, b, c, factor, strict): the comparisons to make when a vertex has finished.
         reduced: the graph. certificate: the comparisons by vertex.
     """
@@ -61,6 +63,7 @@ class Plan:
     slot: NDArray[np.uint32]
     slots: int
     choice: DTypeLike
+    count: DTypeLike
     matrix: tuple[NDArray[Any], ...]
     spread: tuple[NDArray[Any], ...]
     checks: tuple[NDArray[Any], ...]
@@ -88,6 +91,7 @@ def plan(reduced: Reduced, checks: Checks | None = None) -> Plan:
     last_use[-1] = vertices
     slot, slots = slots_by_liveness(reduced.pred_ptr, reduced.pred, last_use)
     ptr = np.concatenate([[0], np.cumsum(np.bincount(at, minlength=vertices))])
+    spread = _parts(reduced.combination.T.tocsr())
     return Plan(
         reduced.cost.astype(np.uint32),
         reduced.pred_ptr.astype(np.uint32),
@@ -95,8 +99,9 @@ def plan(reduced: Reduced, checks: Checks | None = None) -> Plan:
         slot,
         slots,
         np.min_scalar_type(int(np.diff(reduced.pred_ptr).max())),
+        np.uint8 if np.bincount(reduced.cost).max() < 256 else np.uint32,
         _parts(reduced.combination),
-        _parts(reduced.combination.T.tocsr()),
+        (*spread[:2], spread[2].astype(np.uint32)),
         (
             ptr.astype(np.uint64),
             *(slot[vertex[order]].astype(np.uint64) for vertex in wanted),
@@ -136,7 +141,7 @@ def makespans(
         held: [D], becomes 1 where all of the plan's comparisons hold, 0 elsewhere.
         designs: the D columns of the costs that are meant, by default all. A tile of them is gathered when its turn
             comes, so that it is in the cache.
-        counts: with `paths`, as wide as the costs: takes the derivatives, at the columns that are meant.
+        counts: with `paths`, as wide as the costs, C-contiguous: takes the derivatives, at the columns that are meant.
 
     Returns:
         [D] makespan [s], and how often each distinct cost stands on the critical path: `counts`, by default [S, D]
@@ -148,22 +153,39 @@ def makespans(
     makespan = np.empty(width, dtype)
     if counts is None:
         counts = np.empty((len(costs) if paths else 0, costs.shape[1]))
+    elif not counts.flags.c_contiguous:
+        raise ValueError("counts: expected a C-contiguous table")
     if paths and not len(costs):  # a trace of metadata: nothing takes time
         return np.zeros_like(makespan), counts
+    flat = costs.reshape(-1)
+    flat.flags.writeable = (
+        False  # one kind of argument, whatever the table was: loops are compiled for each kind
+    )
+    chosen = np.zeros(0, np.uint64) if designs is None else np.asarray(designs, np.uint64)
+    judged = np.zeros(0, np.uint8) if held is None else held
+    tile = tile or _tile(plan, width, dtype, threads, choices=paths)
+    threads = max(min(threads, -(-width // tile)), 1)
 
-    def work(tiles: list[slice]) -> None:
-        most = _widest(tiles)
-        room = _Room(plan, costs, most, dtype)
-        chosen = np.empty(len(plan.cost) * most if paths else 0, plan.choice)
-        back = _WayBack(plan, most) if paths else None
-        for part in tiles:
-            here: Any = part if designs is None else designs[part]
-            makespan[part] = room.finish(here, chosen, None if held is None else held[part])
-            if back is not None:
-                counts[:, here] = back.counts(chosen, part.stop - part.start)
+    def work(first: int) -> None:
+        room = _Room.of(plan, flat.dtype, tile, dtype, designs=len(chosen) > 0, paths=paths)
+        kernels.answer(
+            plan.graph,
+            plan.checks,
+            plan.matrix,
+            plan.spread,
+            flat,
+            *map(np.uint64, (width, first, threads, tile)),
+            chosen,
+            room.shared,
+            room.tabulated,
+            room.chosen,
+            room.combined,
+            makespan,
+            judged,
+            counts.reshape(-1),
+        )
 
-    tiles = _tiles(plan, width, dtype, threads, tile, choices=paths)
-    in_threads(work, _shared_out(tiles, threads))
+    in_threads(work, range(threads))
     return makespan, counts
 
 
@@ -176,75 +198,38 @@ def sums(matrix: sparse.csr_array, values: NDArray[np.float64]) -> NDArray[np.fl
     return found
 
 
+@dataclass(frozen=True)
 class _Room:
-    """Memory for one tile after the other: the window of live finish times, and the costs."""
+    """Memory of one thread, for one tile after the other; see `bulk_cpu_kernels.answer`.
 
-    def __init__(self, plan: Plan, costs: NDArray[Any], most: int, dtype: DTypeLike):
-        self.plan, self.costs = plan, costs
-        self.gathered = np.empty(0)
-        self.window = np.empty(plan.slots * most, dtype)
-        self.tabulated = _tabulated(plan) > 0
-        self.table = np.empty(max(_tabulated(plan), 1) * most, dtype)
+    Attributes:
+        shared: the window of live finish times, the table of combined costs, the costs of the designs that are meant,
+            bytes that say whether a vertex is on a design's path, how often a cost is.
+        tabulated: whether combined costs are tabulated.
+        chosen: which predecessor was last. combined: how often each combined cost is on each design's path.
+    """
 
-    def finish(
-        self, designs: slice | NDArray[np.intp], chosen: NDArray[Any], held: NDArray[Any] | None
-    ) -> NDArray[Any]:
-        """Makespans [width] of some designs, a stretch or any; `held` [width] says where the comparisons hold."""
-        plan = self.plan
-        if isinstance(designs, slice):
-            width, at, columns = designs.stop - designs.start, designs.start, self.costs.shape[1]
-            values = self.costs.ravel()
-        else:
-            width, at, columns = len(designs), 0, len(designs)
-            values = self.gather(designs)
-        wide, place, row = np.uint64(width), np.uint64(at), np.uint64(columns)
-        judged = np.empty(0, np.uint8) if held is None else held
-        judged[:] = 1
-        if self.tabulated:
-            kernels.product(plan.matrix, values, row, place, self.table, wide)
-        kernels.finish(
-            plan.graph,
-            plan.checks,
-            plan.matrix,
-            values,
-            row,
-            place,
-            self.table,
-            self.tabulated,
-            self.window,
-            chosen,
-            judged,
-            wide,
+    shared: tuple[NDArray[Any], ...]
+    tabulated: bool
+    chosen: NDArray[Any]
+    combined: NDArray[Any]
+
+    @classmethod
+    def of(
+        cls, plan: Plan, kind: DTypeLike, tile: int, dtype: DTypeLike, *, designs: bool, paths: bool
+    ) -> _Room:
+        """For tiles of so many designs of a plan, with costs of that kind."""
+        rows, costs = plan.reduced.combination.shape
+        table = _tabulated(plan)
+        shared = (
+            np.empty(plan.slots * tile, dtype),
+            np.empty(max(table, 1) * tile, dtype),
+            np.empty(costs * tile if designs else 0, kind),
+            np.zeros(plan.slots * tile if paths else 0, np.uint8),
+            np.empty(tile if paths else 0, np.uint32),
         )
-        last = int(plan.slot[-1]) * width
-        return self.window[last : last + width]
-
-    def gather(self, designs: NDArray[np.intp]) -> NDArray[Any]:
-        """The costs of some designs, one row after the other."""
-        size = len(self.costs) * len(designs)
-        if len(self.gathered) < size:
-            self.gathered = np.empty(size, self.costs.dtype)
-        values = self.gathered[:size]
-        np.take(self.costs, designs, axis=1, out=values.reshape(len(self.costs), -1), mode="clip")
-        return values
-
-
-class _WayBack:
-    """Memory for following the critical paths of one tile after the other."""
-
-    def __init__(self, plan: Plan, most: int):
-        self.plan, self.costs = plan, plan.reduced.combination.shape[1]
-        self.on = np.zeros(plan.slots * most, np.uint8)
-        self.combined = np.empty(plan.reduced.combination.shape[0] * most, np.uint32)
-        self.often = np.empty(self.costs * most)
-
-    def counts(self, chosen: NDArray[Any], designs: int) -> NDArray[np.float64]:
-        """[S, width] how often each cost stands on each design's path, from the predecessors that were last."""
-        width, zero = np.uint64(designs), np.uint64(0)
-        self.combined[:] = 0
-        kernels.trace_back(self.plan.graph, chosen, self.on, self.combined, width)
-        kernels.product(self.plan.spread, self.combined, width, zero, self.often, width)
-        return self.often[: self.costs * designs].reshape(self.costs, designs)
+        chosen = np.empty(len(plan.cost) * tile if paths else 0, plan.choice)
+        return cls(shared, table > 0, chosen, np.empty(rows * tile if paths else 0, plan.count))
 
 
 def _tabulated(plan: Plan) -> int:
@@ -253,31 +238,12 @@ def _tabulated(plan: Plan) -> int:
     return rows if rows * REUSE <= len(plan.cost) else 0
 
 
-def _widest(tiles: list[slice]) -> int:
-    return max((tile.stop - tile.start for tile in tiles), default=0)
-
-
-def _tiles(
-    plan: Plan,
-    designs: int,
-    dtype: DTypeLike,
-    threads: int,
-    tile: int | None,
-    *,
-    choices: bool = False,
-) -> list[slice]:
-    """The designs in tiles of equal width, but for the last."""
-    if tile is None:
-        column = (plan.slots + _tabulated(plan)) * np.dtype(dtype).itemsize
-        memory = column + choices * len(plan.cost) * np.dtype(plan.choice).itemsize
-        fit = 1 << max(CACHE // column, 1).bit_length() - 1
-        fair = -(-designs // threads)
-        tile = min(max(fit, TILES[0]), TILES[1], fair, MEMORY // memory)
-    tile = max(tile, 1)
-    return [slice(at, min(at + tile, designs)) for at in range(0, designs, tile)]
-
-
-def _shared_out(tiles: list[slice], threads: int) -> list[list[slice]]:
-    """Thread k takes tiles k, k + threads, ..."""
-    threads = min(threads, len(tiles))
-    return [tiles[k::threads] for k in range(threads)]
+def _tile(
+    plan: Plan, designs: int, dtype: DTypeLike, threads: int, *, choices: bool = False
+) -> int:
+    """Designs in a tile: as many as the cache holds, and no more than each thread's share."""
+    column = (plan.slots + _tabulated(plan)) * np.dtype(dtype).itemsize
+    memory = column + choices * len(plan.cost) * np.dtype(plan.choice).itemsize
+    fit = 1 << max(CACHE // column, 1).bit_length() - 1
+    fair = -(-designs // threads)
+    return max(min(max(fit, TILES[0]), TILES[1], fair, MEMORY // memory), 1)

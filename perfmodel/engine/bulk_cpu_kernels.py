@@ -112,8 +112,8 @@ def _compare(checks, v, held, window, width):
             _hold(held, window, x, y, z, factor[k], width)
 
 
-@machine_code(small=lambda graph, *more: graph[2].size * int(more[-1]), nogil=True)
-def finish(
+@_kernel
+def _finish(
     graph, checks, matrix, values, designs, at, table, tabulated, window, chosen, held, width
 ):
     """One tile: fill the window; the last vertex's slot then holds the makespans [width].
@@ -156,8 +156,8 @@ def finish(
             _compare(checks, v, held, window, width)
 
 
-@machine_code(small=lambda graph, *more: graph[2].size * int(more[-1]), nogil=True)
-def trace_back(graph, chosen, on, counts, width):
+@_kernel
+def _trace_back(graph, chosen, on, counts, width):
     """`counts` [K x width] += how often each combined cost stands on each design's critical path.
 
     `on` [slots x width] is 0, and 0 again afterwards. A slot holds a vertex's byte from the last vertex that needs
@@ -222,3 +222,115 @@ def _pass_to_first(on, to, mine, chosen, choice, width):
 def _pass_where(on, to, mine, chosen, choice, k, width):
     for d in range(width):
         on[to + d] |= on[mine + d] & np.uint8(chosen[choice + d] == k)
+
+
+@_kernel
+def _add_times(sums, counts, at, weight, width):
+    for d in range(width):
+        sums[d] += weight * counts[at + d]
+
+
+@_kernel
+def _put(target, out, source, width):
+    for d in range(width):
+        target[out + d] = source[d]
+
+
+@_kernel
+def _gather(target, out, source, a, designs, at, width):
+    for d in range(width):
+        target[out + d] = source[a + designs[at + d]]
+
+
+@_kernel
+def _scatter(target, out, source, designs, at, width):
+    for d in range(width):
+        target[out + designs[at + d]] = source[d]
+
+
+@_kernel
+def _spread(spread, combined, often, counts, columns, designs, at, width):
+    """Path counts of distinct costs, the columns of one tile, from those of the combined costs [K x width]."""
+    ptr, column, weight = spread
+    zero, one = np.uint64(0), np.uint64(1)
+    for k in range(np.uint64(ptr.size - 1)):
+        _fill(often, zero, zero, width)
+        for e in range(ptr[k], ptr[k + one]):
+            if weight[e] == 1:
+                _count(often, zero, combined, column[e] * width, width)
+            else:
+                _add_times(often, combined, column[e] * width, weight[e], width)
+        if designs.size > 0:
+            _scatter(counts, k * columns, often, designs, at, width)
+        else:
+            _put(counts, k * columns + at, often, width)
+
+
+@machine_code(small=lambda graph, *more: graph[2].size * int(more[4]) // int(more[6]), nogil=True)
+def answer(
+    graph,
+    checks,
+    matrix,
+    spread,
+    costs,
+    total,
+    first,
+    step,
+    tile,
+    designs,
+    room,
+    tabulated,
+    chosen,
+    combined,
+    makespan,
+    held,
+    counts,
+):
+    """Every `step`-th tile of the `total` designs, from the first one on.
+
+    Args:
+        graph, checks, matrix, spread: of a plan. tile: designs in each.
+        costs: [S x columns]; designs: [total] the columns that are meant, empty where those are all, in order.
+        room: for one tile, what is in it means nothing: the window, the table of combined costs, gathered costs
+            (where there are `designs`), bytes of 0 for the way back, and a row of path counts.
+        chosen, combined: likewise for the way back, [V x tile] and [K x tile]; empty where no paths are asked for.
+        makespan: [total] is written; held: [total] is written where it is not empty.
+        counts: [S x columns] path counts, written at the columns that are meant.
+    """
+    window, table, gathered, on, often = room
+    zero, one = np.uint64(0), np.uint64(1)
+    rows = np.uint64(spread[0].size - 1)
+    columns = np.uint64(costs.size) // rows if rows > zero else zero
+    last = graph[3][graph[3].size - 1]
+    at = first * tile
+    while at < total:
+        width = min(tile, total - at)
+        judged = held[at : at + width]
+        _fill(judged, zero, one, np.uint64(judged.size))
+        values, place, row = costs, at, columns
+        if designs.size > 0:
+            for k in range(rows):
+                _gather(gathered, k * width, costs, k * columns, designs, at, width)
+            values, place, row = gathered, zero, width
+        if tabulated:
+            product(matrix, values, row, place, table, width)
+        _finish(
+            graph,
+            checks,
+            matrix,
+            values,
+            row,
+            place,
+            table,
+            tabulated,
+            window,
+            chosen,
+            judged,
+            width,
+        )
+        _copy(makespan, at, window, last * width, width)
+        if chosen.size > 0:
+            _fill(combined, zero, zero, np.uint64(combined.size))
+            _trace_back(graph, chosen, on, combined, width)
+            _spread(spread, combined, often, counts, columns, designs, at, width)
+        at += step * tile
