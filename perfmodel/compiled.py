@@ -150,7 +150,9 @@ class Compiled:
         graph, checks = self.checked
         if len(checks):
             _, checks = reduced_with(graph, checks, len(self.category))
-        return None if len(checks) or len(checks.rows) else Cell(self.plan, checks)
+        if len(checks) or len(checks.rows):
+            return None
+        return Cell(self.plan if checks.forced else engine.plan(self.reduced, checks), checks)
 
     @cached_property
     def cells(self) -> Cells:

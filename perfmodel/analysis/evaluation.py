@@ -236,8 +236,8 @@ class Evaluator:
             costs = self.costs(paths, values, devices, options.threads)
         else:
             costs = self._same(designs)
-        timed = np.asarray(((costs >= 0) & (costs < np.inf)).all(axis=0))
-        if not timed.all():
+        if costs.size and not (costs.min() >= 0 and costs.max() < np.inf):
+            timed = np.asarray(((costs >= 0) & (costs < np.inf)).all(axis=0))
             return self._some(paths, values, options, costs, timed)
         makespan, who, counts = self.makespans(costs, options, paths=options.breakdown)
         seconds = makespan.astype(float) * c.unit

@@ -8,7 +8,7 @@ comes from running the simulator's semantics again. Costs are in ns; results are
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -204,11 +204,16 @@ class AstraOrders:
         ends, found = event_run.run_many(self.lowered, costs, threads=threads)
         return ends.max(axis=0), found
 
-    def frozen_at(self, cost: NDArray[np.float64]) -> tuple[Events, Decisions | None]:
-        """A design's frozen graph, and what its run decided."""
+    def recorded_at(
+        self, cost: NDArray[np.float64]
+    ) -> tuple[tuple[NDArray[Any], ...], Callable[[], tuple[Events, Decisions | None]]]:
+        """What says all of a design's run, its frozen graph and what it decided; and these two."""
         run = event_run.run(self.lowered, np.ascontiguousarray(cost), record=True)
         events = frozen_events(run.events)
-        return events, self._decisions(run, events)
+        decided = self._decisions(run, events)
+        known = [vars(record) for record in (events, decided) if record is not None]
+        found = tuple(np.asarray(value) for record in known for value in record.values())
+        return found, lambda: (events, decided)
 
     @cached_property
     def program(self) -> NodeProgram | None:

@@ -53,6 +53,7 @@ def makespans(
     threads: int = 2,
     designs: NDArray[np.intp] | None = None,
     counts: NDArray[np.float64] | None = None,
+    held: NDArray[np.uint8] | None = None,
     **options: Any,
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """[D] makespan of every design, [S, D] path counts where `paths` asks for them; see `bulk_cpu.makespans`.
@@ -60,14 +61,19 @@ def makespans(
     Args:
         devices: that share the designs, in the place of the host's threads.
         designs, counts: the columns that are meant, and where their path counts go, as there.
-        options: `paths`, `dtype` and `held`, as there.
+        held: as there.
+        options: `paths` and `dtype`, as there.
     """
     if not devices:
         return bulk_cpu.makespans(
-            plan, costs, threads=threads, designs=designs, counts=counts, **options
+            plan, costs, threads=threads, designs=designs, counts=counts, held=held, **options
         )
     here = costs if designs is None else costs[:, designs]
-    makespan, found = bulk_jax.makespans(_windowed(plan), here, devices=devices, **options)
+    makespan, found = bulk_jax.makespans(
+        _windowed(plan), here, devices=devices, held=held, **options
+    )
+    if held is not None and plan.certificate is not None:
+        held &= plan.certificate.lasting(here, makespan)
     if counts is None:
         return makespan, found
     counts[:, slice(None) if designs is None else designs] = found

@@ -54,6 +54,8 @@ class Plan:
         matrix, spread: (pointers, columns, weights) of the graph's combination of costs, and of its transpose, there
             in whole numbers.
         checks: (pointers [V+1], slots a, b, c, factor, strict): the comparisons to make when a vertex has finished.
+        lasting: (rows that must be longer than `least` of the makespan, rows, rows that must not be shorter than these,
+            [least]): what costs have to pass.
         reduced: the graph. certificate: the comparisons by vertex.
     """
 
@@ -67,6 +69,7 @@ class Plan:
     matrix: tuple[NDArray[Any], ...]
     spread: tuple[NDArray[Any], ...]
     checks: tuple[NDArray[Any], ...]
+    lasting: tuple[NDArray[Any], ...]
     reduced: Reduced
     certificate: Checks | None
 
@@ -81,8 +84,10 @@ def plan(reduced: Reduced, checks: Checks | None = None) -> Plan:
     vertices = len(reduced)
     wanted = [np.zeros(0, np.int64)] * 3
     factor, strict = np.zeros(0), np.zeros(0, bool)
+    longer, pairs, least = np.zeros(0, np.int64), np.zeros((0, 2), np.int64), 0.0
     if checks is not None:
         wanted, factor, strict = [checks.a, checks.b, checks.c], checks.factor, checks.strict
+        longer, pairs, least = checks.longer, checks.rows, checks.least
     at = np.maximum.reduce(wanted)
     order = np.argsort(at, kind="stable")
     last_use = np.arange(vertices)
@@ -108,6 +113,7 @@ def plan(reduced: Reduced, checks: Checks | None = None) -> Plan:
             factor[order],
             strict[order],
         ),
+        (*(x.astype(np.uint64) for x in (longer, *pairs.T)), np.array([least])),
         reduced,
         checks,
     )
@@ -138,7 +144,7 @@ def makespans(
         dtype: float64, or float32 (resolves 1 us at 10 s).
         threads: tiles are shared out over this many threads.
         tile: designs per tile; by default as many as the cache holds.
-        held: [D], becomes 1 where all of the plan's comparisons hold, 0 elsewhere.
+        held: [D], becomes 1 where all of the plan's certificate holds, 0 elsewhere.
         designs: the D columns of the costs that are meant, by default all. A tile of them is gathered when its turn
             comes, so that it is in the cache.
         counts: with `paths`, as wide as the costs, C-contiguous: takes the derivatives, at the columns that are meant.
@@ -171,6 +177,7 @@ def makespans(
         kernels.answer(
             plan.graph,
             plan.checks,
+            plan.lasting,
             plan.matrix,
             plan.spread,
             flat,

@@ -225,6 +225,28 @@ def _pass_where(on, to, mine, chosen, choice, k, width):
 
 
 @_kernel
+def _longer(held, values, a, least, makespan, at, width):
+    for d in range(width):
+        held[d] &= np.uint8(values[a + d] > least * makespan[at + d])
+
+
+@_kernel
+def _no_longer(held, values, a, b, width):
+    for d in range(width):
+        held[d] &= np.uint8(values[a + d] <= values[b + d])
+
+
+@_kernel
+def _last(held, lasting, values, row, place, makespan, at, width):
+    """Whether the costs of one tile, each `row` long, from `place` on, are as long as they must be."""
+    longer, taken, other, least = lasting
+    for k in range(np.uint64(longer.size)):
+        _longer(held, values, longer[k] * row + place, least[0], makespan, at, width)
+    for k in range(np.uint64(taken.size)):
+        _no_longer(held, values, taken[k] * row + place, other[k] * row + place, width)
+
+
+@_kernel
 def _add_times(sums, counts, at, weight, width):
     for d in range(width):
         sums[d] += weight * counts[at + d]
@@ -266,10 +288,11 @@ def _spread(spread, combined, often, counts, columns, designs, at, width):
             _put(counts, k * columns + at, often, width)
 
 
-@machine_code(small=lambda graph, *more: graph[2].size * int(more[4]) // int(more[6]), nogil=True)
+@machine_code(small=lambda graph, *more: graph[2].size * int(more[5]) // int(more[7]), nogil=True)
 def answer(
     graph,
     checks,
+    lasting,
     matrix,
     spread,
     costs,
@@ -289,7 +312,7 @@ def answer(
     """Every `step`-th tile of the `total` designs, from the first one on.
 
     Args:
-        graph, checks, matrix, spread: of a plan. tile: designs in each.
+        graph, checks, lasting, matrix, spread: of a plan. tile: designs in each.
         costs: [S x columns]; designs: [total] the columns that are meant, empty where those are all, in order.
         room: for one tile, what is in it means nothing: the window, the table of combined costs, gathered costs
             (where there are `designs`), bytes of 0 for the way back, and a row of path counts.
@@ -329,6 +352,8 @@ def answer(
             width,
         )
         _copy(makespan, at, window, last * width, width)
+        if judged.size > 0:
+            _last(judged, lasting, values, row, place, makespan, at, width)
         if chosen.size > 0:
             _fill(combined, zero, zero, np.uint64(combined.size))
             _trace_back(graph, chosen, on, combined, width)

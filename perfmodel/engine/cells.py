@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,6 +41,9 @@ FEWEST = 64
 
 KEPT_VERTICES = 5_000_000
 """Vertices that the frozen graphs of kept cells may have together."""
+
+NARROW = 4
+"""Once so many times as many costs are read as are asked for, those that are asked for are put together."""
 
 MOSTLY = 0.7
 """Share of designs that pass from which on the path counts of all are computed with the certificate."""
@@ -72,8 +76,13 @@ class Orders(Protocol):
     ) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
         """[D] makespan (nan: not known) and [D] digest of the order, of costs [S, D]."""
 
-    def frozen_at(self, cost: NDArray[np.float64]) -> tuple[Events, Decisions | None]:
-        """The frozen graph of a design that ends, costs [S], and what its schedule decided."""
+    def recorded_at(
+        self, cost: NDArray[np.float64]
+    ) -> tuple[tuple[NDArray[Any], ...], Callable[[], tuple[Events, Decisions | None]]]:
+        """What was written down of the run of a design that ends, costs [S], and what makes the rest of that alone.
+
+        The rest is its frozen graph and what its schedule decided.
+        """
 
     def nodes(
         self, costs: NDArray[np.float64], *, paths: bool, threads: int
@@ -123,12 +132,7 @@ class Cell:
             counts=counts,
         )
 
-        here: Any = slice(None) if designs is None else designs
         sure = np.asarray(held, bool)
-        for row in self.checks.longer:
-            sure &= costs[row, here] > self.checks.least * makespan
-        for taken, other in self.checks.rows:
-            sure &= costs[taken, here] <= costs[other, here]
         return np.asarray(makespan, np.float64), sure, np.asarray(found, np.float64)
 
 
@@ -222,12 +226,12 @@ class Cells:
 
     def _cell(self, cost: NDArray[np.float64]) -> Cell | None:
         """The cell of a design's order, costs [S]; None where that certifies no design."""
-        events, decided = self.orders.frozen_at(cost)
-        key = _hash_of(events, decided)
+        found, freeze = self.orders.recorded_at(cost)
+        key = _hash_of(found)
         if key not in self._built:
             while self._built and (len(self._built) + 1) * self.vertices > KEPT_VERTICES:
                 del self._built[next(iter(self._built))]
-            checked = checks_of(events, decided)
+            checked = checks_of(*freeze())
             self._built[key] = None if checked is None else cell_of(*checked, len(cost))
         return self._built[key]
 
@@ -241,24 +245,30 @@ class Cells:
         if not batch.paths:
             batch.makespan[sample[ended]] = found[ended]
             batch.who[sample[ended]] = SAMPLE
+            batch.left = left[batch.who[left] == NOBODY]
         batch.sample |= dict(zip(sample[ended].tolist(), map(int, digests[ended]), strict=True))
 
 
-def _hash_of(events: Events, decided: Decisions | None) -> bytes:
+def _hash_of(found: tuple[NDArray[Any], ...]) -> bytes:
     """Of all that a cell is made from."""
     hasher = hashlib.blake2b()
-    for record in (events, decided):
-        for value in () if record is None else (getattr(record, f.name) for f in fields(record)):
-            array = np.ascontiguousarray(value)
-            hasher.update(f"{array.dtype}{array.shape}".encode())
-            hasher.update(array.tobytes())
+    for array in found:
+        hasher.update(f"{array.dtype}{array.shape}".encode())
+        hasher.update(array.tobytes())
     return hasher.digest()
+
+
+def frozen_at(orders: Orders, cost: NDArray[np.float64]) -> tuple[Events, Decisions | None]:
+    """The frozen graph of a design that ends, costs [S], and what its schedule decided."""
+    return orders.recorded_at(cost)[1]()
 
 
 class _Batch:
     """Designs that are being answered; `sample` holds the digests of those that were simulated for it.
 
-    `looked_at` holds the digests of the orders that were tried, or that did not pay.
+    `looked_at` holds the digests of the orders that were tried, or that did not pay. `left` are the designs that nobody
+    has answered; those that a cell may still answer, the sample too, are `_open`, and their costs stand in `_table` at
+    the columns `_place`.
     """
 
     def __init__(self, costs: NDArray[np.float64], paths: bool, threads: int, devices: Devices):
@@ -269,11 +279,9 @@ class _Batch:
         self.counts = np.zeros((len(costs) if paths else 0, designs))
         self.sample: dict[int, int] = {}
         self.looked_at: set[int] = set()
-
-    @property
-    def left(self) -> NDArray[np.intp]:
-        """Designs that nobody has answered."""
-        return np.flatnonzero(self.who == NOBODY)
+        self.left = np.arange(designs)
+        self._open = self.left
+        self._table, self._place = costs, self.left
 
     def of(self, chosen: NDArray[np.intp]) -> NDArray[np.float64]:
         """Costs of some designs."""
@@ -285,26 +293,44 @@ class _Batch:
 
     def try_on(self, cell: Cell, who: int, share: float) -> None:
         """Answer what a cell certifies; where a small share is expected to pass, paths are looked for on those only."""
-        left = np.flatnonzero(self.who >= SAMPLE)
-        if not len(left):
+        tried = self._open
+        if not len(tried):
             return
         # where it is not certain, somebody else answers later, and says which paths
         at_once = self.paths and share > MOSTLY
-        makespan, sure = self._answer(cell, left, paths=at_once)
-        mine = left[sure]
+        if at_once:
+            makespan, sure = self._with_paths(cell, tried)
+        else:
+            makespan, sure = self._makespans(cell)
+        mine = tried[sure]
         self.makespan[mine], self.who[mine] = makespan[sure], who
+        self._open, self._place = tried[~sure], self._place[~sure]
+        self.left = self._open[self.who[self._open] == NOBODY]
         if self.paths and len(mine) and not at_once:
-            self._answer(cell, mine, paths=True)
+            self._with_paths(cell, mine)
 
-    def _answer(
-        self, cell: Cell, designs: NDArray[np.intp], *, paths: bool
+    def _makespans(self, cell: Cell) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Of all that are open; the costs of few of many are put together first, since each is read with others."""
+        if len(self._place) * NARROW <= self._table.shape[1]:
+            self._table = np.take(self._table, self._place, axis=1)
+            self._place = np.arange(len(self._place))
+        return cell.answer(
+            self._table,
+            paths=False,
+            threads=self.threads,
+            devices=self.devices,
+            designs=None if len(self._place) == self._table.shape[1] else self._place,
+        )[:2]
+
+    def _with_paths(
+        self, cell: Cell, designs: NDArray[np.intp]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """Makespans and whether they are certain; path counts go to this batch's."""
         return cell.answer(
             self.costs,
-            paths=paths,
+            paths=True,
             threads=self.threads,
             devices=self.devices,
             designs=None if len(designs) == len(self.who) else designs,
-            counts=self.counts if paths else None,
+            counts=self.counts,
         )[:2]

@@ -98,6 +98,14 @@ class Checks:
     def __len__(self) -> int:
         return len(self.a)
 
+    def lasting(
+        self, costs: NDArray[np.floating], makespan: NDArray[np.floating]
+    ) -> NDArray[np.bool_]:
+        """[D] whether the rows of costs [S, D] are as long as they must be, beside these makespans [D]."""
+        longer = costs[self.longer] > self.least * makespan
+        taken, other = self.rows.T
+        return np.asarray(longer.all(axis=0) & (costs[taken] <= costs[other]).all(axis=0))
+
     @property
     def forced(self) -> bool:
         """Nothing is open: every design has this order."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.schedule.certificate import TIE, Decisions
+from perfmodel.schedule.contraction import one_by_one
 from perfmodel.schedule.frozen_graph import Events
-from perfmodel.schedule.list_schedule import Schedule, list_schedule
+from perfmodel.schedule.list_schedule import Schedule, list_schedule, program_of
 from perfmodel.schedule.order_edges import freeze
 from perfmodel.schedule.own_schedules import OwnSchedules, calls_from_several_resources
 from perfmodel.schedule.tasks import Tasks
@@ -62,10 +65,17 @@ class ListOrders:
         """Makespans and digests of a few designs."""
         return self.schedules.digests(costs, threads)
 
-    def frozen_at(self, cost: NDArray[np.float64]) -> tuple[Events, Decisions | None]:
-        """A design's frozen graph, and what its schedule decided."""
-        schedule = list_schedule(self.graph, self.tasks, np.ascontiguousarray(cost))
-        return freeze(self.tasks, schedule), decisions(self.tasks, schedule)
+    def recorded_at(
+        self, cost: NDArray[np.float64]
+    ) -> tuple[tuple[NDArray[Any], ...], Callable[[], tuple[Events, Decisions | None]]]:
+        """What a design's schedule wrote down; what makes its frozen graph, and what it decided, of that alone."""
+        s = list_schedule(self.graph, self.tasks, np.ascontiguousarray(cost), self._program)
+        found = (s.order, s.sequence, s.instance, s.instance_cost)
+        return found, lambda: (freeze(self.tasks, s), decisions(self.tasks, s))
+
+    @cached_property
+    def _program(self) -> tuple[Any, ...]:
+        return program_of(one_by_one(self.tasks))
 
     def nodes(self, costs: NDArray[np.float64], *, paths: bool, threads: int) -> None:
         """There is no quicker way than the scheduler."""

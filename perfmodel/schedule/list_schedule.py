@@ -93,20 +93,26 @@ def _places(resource: NDArray[Any], resources: int) -> NDArray[Any]:
     return place
 
 
-def list_schedule(graph: Graph, tasks: Tasks, cost: NDArray[np.float64]) -> Schedule:
+def list_schedule(
+    graph: Graph,
+    tasks: Tasks,
+    cost: NDArray[np.float64],
+    program: tuple[Any, ...] | None = None,
+) -> Schedule:
     """Schedule the tasks at one design.
 
     Args:
         graph: for messages.
         tasks: n tasks.
         cost: [S] f64, duration of each distinct cost [s].
+        program: `program_of` the tasks one by one, where that is at hand.
 
     Raises:
         DeadlockError: ranks wait for each other; names them and their nodes.
     """
     check_costs(cost, tasks.work)
     n = len(tasks)
-    program = program_of(one_by_one(tasks))
+    program = program_of(one_by_one(tasks)) if program is None else program
     state = new_state(n, len(tasks.members), 0)
     sequence = np.zeros(n + len(tasks.members), np.int32)
     nothing = np.zeros(0, np.int32)

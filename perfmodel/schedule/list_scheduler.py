@@ -271,6 +271,22 @@ def new_state(n, instances, traced):
 
 
 @machine_code(small=lambda costs, program, *_: costs.shape[1] * elements(program), nogil=True)
+def orders_of_many(costs, program, makespan, order, instance):
+    """Makespans (nan: deadlock), orders of issue and instances joined, a row for each column of `costs` [S, D]."""
+    n, limited = program[0].size, order.shape[1]
+    state = new_state(n, program[11].size, 0)
+    nothing = np.zeros(0, np.int32)
+    for d in range(costs.shape[1]):
+        makespan[d], _, _, _, finished = simulate(
+            costs[:, d].copy(), program, state, nothing, nothing
+        )
+        if finished < n:
+            makespan[d] = np.nan
+        order[d] = state[5][:limited]
+        instance[d] = state[6]
+
+
+@machine_code(small=lambda costs, program, *_: costs.shape[1] * elements(program), nogil=True)
 def simulate_many(costs, program, expected, makespan, differs, counts):
     """Own schedules of the columns of `costs` [S, D]; path counts [S, D] where `counts` has rows.
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from perfmodel.models.cost_blocks import check_costs
 from perfmodel.schedule.contraction import Contraction, contraction, one_by_one
 from perfmodel.schedule.list_schedule import Schedule, program_of
-from perfmodel.schedule.list_scheduler import new_state, simulate, simulate_many
+from perfmodel.schedule.list_scheduler import orders_of_many, simulate_many
 from perfmodel.schedule.tasks import Tasks
 from perfmodel.threads import even_slices, in_threads
 
@@ -80,26 +80,22 @@ class OwnSchedules:
         self, costs: NDArray[np.float64], threads: int
     ) -> tuple[NDArray[np.float64], NDArray[np.uint64]]:
         """[D] makespan (nan: deadlock) and [D] digest of every design's own order, for a few designs, costs [S, D]."""
-        designs = costs.shape[1]
-        makespan, digests = np.zeros(designs), np.zeros(designs, np.uint64)
-
-        def work(part: slice) -> None:
-            for d in range(part.start, part.stop):
-                cost = costs[:, d].copy()
-                makespan[d], order, instance = self._by_run.order_at(cost)
-                if not self.runs.stands(cost[:, None], makespan[d : d + 1])[0]:
-                    makespan[d], order, instance = self.by_task.order_at(cost)
-                    order, instance = self.runs.order(order), self.runs.instance(instance)
-                digests[d] = digest_of(order, instance)
-
-        in_threads(work, even_slices(designs, threads))
+        makespan, orders, instances = self._by_run.orders(costs, threads)
+        digests = np.array([digest_of(*found) for found in zip(orders, instances)], np.uint64)
+        rest = np.flatnonzero(~self.runs.stands(costs, makespan))
+        if len(rest):
+            here = np.ascontiguousarray(costs[:, rest])
+            makespan[rest], orders, instances = self.by_task.orders(here, threads)
+            for d, order, instance in zip(rest, orders, instances):
+                digests[d] = digest_of(self.runs.order(order), self.runs.instance(instance))
         return makespan, digests
 
 
 def digest_of(order: NDArray[np.int32], instance: NDArray[np.int32]) -> int:
     """64 bits of a hash of who is issued when, and which instance each collective joins."""
-    words = np.concatenate([order, instance]).tobytes()
-    return int.from_bytes(hashlib.blake2b(words, digest_size=8).digest(), "little")
+    hasher = hashlib.blake2b(order.tobytes(), digest_size=8)
+    hasher.update(instance.tobytes())
+    return int.from_bytes(hasher.digest(), "little")
 
 
 def calls_from_several_resources(tasks: Tasks) -> bool:
@@ -147,12 +143,18 @@ class Scheduled:
         in_threads(work, even_slices(designs, threads))
         return makespan, differs, counts
 
-    def order_at(
-        self, cost: NDArray[np.float64]
-    ) -> tuple[float, NDArray[np.int32], NDArray[np.int32]]:
-        """Makespan (nan: deadlock), order of issue and instances joined of one design, costs [S]."""
-        tasks, limited, instances = len(self.instance), len(self.order), len(self.program[11])
-        state = new_state(tasks, instances, 0)
-        nothing = np.zeros(0, np.int32)
-        makespan, _, _, _, finished = simulate(cost, self.program, state, nothing, nothing)
-        return makespan if finished == tasks else np.nan, state[5][:limited], state[6]
+    def orders(
+        self, costs: NDArray[np.float64], threads: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
+        """[D] makespan (nan: deadlock), [D, .] order of issue and [D, m] instances joined, of costs [S, D]."""
+        designs = costs.shape[1]
+        makespan = np.zeros(designs)
+        order = np.zeros((designs, len(self.order)), np.int32)
+        instance = np.zeros((designs, len(self.instance)), np.int32)
+
+        def work(part: slice) -> None:
+            found = makespan[part], order[part], instance[part]
+            orders_of_many(costs[:, part], self.program, *found)
+
+        in_threads(work, even_slices(designs, threads))
+        return makespan, order, instance

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 import perfmodel as pm
 from perfmodel.analysis.evaluation import Evaluator
 from perfmodel.compiled import Compiled
-from perfmodel.engine.cells import cell_of, checks_of
+from perfmodel.engine.cells import cell_of, checks_of, frozen_at
 from perfmodel.errors import DeadlockError, InputError
 from perfmodel.schedule.list_orders import ListOrders
 
@@ -162,7 +162,7 @@ def stress(name: str, compiled: Compiled, designs: int, seed: int, orders: int =
     answered = np.zeros(designs, bool)
     frozen = [(compiled.events, compiled.own.decided())]
     for d in choice.choice(np.flatnonzero(np.isfinite(simulated)), orders):
-        frozen.append(compiled.own.frozen_at(np.ascontiguousarray(costs[:, d])))
+        frozen.append(frozen_at(compiled.own, np.ascontiguousarray(costs[:, d])))
     for k, (events, decided) in enumerate(frozen):
         checked = checks_of(events, decided)
         if checked is None:

@@ -15,7 +15,7 @@ from perfmodel.astra import kernel
 from perfmodel.compiled_code import PLAIN, Loop, machine_code
 from perfmodel.compiled_code.allowance import Allowance
 from perfmodel.engine import bulk_cpu as engine
-from perfmodel.engine.cells import cell_of, checks_of
+from perfmodel.engine.cells import cell_of, checks_of, frozen_at
 from tests.agreement.test_oracle_designs import designs, seeds, table
 from tests.oracle_case import cases, compile_eagerly, evaluate_eagerly, repeatable
 
@@ -56,7 +56,7 @@ def answers(case, seed) -> list[np.ndarray]:
         found += engine.makespans(compiled.plan, costs, dtype=dtype, threads=1, tile=3, paths=True)
     found += compiled.own(costs, paths=True, threads=1)
     for column in costs.T[:2]:
-        checked = checks_of(*compiled.own.frozen_at(column))
+        checked = checks_of(*frozen_at(compiled.own, column))
         if checked is not None:
             cell = cell_of(*checked, len(costs))
             found += cell.answer(costs, paths=True, threads=1)

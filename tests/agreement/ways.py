@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.engine import bulk_cpu
-from perfmodel.engine.cells import Orders, cell_of, checks_of
+from perfmodel.engine.cells import Orders, cell_of, checks_of, frozen_at
 from perfmodel.engine.reduction import reduce
 from perfmodel.schedule.frozen_graph import Events
 
@@ -53,7 +53,7 @@ def answers(
     yield Answer("frozen", makespan, ~differs, counts)
     yield from _certified("certificate", checks_of(events, orders.decided()), costs)
     for d in others:
-        graph = orders.frozen_at(np.ascontiguousarray(costs[:, d]))
+        graph = frozen_at(orders, np.ascontiguousarray(costs[:, d]))
         yield from _certified("cell", checks_of(*graph), costs)
     by_nodes = orders.nodes(costs, paths=True, threads=1)
     if by_nodes is not None:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import event, given
 
 import perfmodel as pm
-from perfmodel.engine.cells import ANOTHER, NOBODY, REFERENCE, cell_of, checks_of
+from perfmodel.engine.cells import ANOTHER, NOBODY, REFERENCE, cell_of, checks_of, frozen_at
 from tests.agreement.test_oracle_designs import designs, seeds, table
 from tests.handmade import coll, comp, recv, send, write
 from tests.oracle_case import assert_close, cases, compile_eagerly, repeatable
@@ -126,7 +126,7 @@ def test_a_certificate_holds_among_ties_as_well(case, seed):
     ends = np.flatnonzero(np.isfinite(own))
     frozen = [(compiled.events, compiled.own.decided())]
     if len(ends):
-        frozen.append(compiled.own.frozen_at(costs[:, ends[0]].copy()))
+        frozen.append(frozen_at(compiled.own, costs[:, ends[0]].copy()))
     for events, decided in frozen:
         checked = checks_of(events, decided)
         if checked is not None:

@@ -86,7 +86,8 @@ def test_runs_have_the_schedules_of_their_tasks(case, seed):
     np.testing.assert_allclose((counts * costs).sum(axis=0)[ended], makespan[ended], rtol=1e-12)
     again, digests = found.digests(costs, 1)
     np.testing.assert_array_equal(again, makespan)
+    _, orders, instances = found.by_task.orders(costs, 1)
     for d in np.flatnonzero(ended):
-        _, order, instance = found.by_task.order_at(costs[:, d].copy())
-        assert digests[d] == digest_of(found.runs.order(order), found.runs.instance(instance))
+        order, instance = found.runs.order(orders[d]), found.runs.instance(instances[d])
+        assert digests[d] == digest_of(order, instance)
     event(f"fewer runs than tasks: {len(found) < len(found.tasks)}, others: {others.any()}")
