@@ -128,7 +128,7 @@ class Evaluator:
         if key not in self._pull:
             c = self.compiled
 
-            def one(values: jax.Array, counts: jax.Array) -> jax.Array:
+            def one(values: jax.Array, counts: jax.Array) -> list[jax.Array]:
                 here, models = with_parameters(c.system, c.models, dict(zip(paths, values)))
                 known = parameters(here, models)
                 point = [jax.numpy.asarray(known[w], float) for w in wanted]
@@ -137,11 +137,17 @@ class Evaluator:
                     evaluate = c.smooth or c.evaluate
                     return evaluate(*with_parameters(here, models, dict(zip(wanted, point))))
 
-                return jax.numpy.stack(jax.vjp(cost, point)[1](counts)[0])
+                found: list[jax.Array] = jax.vjp(cost, point)[1](counts)[0]
+                return found
 
-            self._pull[key] = jit_sums(jax.vmap(one, in_axes=1, out_axes=1))
-        found = call_padded(self._pull[key], values, counts.astype(float), devices=devices)
-        return found * self.compiled.unit
+            def all_of(values: jax.Array, counts: jax.Array) -> jax.Array:
+                # each a row of its own: a table by designs would have to be turned round
+                return jax.numpy.stack(jax.vmap(one, in_axes=1)(values, counts))
+
+            self._pull[key] = jit_sums(all_of)
+        counts = counts.astype(float, copy=False)
+        found = call_padded(self._pull[key], values, counts, devices=devices)
+        return found if self.compiled.unit == 1.0 else found * self.compiled.unit
 
     def makespans(
         self, costs: NDArray[Any], options: EvaluationOptions, *, paths: bool
