@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,9 +11,11 @@ from scipy import sparse
 
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine import reduction
+from perfmodel.engine.bulk import makespans
 from perfmodel.engine.longest_path import cut, makespan
 from perfmodel.engine.reduction import _contract_chains, _drop_implied, _merge_equal, reduce
 from perfmodel.schedule.ancestry import ancestry
+from perfmodel.schedule.certificate import Checks
 from perfmodel.schedule.frozen_graph import Events, times
 from tests.oracle_case import cases, compile_eagerly, costs_eagerly, repeatable
 
@@ -339,6 +342,43 @@ def test_some_designs_of_a_table_are_answered_as_in_a_table_of_their_own(events)
     np.testing.assert_array_equal(counts[:, chosen], paths)
     assert (np.delete(counts, chosen, axis=1) == -1).all()
     np.testing.assert_array_equal(engine.makespans(plan, costs, designs=chosen)[0], expected)
+
+
+def test_path_counts_go_to_a_table_that_is_one_stretch_of_memory():
+    plan, costs = engine.plan(reduce(graph_of([0, 1], [[], [0]]), 2)), designs(4, 2)
+    with pytest.raises(ValueError, match="C-contiguous"):
+        engine.makespans(plan, costs, paths=True, counts=np.zeros((4, 2)).T)
+
+
+@pytest.mark.parametrize("often", [255, 256, 70_000])
+@pytest.mark.parametrize("merge", [True, False])
+def test_a_cost_may_stand_on_a_path_any_number_of_times(often, merge):
+    """One after the other, and beside each of them one that takes less time, which nothing but the end waits for."""
+    line = [[v - 2] if v >= 2 else [] for v in range(2 * often)]
+    before = [line[v - v % 2] for v in range(2 * often)]
+    plan = engine.plan(reduce(graph_of([0, 1] * often, before), 2, merge=merge))
+    value, paths = engine.makespans(plan, np.array([[2.0, 1.0], [1.0, 4.0]]), paths=True)
+    assert paths.tolist() == [[often, often - 1], [0, 1]]
+    assert value.tolist() == [2.0 * often, often - 1 + 4.0]
+
+
+@pytest.mark.parametrize("devices", [(), tuple(jax.devices("cpu"))])
+def test_what_holds_asks_for_costs_that_last_too(devices):
+    """Cost 1 has to be longer than a tenth of the makespan, and cost 0 no longer than cost 2."""
+    events = graph_of([0, 1, 2], [[], [0], [0]])
+    none = np.zeros(0, np.int64)
+    checks = Checks(
+        none, none, none, none.astype(float), none > 0, np.array([1]), np.array([[0, 2]]), 0.1
+    )
+    plan = engine.plan(reduce(events, 3), checks)
+    costs = np.array([[1.0, 1.0, 3.0, 2.0], [1.0, 0.25, 1.0, 5.0], [2.0, 2.0, 2.0, 2.0]])
+    held = np.zeros(4, np.uint8)
+    makespan, _ = makespans(plan, costs, devices=devices, held=held)
+    assert makespan.tolist() == [3, 3, 5, 7]
+    assert held.tolist() == [1, 0, 0, 1]
+    some = np.zeros(2, np.uint8)
+    makespans(plan, costs, devices=devices, held=some, designs=np.array([3, 1]))
+    assert some.tolist() == [1, 0]
 
 
 def test_a_cost_between_two_vertices_is_one_on_a_path_between_them():

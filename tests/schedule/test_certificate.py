@@ -5,7 +5,17 @@ import pytest
 from hypothesis import event, given
 
 import perfmodel as pm
-from perfmodel.engine.cells import ANOTHER, NOBODY, REFERENCE, cell_of, checks_of, frozen_at
+from perfmodel.engine import cells
+from perfmodel.engine.cells import (
+    ANOTHER,
+    NOBODY,
+    REFERENCE,
+    Cells,
+    cell_of,
+    checks_of,
+    frozen_at,
+)
+from perfmodel.schedule import list_orders
 from tests.agreement.test_oracle_designs import designs, seeds, table
 from tests.handmade import coll, comp, recv, send, write
 from tests.oracle_case import assert_close, cases, compile_eagerly, repeatable
@@ -203,17 +213,47 @@ def test_a_sample_of_the_designs_finds_the_orders_that_pay(tmp_path):
     assert 2 * 2 <= len(looked_at) <= 2 * 4
 
 
+def test_designs_that_are_put_together_are_answered_as_in_their_places(tmp_path, monkeypatch):
+    compiled = compiled_of(tmp_path, two_messages((13, 12)))
+    compiled.cells.build_s = 0.0
+    costs = np.random.default_rng(0).random((len(compiled.category), 2000)) + 0.1
+    expected = compiled.cells.answer(costs, paths=True, threads=1)
+    assert {REFERENCE, ANOTHER} <= set(expected[1].tolist())
+    for times in (1, 10**9):  # always, never
+        monkeypatch.setattr(cells, "NARROW", times)
+        for here, there in zip(compiled.cells.answer(costs, paths=True, threads=1), expected):
+            np.testing.assert_array_equal(here, there)
+
+
+def test_an_order_that_is_known_is_not_frozen_again(tmp_path, monkeypatch):
+    compiled = compiled_of(tmp_path, two_messages((13, 12)))
+    compiled.cells.build_s = 0.0
+    costs = np.random.default_rng(0).random((len(compiled.category), 2000)) + 0.1
+    expected = compiled.cells.answer(costs, paths=False, threads=1)
+
+    def refuse(*_):
+        raise AssertionError("an order was frozen")
+
+    monkeypatch.setattr(list_orders, "freeze", refuse)
+    for here, there in zip(compiled.cells.answer(costs, paths=False, threads=1), expected):
+        np.testing.assert_array_equal(here, there)
+    fresh = Cells(compiled.own, len(compiled.events))
+    fresh.build_s = 0.0
+    with pytest.raises(AssertionError, match="was frozen"):
+        fresh.answer(costs, paths=False, threads=1)
+
+
 def test_nothing_is_tried_out_where_simulating_all_takes_less_time(tmp_path, monkeypatch):
     compiled = compiled_of(tmp_path, two_messages((13, 12)))
     costs = np.random.default_rng(0).random((len(compiled.category), 200)) + 0.1
-    cells = compiled.cells
-    cells.build_s = 1e9
+    answering = compiled.cells
+    answering.build_s = 1e9
 
     def refuse(*_):
         raise AssertionError("a sample was drawn")
 
-    monkeypatch.setattr(cells, "_draw", refuse)
-    assert (cells.answer(costs, paths=True, threads=1)[1] == NOBODY).all()
+    monkeypatch.setattr(answering, "_draw", refuse)
+    assert (answering.answer(costs, paths=True, threads=1)[1] == NOBODY).all()
 
 
 def test_what_answers_a_batch_hangs_on_no_other_batch(tmp_path):
