@@ -231,18 +231,23 @@ class _Passage:
     def _reduce(self, unit: str, counts: ParametersHeld) -> None:
         b, s = self.b, self.settings
         size = int(BYTES[s.gradient_dtype])
-        for part, count, label, n in sharing(s, counts):
-            if n > 1:
-                kind = "reduce_scatter" if s.sharding else "all_reduce"
-                name = f"{part}.gradient.{kind}" if b.prefix else f"{unit}.{part}.gradient.{kind}"
-                found = b.collective(name, kind, size * count, label, [b.last], resource=DATA)
+        kind = "reduce_scatter" if s.sharding else "all_reduce"
+        for part in sharing(s, counts):
+            name = f"{part.name}.gradient" if b.prefix else f"{unit}.{part.name}.gradient"
+            found = b.last
+            if part.ranks > 1:
+                found = b.collective(
+                    *(f"{name}.{kind}", kind, size * part.count, part.group, [found]), resource=DATA
+                )
                 self.marks.append(found)
-                if s.sharding == "hybrid" and self.late and s.replicas > n and part == "dense":
-                    shard = size * -(-count // n)
-                    name = name.replace(kind, "all_reduce")
-                    self.marks.append(
-                        b.collective(name, "all_reduce", shard, REPLICA, [found], resource=REPLICA)
+            if part.copies > 1 and self.late:
+                shard = size * -(-part.count // part.ranks)
+                self.marks.append(
+                    b.collective(
+                        *(f"{name}.all_reduce", "all_reduce", shard, part.over, [found]),
+                        resource=REPLICA,
                     )
+                )
 
     # remote memory
 

@@ -13,6 +13,8 @@ from perfmodel.synth.layout import (
     DATA,
     EXPERT,
     EXPERT_DATA,
+    EXPERT_REPLICA,
+    EXPERT_SHARD,
     EXPERT_TENSOR,
     MODEL,
     REPLICA,
@@ -88,6 +90,11 @@ class Grid:
             parts = data.reshape(p, t, -1, s.shard_ranks)
             found[SHARD] = parts.reshape(-1, s.shard_ranks)
             found[REPLICA] = parts.transpose(0, 1, 3, 2).reshape(-1, parts.shape[2])
+            shards = x.transpose(0, 2, 3, 1).reshape(
+                p, s.expert, s.expert_tensor, -1, s.expert_shards
+            )
+            found[EXPERT_SHARD] = shards.reshape(-1, s.expert_shards)
+            found[EXPERT_REPLICA] = shards.swapaxes(3, 4).reshape(-1, shards.shape[3])
         if p > 1:
             found[TIED] = np.stack([r[0].ravel(), r[-1].ravel()], axis=1)
         return {label: communicators(members, s.ranks) for label, members in found.items()}

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 TENSOR, CONTEXT, DATA, PIPELINE = "tensor", "context", "data", "pipeline"
 EXPERT, EXPERT_TENSOR, EXPERT_DATA = "expert", "expert_tensor", "expert_data"
+EXPERT_SHARD, EXPERT_REPLICA = "expert_shard", "expert_replica"
 SHARD, REPLICA, TIED, MODEL = "shard", "replica", "tied", "model"
 """Labels of the groups that a rank is in."""
 

@@ -201,7 +201,7 @@ def rank_memory(s: Settings, stage: int) -> RankMemory:
     """A rank's peak by part, on a stage."""
     states = np.zeros(3)
     mine = stage_held(s, stage)
-    for count, ranks in ((mine.dense, s.state_ranks), (mine.expert, s.expert_replicas)):
+    for count, ranks in ((mine.dense, s.state_ranks), (mine.expert, s.expert_shards)):
         each = state_bytes(s, ranks if s.sharding else 1)
         states += count * np.array([each.weights, each.gradients, each.optimizer])
     weights, gradients, optimizer = states

@@ -149,6 +149,12 @@ class Settings:
         if isinstance(value, tuple):
             for part in value:
                 one_of("recompute", part, RECOMPUTED)
+            if "alternate" in value and (self.attention == "unfused" or self.model.latent):
+                given = "latent attention" if self.model.latent else "attention='unfused'"
+                raise InputError(
+                    f"recompute: got 'alternate' with {given}, expected 'flash' of queries, keys and values: which of"
+                    " other products are every second one is not known here."
+                )
 
     def _check_experts(self) -> None:
         m, e, et = self.model, self.expert, self.expert_tensor
@@ -166,6 +172,12 @@ class Settings:
         divides("expert", e, experts=m.experts)
         divides("expert_tensor", et, expert_inner=m.expert_inner)
         divisible("tensor x context x data", self.tensor * self.context * self.data, expert=e * et)
+        near = self.shard_ranks * self.tensor
+        if self.sharding == "hybrid" and near % (e * et) and (e * et) % near:
+            raise InputError(
+                f"shard_ranks: got {self.shard_ranks} of {self.tensor} tensor-parallel ranks each, expected ranks that"
+                f" hold every expert equally often, or the reverse: expert x expert_tensor = {e * et}."
+            )
 
     def _check_numbers(self) -> None:
         times = ("gap", "host_forward", "host_backward", "host_kernel")
@@ -246,6 +258,16 @@ class Settings:
         if self.sharding == 0:
             return 1
         return self.shard_ranks if self.sharding == "hybrid" else self.replicas
+
+    @property
+    def expert_shards(self) -> int:
+        """Over how many ranks the states of an expert are split, where any are.
+
+        Those that have it among the ranks of a shard group, and of their tensor groups.
+        """
+        if self.sharding != "hybrid":
+            return self.expert_replicas
+        return max(self.shard_ranks * self.tensor // (self.expert * self.expert_tensor), 1)
 
     @property
     def recomputed(self) -> tuple[str, ...]:

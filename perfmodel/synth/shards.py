@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from perfmodel.synth.layout import DATA, EXPERT_DATA, SHARD
+from perfmodel.synth.layout import (
+    DATA,
+    EXPERT_DATA,
+    EXPERT_REPLICA,
+    EXPERT_SHARD,
+    REPLICA,
+    SHARD,
+)
 from perfmodel.synth.model_states import ParametersHeld, held
 from perfmodel.synth.settings import BYTES, Settings
 from perfmodel.synth.steps import Steps
@@ -44,14 +52,36 @@ def units_held(s: Settings, chunk: Chunk) -> list[ParametersHeld]:
     return [held(s, unit, chunk.place) for unit in chunk.units]
 
 
-def sharing(s: Settings, counts: ParametersHeld) -> list[tuple[str, int, str, int]]:
-    """(name, parameters, group, ranks of the group) of the two kinds of parameters: experts have their own group."""
-    dense = (SHARD, s.shard_ranks) if s.sharding == "hybrid" else (DATA, s.replicas)
+class Shared(NamedTuple):
+    """Parameters of one kind that data-parallel ranks share.
+
+    Attributes:
+        name: "dense" or "experts". count: of them on a rank, before they are sharded.
+        group, ranks: label and size of the group over which they are sharded, or their gradients summed.
+        over, copies: label and size of the group over which the sums of shards are summed; 1 but for "hybrid".
+    """
+
+    name: str
+    count: int
+    group: str
+    ranks: int
+    over: str
+    copies: int
+
+
+def sharing(s: Settings, counts: ParametersHeld) -> list[Shared]:
+    """The two kinds of parameters: experts have their own groups."""
+    hybrid = s.sharding == "hybrid"
+    own = (SHARD, EXPERT_SHARD) if hybrid else (DATA, EXPERT_DATA)
+    ranks = s.shard_ranks if hybrid else s.replicas, s.expert_shards
     found = [
-        ("dense", counts.dense, *dense),
-        ("experts", counts.expert, EXPERT_DATA, s.expert_replicas),
+        Shared("dense", counts.dense, own[0], ranks[0], REPLICA, s.replicas // ranks[0]),
+        Shared(
+            *("experts", counts.expert, own[1], ranks[1]),
+            *(EXPERT_REPLICA, s.expert_replicas // ranks[1]),
+        ),
     ]
-    return [part for part in found if part[1]]
+    return [part for part in found if part.count]
 
 
 def bucket_ends(s: Settings, units: list[ParametersHeld]) -> dict[int, ParametersHeld]:
@@ -70,10 +100,11 @@ def gathers(
 ) -> dict[str, int]:
     """All-gathers of parameters, each rank handing in its shard; by what they gather."""
     found = {}
-    for part, count, label, n in sharing(s, counts):
-        if n > 1:
-            shard = int(-(-count // n) * BYTES[s.gather_dtype])
-            found[part] = b.collective(
-                f"{name}{part}.all_gather", "all_gather", shard, label, after, resource=GATHER
+    for part in sharing(s, counts):
+        if part.ranks > 1:
+            shard = int(-(-part.count // part.ranks) * BYTES[s.gather_dtype])
+            found[part.name] = b.collective(
+                *(f"{name}{part.name}.all_gather", "all_gather", shard, part.group, after),
+                resource=GATHER,
             )
     return found

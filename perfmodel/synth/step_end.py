@@ -62,17 +62,17 @@ def _reduce_all(b: Blocks, s: Settings, mine: ParametersHeld) -> list[int | None
     """One reduction of all gradients, after the last backward pass."""
     found: list[int | None] = []
     kind = "reduce_scatter" if s.sharding else "all_reduce"
-    for part, count, label, n in sharing(s, mine):
-        if n > 1:
-            size = int(BYTES[s.gradient_dtype]) * count
-            last = b.collective(f"{part}.{kind}", kind, size, label, [b.last], resource=DATA)
+    for part in sharing(s, mine):
+        last, name = b.last, part.name
+        size = int(BYTES[s.gradient_dtype]) * part.count
+        if part.ranks > 1:
+            last = b.collective(f"{name}.{kind}", kind, size, part.group, [last], resource=DATA)
             found.append(last)
-            if s.sharding == "hybrid" and s.replicas > n and part == "dense":
-                size = -(-size // n)
-                name = f"{part}.replicas.all_reduce"
-                found.append(
-                    b.collective(name, "all_reduce", size, REPLICA, [last], resource=REPLICA)
-                )
+        if part.copies > 1:
+            shard, name = -(-size // part.ranks), f"{name}.replicas.all_reduce"
+            found.append(
+                b.collective(name, "all_reduce", shard, part.over, [last], resource=REPLICA)
+            )
     return found
 
 
@@ -88,7 +88,7 @@ def _owned(s: Settings, mine: ParametersHeld) -> int:
     """Parameters that this rank's optimizer steps."""
     if s.sharding == 0:
         return mine.dense + mine.expert
-    return -(-mine.dense // s.state_ranks) + -(-mine.expert // s.expert_replicas)
+    return -(-mine.dense // s.state_ranks) + -(-mine.expert // s.expert_shards)
 
 
 def _clip(b: Blocks, s: Settings, owned: int, waits: list[int | None]) -> list[int | None]:

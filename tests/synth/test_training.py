@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -119,6 +120,36 @@ def test_hybrid_sharding_sums_shards_over_the_groups():
     over = found[found["resource"] == "replica"]
     scattered = found[found["type"] == "REDUCE_SCATTER"]
     assert 4 * over["size_B"].sum() == scattered["size_B"].sum()
+
+
+def test_hybrid_sharding_splits_experts_within_shard_groups_too():
+    """8 ranks in shard groups of 4: an expert that lies on every 2nd rank is split over 2 and summed over 2 more."""
+    given = {"data": 8, "expert": 2, "sharding": "hybrid", "shard_ranks": 4}
+    work = synth.training(MIXTURE, **given)
+    graph, found = work.graph(), collectives(work)
+
+    def of(word: str) -> pd.DataFrame:
+        return found[found.index.str.contains(word)]
+
+    def members(rows: pd.DataFrame) -> set[tuple[int, ...]]:
+        return {graph.groups[graph.group_names.index(g)] for g in rows["group"]}
+
+    gathered, scattered = of("experts.all_gather"), of("experts.gradient.reduce_scatter")
+    summed = of("experts.gradient.all_reduce")
+    assert members(gathered) == members(scattered) == {(0, 2)}
+    assert members(summed) == {(0, 4)}
+    assert 2 * summed["size_B"].sum() == scattered["size_B"].sum() > 0
+    assert work.settings.expert_shards == 2
+    more = synth.training(MIXTURE, **{**given, "data": 32})
+    assert more.memory["weights_B"].iloc[0] == work.memory["weights_B"].iloc[0]
+
+
+def test_experts_that_lie_on_more_ranks_than_a_shard_group_are_summed_over_the_groups_whole():
+    work = synth.training(MIXTURE, data=8, expert=4, sharding="hybrid", shard_ranks=2)
+    names = collectives(work).index
+    assert work.settings.expert_shards == 1
+    assert not names.str.contains("experts.gradient.reduce_scatter").any()
+    assert names.str.contains("experts.gradient.all_reduce").any()
 
 
 def test_tied_embeddings_are_summed_over_both_ends_of_the_pipeline_only():
@@ -415,10 +446,18 @@ WRONG = [
     ({"sequence": 1023, "context": 2}, "sequence: got 1023"),
     ({"dtype": "int4"}, "dtype: got 'int4'"),
     ({"host_waits": "always"}, "host_waits: got 'always', expected one of never, pass, layer"),
+    ({"recompute": ["alternate"], "attention": "unfused"}, "'alternate' with attention='unfused'"),
     ({"gap": -1.0}, "gap: got -1.0"),
     ({"micro_batches": 0}, "micro_batches: got 0"),
     ({"first_stage_layers": 40, "pipeline": 2, "micro_batches": 2}, "chunks"),
 ]
+
+
+def test_what_is_not_known_of_a_model_is_refused_and_not_counted_wrong():
+    with pytest.raises(pm.InputError, match=r"'alternate'.* latent attention"):
+        synth.training("deepseek-v3", recompute=["alternate"])
+    with pytest.raises(pm.InputError, match=r"shard_ranks: got 6 .* expert x expert_tensor = 4"):
+        synth.training(MIXTURE, data=24, expert=4, sharding="hybrid", shard_ranks=6)
 
 
 @pytest.mark.parametrize(("given", "message"), WRONG, ids=lambda x: str(x)[:30])
