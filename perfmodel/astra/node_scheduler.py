@@ -6,9 +6,9 @@ what this is limited to.
 
 Where two nodes of a rank end at one moment, the simulator goes by the order of registration, which is not kept here.
 Often there is only one: what the end of a node issues ends after it, also where it takes no time, as a receive does
-that finds its message there. Else it mostly makes no difference: the node that a unit takes at that moment was ready
-before and has the lowest id, or there is no other one. A design on which it could make one is given up (nan), as is
-one that deadlocks or in which members of a collective disagree about it.
+that finds its message there. Else it mostly makes no difference: the node that a unit takes at that moment has the
+lowest id, and is ready wherever another one is (`always_first`). A design on which it could make one is given up
+(nan), as is one that deadlocks or in which members of a collective disagree about it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ def new_state(nodes, ranks, slots, instances, messages, counters, numbers):
     """Arrays that a schedule writes; `numbers` is how many entries the matrices have."""
     return (
         np.zeros(nodes, np.int32),  # waits: prerequisites left
-        np.zeros(nodes, np.int32),  # ready_in: the moment of its rank at which a node became ready
         np.zeros(nodes, np.int32),  # heaps of ready nodes
         np.full(nodes, -1, np.int32),  # came: the node whose end a node was issued at
         np.zeros(nodes),  # finish
@@ -40,6 +39,9 @@ def new_state(nodes, ranks, slots, instances, messages, counters, numbers):
         np.zeros(ranks),  # began: time of its present moment
         np.zeros(ranks, np.int32),  # ends: nodes that ended in it, not issued at the end before
         np.full(ranks, -1, np.int32),  # before: the node that ended last
+        np.full(
+            nodes, -1, np.int32
+        ),  # earlier: the node that ended before a node in the same moment
         np.zeros(ranks, np.bool_),  # ordered: what its ends did holds in this order only
         np.full(4 * ranks, -1, np.int32),  # taken: node issued on each unit in it
         np.zeros(4 * ranks, np.int64),  # issued: nodes of each unit so far
@@ -61,6 +63,28 @@ def new_state(nodes, ranks, slots, instances, messages, counters, numbers):
         np.zeros(numbers),  # matrices
         np.zeros(numbers),  # latest
     )
+
+
+@machine_code(nogil=True)
+def always_first(x, left, last, earlier, unit_of, succ_ptr, succ):
+    """Whether a unit takes x before all that is left in its heap, whichever order a moment's nodes ended in.
+
+    It does where x has the lowest id, and waited in this moment for no node that the other one did not wait for, but
+    for the one that had the unit.
+    """
+    for y in left:
+        if y < x:
+            return False
+        end = last
+        while end >= 0:
+            for_x, for_y = False, False
+            for e in range(succ_ptr[end], succ_ptr[end + 1]):
+                for_x |= succ[e] == x
+                for_y |= succ[e] == y
+            if for_x and not for_y and unit_of[end] != unit_of[x]:
+                return False
+            end = earlier[end]
+    return True
 
 
 @machine_code(nogil=True)
@@ -93,7 +117,6 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
     matrix_ptr, symmetry = layout
     (
         waits,
-        ready_in,
         heap,
         came,
         finish,
@@ -104,6 +127,7 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
         began,
         ends,
         before,
+        earlier,
         ordered,
         taken,
         issued,
@@ -131,7 +155,6 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
     for n in range(nodes):
         waits[n] = indegree[n]
         came[n] = -1
-        ready_in[n] = 0
     heap_size[:] = 0
     busy[:] = False
     moment[:] = 0
@@ -172,15 +195,19 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
             pending = -1
             r = -1 - n if n < 0 else rank_of[n]
             base = r * 4
+            opened = False  # whether a moment of the rank begins
             if n >= 0:
                 if now > began[r] * (1.0 + tolerance):
                     if ends[r] > 1:
                         for u in range(3):
+                            ready = heap_ptr[base + u]
+                            left = heap[ready : ready + heap_size[base + u]]
                             x = taken[base + u]
-                            if x >= 0 and heap_size[base + u] > 0:
-                                top = heap[heap_ptr[base + u]]
-                                if ready_in[x] == moment[r] or top < x:
-                                    return np.nan, digest
+                            if x >= 0 and not always_first(
+                                x, left, before[r], earlier, unit_of, succ_ptr, succ
+                            ):
+                                return np.nan, digest
+                    opened = True
                     moment[r] += 1
                     began[r] = now
                     ends[r] = 0
@@ -197,7 +224,6 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
                     w = succ[e]
                     waits[w] -= 1
                     if waits[w] == 0:
-                        ready_in[w] = moment[r]
                         h = base + unit_of[w]
                         push_key(heap, heap_ptr[h], heap_size[h], w)
                         heap_size[h] += 1
@@ -205,6 +231,8 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
                 ends[r] += 1
                 if ends[r] > 1 and ordered[r]:
                     return np.nan, digest
+            if n >= 0:
+                earlier[n] = -1 if opened else before[r]
             before[r] = n
             for u in range(4):
                 h = base + u

@@ -54,8 +54,9 @@ def tied_workload(seed):
     return ranks
 
 
-def answers(lowered, costs, *, truncate):
-    """(by nodes, what their paths add up to, by the simulator) of designs with costs [S, D]."""
+def answers(lowered, costs=None, *, truncate):
+    """(by nodes, what their paths add up to, by the simulator) of designs with costs [S, D], by default one."""
+    costs = lowered.costs()[:, None] if costs is None else costs
     makespan, _, counts = node_program(lowered).makespans(
         costs, paths=True, threads=1, truncate=truncate
     )
@@ -123,12 +124,35 @@ def test_a_receive_that_finds_its_message_ends_after_the_node_whose_end_posted_i
         120e3,
     ]
     for truncate in (True, False):
-        makespan, path, simulated = answers(lowered, cost[:, None], truncate=truncate)
+        makespan, path, simulated = answers(lowered, truncate=truncate)
         assert makespan.tolist() == path.tolist() == simulated.tolist() == [127e3]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [((1,), (1, 2)), ((1, 2), (1, 2)), ((1,), (2,)), ((2,), (2,))]
+)
+def test_two_ends_of_a_moment_leave_open_nothing_where_one_node_is_ready_whenever_the_other_is(
+    first, second
+):
+    nodes = [compute(1, 100), host(2, 100), compute(3, 7, *first), compute(4, 20, *second)]
+    makespan, path, simulated = answers(
+        prepare([[*nodes, host(5, 1, 3)], [host(1, 1)]]), truncate=True
+    )
+    assert makespan.tolist() == path.tolist() == simulated.tolist() == [127e3]
+
+
+@pytest.mark.parametrize("before", [(2,), (1, 2)])
+def test_they_leave_it_open_where_the_other_one_may_be_ready_first(before):
+    nodes = [compute(1, 100), host(2, 100), compute(3, 7, *before), compute(4, 20, 1)]
+    makespan, _, simulated = answers(
+        prepare([[*nodes, host(5, 1, 3)], [host(1, 1)]]), truncate=True
+    )
+    assert np.isfinite(simulated).all()
+    assert np.isnan(makespan).all()
 
 
 def test_another_end_of_that_moment_leaves_the_order_open():
     lowered = prepare(late_receive(host(5, 100), host(6, 1, 5)))
-    makespan, _, simulated = answers(lowered, lowered.costs()[:, None], truncate=True)
+    makespan, _, simulated = answers(lowered, truncate=True)
     assert np.isfinite(simulated).all()
     assert np.isnan(makespan).all()
