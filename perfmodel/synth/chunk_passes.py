@@ -237,11 +237,12 @@ class _Passage:
             found = b.last
             if part.ranks > 1:
                 found = b.collective(
-                    *(f"{name}.{kind}", kind, size * part.count, part.group, [found]), resource=DATA
+                    *(f"{name}.{kind}", kind, size * part.parameters, part.group, [found]),
+                    resource=DATA,
                 )
                 self.marks.append(found)
             if part.copies > 1 and self.late:
-                shard = size * -(-part.count // part.ranks)
+                shard = size * -(-part.parameters // part.ranks)
                 self.marks.append(
                     b.collective(
                         *(f"{name}.all_reduce", "all_reduce", shard, part.over, [found]),

@@ -52,36 +52,36 @@ def units_held(s: Settings, chunk: Chunk) -> list[ParametersHeld]:
     return [held(s, unit, chunk.place) for unit in chunk.units]
 
 
-class Shared(NamedTuple):
+class SharedParameters(NamedTuple):
     """Parameters of one kind that data-parallel ranks share.
 
     Attributes:
-        name: "dense" or "experts". count: of them on a rank, before they are sharded.
+        name: "dense" or "experts". parameters: of them on a rank, before they are sharded.
         group, ranks: label and size of the group over which they are sharded, or their gradients summed.
         over, copies: label and size of the group over which the sums of shards are summed; 1 but for "hybrid".
     """
 
     name: str
-    count: int
+    parameters: int
     group: str
     ranks: int
     over: str
     copies: int
 
 
-def sharing(s: Settings, counts: ParametersHeld) -> list[Shared]:
+def sharing(s: Settings, counts: ParametersHeld) -> list[SharedParameters]:
     """The two kinds of parameters: experts have their own groups."""
     hybrid = s.sharding == "hybrid"
     own = (SHARD, EXPERT_SHARD) if hybrid else (DATA, EXPERT_DATA)
     ranks = s.shard_ranks if hybrid else s.replicas, s.expert_shards
     found = [
-        Shared("dense", counts.dense, own[0], ranks[0], REPLICA, s.replicas // ranks[0]),
-        Shared(
+        SharedParameters("dense", counts.dense, own[0], ranks[0], REPLICA, s.replicas // ranks[0]),
+        SharedParameters(
             *("experts", counts.expert, own[1], ranks[1]),
             *(EXPERT_REPLICA, s.expert_replicas // ranks[1]),
         ),
     ]
-    return [part for part in found if part.count]
+    return [part for part in found if part.parameters]
 
 
 def bucket_ends(s: Settings, units: list[ParametersHeld]) -> dict[int, ParametersHeld]:
@@ -102,7 +102,7 @@ def gathers(
     found = {}
     for part in sharing(s, counts):
         if part.ranks > 1:
-            shard = int(-(-part.count // part.ranks) * BYTES[s.gather_dtype])
+            shard = int(-(-part.parameters // part.ranks) * BYTES[s.gather_dtype])
             found[part.name] = b.collective(
                 *(f"{name}{part.name}.all_gather", "all_gather", shard, part.group, after),
                 resource=GATHER,

@@ -64,7 +64,7 @@ def _reduce_all(b: Blocks, s: Settings, mine: ParametersHeld) -> list[int | None
     kind = "reduce_scatter" if s.sharding else "all_reduce"
     for part in sharing(s, mine):
         last, name = b.last, part.name
-        size = int(BYTES[s.gradient_dtype]) * part.count
+        size = int(BYTES[s.gradient_dtype]) * part.parameters
         if part.ranks > 1:
             last = b.collective(f"{name}.{kind}", kind, size, part.group, [last], resource=DATA)
             found.append(last)
