@@ -58,9 +58,14 @@ class Prediction:
         cost = np.asarray(c.evaluate(*self.at), np.float64)
         check_costs(cost)
         start, finish = times(e.pred_ptr, e.pred, e.cost, cost)
-        if c.unit == 1.0:
-            return cost, start, finish
-        return cost * c.unit, start * c.unit, finish * c.unit
+        if c.unit != 1.0:
+            cost, start, finish = cost * c.unit, start * c.unit, finish * c.unit
+        if (
+            c.large is not None
+        ):  # the makespan's sums are associated otherwise: what ends with the end ends then
+            np.copyto(finish, self.makespan, where=finish >= min(finish[-1], self.makespan))
+            np.minimum(start, self.makespan, out=start)
+        return cost, start, finish
 
     @property
     def cost(self) -> NDArray[np.float64]:

@@ -6,8 +6,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+
+from perfmodel.compiled_code import machine_code
 
 ROOT = Path(__file__).resolve().parents[1]
 INNER = """
@@ -139,3 +143,31 @@ def test_linear_algebra_in_loops_of_others_works_though_nobody_waited_for_it(tmp
         "False",
         "True [[1.0, 2.0], [3.0, 4.0]] [1.0, 2.0, 0.0]",
     ]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda table: table.T,
+        lambda table: table[:, ::2],
+        lambda table: np.broadcast_to(table[0], table.shape),  # nobody may write there
+        lambda table: table[0],
+    ],
+)
+def test_arrays_of_another_layout_do_not_compile_in_the_foreground(other):
+    def total(table):
+        result = 0.0
+        for x in table.flat:
+            result += x
+        return result
+
+    loop = machine_code(total, small=True)
+    table = np.arange(12.0).reshape(3, 4)
+    loop.allowance = SimpleNamespace(left=0)  # so that it is compiled
+    assert loop(table) == 66
+    assert len(loop.dispatcher.overloads) == 1
+    loop.allowance = SimpleNamespace(left=1000, spend=lambda steps, arguments: None)
+    assert loop(other(table)) == other(table).sum()
+    assert len(loop.dispatcher.overloads) == 1
+    assert loop(table + 1) == 78
+    assert len(loop.dispatcher.overloads) == 1

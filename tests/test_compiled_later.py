@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -74,6 +75,47 @@ def test_with_now_it_compiles_what_all_processes_have_made_due(tmp_path):
     for expected in (0, 1):
         assert compiled_after(3, tmp_path, **{WHEN: "now"}) == expected
     assert kept(tmp_path)
+
+
+COMPILE = """
+import fcntl, sys
+from perfmodel.compiled_code.__main__ import main
+
+def flock(file, how):
+    raise {error}
+
+if {replace}:
+    fcntl.flock = flock
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "compiles"),
+    [
+        ("OSError(37, 'No locks available')", True),
+        ("OSError(95, 'Operation not supported')", True),
+        ("BlockingIOError(11, 'another process compiles it')", False),
+        (None, True),
+    ],
+)
+def test_a_file_system_without_locks_keeps_nobody_from_compiling(tmp_path, error, compiles):
+    ptr, pred = np.arange(21), np.zeros(20, np.int32)
+    wanted = [["perfmodel.workload.edges", "reverse", [description(ptr), description(pred)]]]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", COMPILE.format(error=error, replace=error is not None)],
+        input=json.dumps(wanted),
+        capture_output=True,
+        text=True,
+        check=False,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "NUMBA_CACHE_DIR": str(tmp_path),
+        },
+    )
+    assert done.returncode == 0, done.stderr
+    assert kept(tmp_path) == compiles
 
 
 FLAT = np.zeros((4, 6))

@@ -76,6 +76,29 @@ def elements(*arguments: Any) -> int:
     )
 
 
+_LAYOUT = np.zeros((2, 2)).flags.num | np.zeros((2, 2), order="F").flags.num
+"""Those bits of an array's flags that machine code is made for: contiguous in either order, aligned, writable."""
+
+
+def kinds_of(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What tells apart arguments that take machine code of their own: numbers, dimensions and layout of arrays.
+
+    >>> table = np.zeros((2, 3))
+    >>> kinds_of((table, 1)) == kinds_of((np.ones((4, 5)), 7)), kinds_of((table, 1)) == kinds_of((table.T, 1))
+    (True, False)
+    """
+    return tuple(
+        [
+            (a.dtype.num, a.ndim, a.flags.num & _LAYOUT)
+            if isinstance(a, np.ndarray)
+            else kinds_of(a)
+            if isinstance(a, tuple)
+            else type(a)
+            for a in arguments
+        ]
+    )
+
+
 class Loop:
     """A function that is compiled when that is worth it; compiled functions may call it."""
 
@@ -83,16 +106,16 @@ class Loop:
         update_wrapper(self, dispatcher.py_func)
         self.dispatcher, self.py_func = dispatcher, dispatcher.py_func
         self._steps, self.allowance = steps, Allowance(dispatcher, PLAIN)
-        # by the kinds of numbers in the arrays: whether there is machine code, or it shall be made; was looked for
-        self._ready: set[tuple[int, ...]] = set()
-        self._looked: set[tuple[int, ...]] = set()
+        # by the kinds of arguments: whether there is machine code, or it shall be made; was looked for
+        self._ready: set[tuple[Any, ...]] = set()
+        self._looked: set[tuple[Any, ...]] = set()
 
     @property
     def _numba_type_(self) -> Any:
         return self.dispatcher._numba_type_
 
     def __call__(self, *arguments: Any) -> Any:
-        kinds = tuple([a.dtype.num for a in arguments if isinstance(a, np.ndarray)])
+        kinds = kinds_of(arguments)
         if kinds in self._ready:
             return self.dispatcher(*arguments)
         steps = int(self._steps(*arguments))

@@ -4,8 +4,8 @@ import fcntl
 import json
 import os
 import sys
-from contextlib import suppress
 from importlib import import_module
+from typing import BinaryIO
 
 from perfmodel.compiled_code.later import example
 
@@ -17,12 +17,24 @@ def main() -> None:
         loop = getattr(import_module(module), name)
         dispatcher = getattr(loop, "dispatcher", loop)
         kept = dispatcher._cache._cache_file
-        with (
-            suppress(BlockingIOError),
-            open(os.path.join(kept._cache_path, f"{kept._index_name}.lock"), "wb") as lock,
-        ):
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            dispatcher.compile(tuple(dispatcher.typeof_pyval(example(a)) for a in arguments))
+        with open(os.path.join(kept._cache_path, f"{kept._index_name}.lock"), "wb") as lock:
+            if not _another_has(lock):
+                dispatcher.compile(tuple(dispatcher.typeof_pyval(example(a)) for a in arguments))
+
+
+def _another_has(lock: BinaryIO) -> bool:
+    """Take the lock, which goes with its file; whether another process has it.
+
+    Where the file system knows no locks nobody has one: then two processes may compile the same, which costs time and
+    nothing else, since what is kept is written aside and renamed.
+    """
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from perfmodel.compiled import compile
 from perfmodel.engine.chains import Chains
 from perfmodel.models import large_table
 from perfmodel.schedule import distinct_rows
-from perfmodel.schedule.frozen_graph import Events
+from perfmodel.schedule.frozen_graph import Events, times
 from tests.benchmarks.unlike import unlike_ranks
 from tests.oracle_case import load
 from tests.random_graphs import Shape, workload
@@ -74,6 +74,21 @@ def test_a_large_table_is_differentiable_and_swept_like_any_other(large):
     system = compiled.system
     one = pm.predict(compiled, replace(system, npu=replace(system.npu, peak_flops=1e14)))
     assert table.makespan_s[0] == pytest.approx(one.makespan, rel=1e-13)
+
+
+def test_the_last_finish_is_the_makespan_to_the_bit(large):
+    graph = pm.Graph.from_ranks(unlike_ranks(4, 300))
+    compiled = compile(graph, pm.hardware("dgx-h100", ranks=4, models="roofline"))
+    assert compiled.large is not None
+    system, differed = compiled.system, 0
+    for peak in np.geomspace(1e14, 1e16, 12):
+        p = pm.predict(compiled, replace(system, npu=replace(system.npu, peak_flops=peak)))
+        cost = np.asarray(compiled.evaluate(*p.at), np.float64)
+        e = compiled.events
+        differed += times(e.pred_ptr, e.pred, e.cost, cost)[1][-1] != p.makespan
+        assert p.finish.max() == p.vertex_finish.max() == p.vertex_finish[-1] == p.makespan
+        assert (p.start <= p.finish).all()
+    assert differed  # or the sums are no others, and nothing is to be made equal
 
 
 def test_a_cost_that_is_no_time_is_said(large):
