@@ -1,6 +1,8 @@
 """Parameters of a workload that cannot be: what was got, and what fits."""
 
 import operator
+from math import inf
+from numbers import Real
 from typing import Any
 
 from perfmodel.errors import InputError
@@ -62,6 +64,26 @@ def one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     """
     if value not in choices:
         raise InputError(f"{name}: got {value!r}, expected one of {', '.join(choices)}.")
+
+
+def real(**values: Any) -> None:
+    """Every value is a finite number of at least 0.
+
+    Raises InputError for the first that is not.
+    """
+    for name, value in values.items():
+        if not isinstance(value, Real) or not 0 <= float(value) < inf:
+            raise InputError(f"{name}: got {value!r}, expected a number of at least 0.")
+
+
+def truth(**values: Any) -> None:
+    """Every value is True or False; a word is neither, whatever it says.
+
+    Raises InputError for the first that is not.
+    """
+    for name, value in values.items():
+        if value not in (True, False):
+            raise InputError(f"{name}: got {value!r}, expected True or False.")
 
 
 def _is_whole(value: Any) -> bool:

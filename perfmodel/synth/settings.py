@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from math import inf, isfinite
+from math import inf
 from typing import Any
 
 from perfmodel.errors import InputError
-from perfmodel.synth.parameter_checks import divides, divisible, one_of, whole
+from perfmodel.synth.parameter_checks import divides, divisible, one_of, real, truth, whole
 from perfmodel.synth.schedules import check as check_schedule
 from perfmodel.synth.schedules import place
 from perfmodel.synth.sizes import Sizes
@@ -105,7 +105,7 @@ class Settings:
             shard_ranks=self.shard_ranks,
         )
         one_of("dtype", self.dtype, tuple(BYTES))
-        one_of("gradient_dtype", self.gradient_dtype, tuple(BYTES))
+        one_of("gradient_dtype", self.gradient_dtype, tuple(k for k, b in BYTES.items() if b >= 1))
         one_of("gather_dtype", self.gather_dtype, tuple(BYTES))
         one_of("accumulation", self.accumulation, ACCUMULATIONS)
         one_of("attention", self.attention, ("flash", "unfused"))
@@ -118,6 +118,8 @@ class Settings:
         divisible("sequence", self.sequence, context=self.context)
         if self.context > 1:
             divisible("sequence", self.sequence, context_blocks=2 * self.context)
+            if self.context_method == "all_to_all":
+                divides("context", self.context, heads_of_a_rank=m.heads // self.tensor)
         if self.sequence_parallel:
             divisible("sequence", self.sequence // self.context, tensor=self.tensor)
         self._check_recompute()
@@ -181,10 +183,15 @@ class Settings:
 
     def _check_numbers(self) -> None:
         times = ("gap", "host_forward", "host_backward", "host_kernel")
-        for name in (*times, "skew", "reserved", "fragmentation"):
-            value = getattr(self, name)
-            if not (isfinite(value) and value >= 0):
-                raise InputError(f"{name}: got {value!r}, expected a number of at least 0.")
+        numbers = (*times, "skew", "reserved", "fragmentation", "optimizer_bytes")
+        real(**{name: getattr(self, name) for name in numbers})
+        switches = ("sequence_parallel", "dropout", "fused_loss", "reshard", "clip")
+        truth(**{name: getattr(self, name) for name in switches})
+        if (self.sharded or self.wide == "fp32") and self.optimizer_bytes < 4:
+            raise InputError(
+                f"optimizer_bytes: got {self.optimizer_bytes}, expected at least 4: with parameters that are sharded or"
+                " in fp32 the weight itself is the master weight, which is counted among them."
+            )
         if self.capacity is not None and not 0 < self.capacity < inf:
             raise InputError(f"capacity: got {self.capacity!r}, expected a positive number.")
         for part, share in self.offload.items():
