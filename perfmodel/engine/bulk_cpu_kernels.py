@@ -124,7 +124,7 @@ def _finish(
     """
     cost, ptr, slot_in, slot = graph
     zero, one, two = np.uint64(0), np.uint64(1), np.uint64(2)
-    choosing, judging = chosen.size > 0, held.size > 0
+    choosing, judging, asked = chosen.size > 0, held.size > 0, checks[0]
     for v in range(np.uint64(cost.size)):
         begin = ptr[v]
         end = ptr[v + one]
@@ -152,7 +152,7 @@ def _finish(
                     _note_later(chosen, choice, window, a, out, e - begin, width)
                 _keep_later(window, out, a, width)
             _add(window, out, out, table, c, width)
-        if judging:
+        if judging and asked[v] < asked[v + one]:
             _compare(checks, v, held, window, width)
 
 
