@@ -17,6 +17,9 @@ from perfmodel.threads import in_threads
 BLOCK = 8192
 """Designs at a time, on the host."""
 
+FEWEST = 1024
+"""Designs that a thread gets at least: handing over fewer takes longer than it saves."""
+
 _LOOPS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 """Sums over the rows of a table as loops of the function's own."""
 
@@ -25,7 +28,8 @@ def in_blocks(
     function: Callable[[slice], dict[str, NDArray[Any]]], designs: int, threads: int
 ) -> dict[str, NDArray[Any]]:
     """[D] columns by name, from a function of a stretch of the designs."""
-    blocks = [slice(at, min(at + BLOCK, designs)) for at in range(0, designs, BLOCK)]
+    width = _share(designs, threads)
+    blocks = [slice(at, min(at + width, designs)) for at in range(0, designs, width)]
     if len(blocks) < 2:
         return function(slice(0, designs))
     found: list[dict[str, NDArray[Any]]] = [{} for _ in blocks]
@@ -46,30 +50,43 @@ def call_padded(
     Devices get equal shares of the designs; on the host, threads share blocks of them.
     """
     designs = arrays[0].shape[1]
-    size = 1 << max(designs - 1, 0).bit_length()
-    size = size + -size % len(devices) if devices else min(size, BLOCK)
+    size = _power_of_two(designs)
+    if devices:
+        size += -size % len(devices)
+    else:
+        size = min(size, _share(designs, threads))
 
-    def call(at: int) -> NDArray[np.float64]:
+    def begin(at: int) -> Any:
         block: list[Any] = [a[:, at : at + size] for a in arrays]
         width = block[0].shape[1]
         if width < size:
             block = [np.pad(a, ((0, 0), (0, size - width)), mode="edge") for a in block]
         if devices:
             block = [jax.device_put(a, split_over(devices)) for a in block]
-        return np.asarray(function(*block), np.float64)[:, :width]
+        return function(*block)
 
-    first = call(0)
+    first = begin(0)  # which compiles; then it goes on beside the others
     if designs <= size:
-        return first
+        return np.asarray(first, np.float64)[:, :designs]
     result = np.empty((len(first), designs))
-    result[:, :size] = first
 
     def work(starts: range) -> None:
         for at in starts:
-            result[:, at : at + size] = call(at)
+            result[:, at : at + size] = np.asarray(begin(at))[:, : designs - at]
 
-    in_threads(work, [range(k * size, designs, threads * size) for k in range(1, threads + 1)])
+    parts = [range(k * size, designs, threads * size) for k in range(1, threads + 1)]
+    in_threads(work, [part for part in parts if part])
+    result[:, :size] = np.asarray(first)
     return result
+
+
+def _share(designs: int, threads: int) -> int:
+    """Designs at a time, so that each thread has some: few different numbers, since each is compiled for."""
+    return min(max(_power_of_two(-(-designs // threads)), FEWEST), BLOCK)
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(number - 1, 0).bit_length()
 
 
 def jit_sums(function: Callable[..., Any]) -> Any:

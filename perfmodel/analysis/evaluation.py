@@ -112,6 +112,7 @@ class Evaluator:
         counts: NDArray[Any],
         wanted: tuple[str, ...],
         devices: Devices = (),
+        threads: int = 1,
     ) -> NDArray[np.float64]:
         """[W, D] derivative of the makespan with respect to the wanted parameters.
 
@@ -119,7 +120,7 @@ class Evaluator:
             paths, values: [P], [P, D] what the points set.
             counts: [S, D] how often each cost stands on the critical path.
             wanted: parameter paths.
-            devices: that share the designs.
+            devices: that share the designs. threads: of the host, that do where there are no devices.
         """
         if self.host is not None and not devices and self.host.suits(values.shape[1]):
             here = dict(zip(paths, values))
@@ -146,7 +147,7 @@ class Evaluator:
 
             self._pull[key] = jit_sums(all_of)
         counts = counts.astype(float, copy=False)
-        found = call_padded(self._pull[key], values, counts, devices=devices)
+        found = call_padded(self._pull[key], values, counts, devices=devices, threads=threads)
         return found if self.compiled.unit == 1.0 else found * self.compiled.unit
 
     def makespans(

@@ -75,3 +75,26 @@ def test_threads_share_the_blocks_of_a_batched_function(threads, monkeypatch):
     a, b = np.arange(42.0).reshape(2, 21), np.ones((1, 21))
     found = design_blocks.call_padded(lambda a, b: a[:1] + a[1:] * b, a, b, threads=threads)
     np.testing.assert_array_equal(found, a[:1] + a[1:])
+
+
+@pytest.mark.parametrize(
+    ("count", "threads", "widths"),
+    [
+        (1000, 2, [1000]),
+        (4096, 1, [4096]),
+        (4096, 2, [2048, 2048]),
+        (3000, 2, [2048, 952]),
+        (20_000, 2, [8192, 8192, 3616]),
+    ],
+)
+def test_every_thread_has_a_block_where_designs_are_many_enough(count, threads, widths):
+    """Blocks are of few different widths, since each is compiled for."""
+    seen = {}
+
+    def of(here):
+        seen[here.start] = here.stop - here.start
+        return {"place": np.arange(here.start, here.stop)}
+
+    found = design_blocks.in_blocks(of, count, threads)
+    assert [seen[at] for at in sorted(seen)] == widths
+    np.testing.assert_array_equal(found["place"], np.arange(count))
