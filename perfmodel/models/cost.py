@@ -146,8 +146,8 @@ def operation_time(model: Any, kind: str, operation: Operation, npu: NPU) -> Arr
     return seconds
 
 
-def _stretch(npu: NPU, models: Models, share: float) -> Any:
-    """How much longer a kernel takes that has only the cores that a collective leaves, for a share of its time."""
+def _stretch(npu: NPU, models: Models, share: Array) -> Any:
+    """[rows] how much longer kernels take with only the cores that a collective leaves, for a share of their time."""
     tiles: tuple[Any, ...] = getattr(models.compute, "tiles", ())
     if npu.cores is None and not tiles:
         raise InputError(
@@ -167,7 +167,7 @@ def block_time(block: CostBlock, system: System, models: Models) -> Array:
         sizes = {name: rows[:, 2 + k] for k, name in enumerate(DIMENSIONS.get(word, ()))}
         operation = Operation(rows[:, 0], rows[:, 1], **sizes, dtype=dtype)
         seconds: Array = operation_time(models.compute, word, operation, system.npu)
-        return seconds * _stretch(system.npu, models, float(beside[1])) if beside else seconds
+        return seconds * _stretch(system.npu, models, rows[:, -1]) if beside else seconds
     if kind == "recorded":
         return rows[:, 0]
     if kind == "memory":

@@ -18,10 +18,10 @@ BESIDE = "beside"
 class CostBlock:
     """Distinct costs of one kind: a static key and one row of numbers per cost.
 
-    Keys and rows: ("compute", kind, dtype), with `BESIDE` and a share after it for kernels that are beside a
-    collective for so much of their time: FLOP, B, the
-    kind's sizes (`vocabulary.DIMENSIONS`); ("recorded",) s; ("memory", "local" | "remote") B;
-    ("collective", kind, Span) B; ("point_to_point", hops) B. `scale` multiplies the cost.
+    Keys and rows: ("compute", kind, dtype) FLOP, B, the kind's sizes (`vocabulary.DIMENSIONS`), with `BESIDE` after it
+    also for which share of their time kernels are beside a collective; ("recorded",) s;
+    ("memory", "local" | "remote") B; ("collective", kind, Span) B; ("point_to_point", hops) B. `scale` multiplies the
+    cost.
     """
 
     key: tuple[Hashable, ...]

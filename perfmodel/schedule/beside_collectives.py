@@ -71,15 +71,13 @@ def beside_collectives(tasks: Tasks, schedule: Schedule) -> Tasks:
     for block in tasks.work.blocks:
         here = (tasks.cost >= first) & (tasks.cost < first + len(block.rows))
         scale = np.broadcast_to(block.scale, (len(block.rows),))
-        for step in np.unique(share[here]).tolist() if block.key[0] == "compute" else []:
-            mine = here & (share == step)
-            if step == 0:
-                continue
-            used, number = np.unique(tasks.cost[mine], return_inverse=True)
-            cost[mine] = base + number
+        mine = np.flatnonzero(here & (share > 0) & (block.key[0] == "compute"))
+        if len(mine):
+            pairs = np.stack([share[mine], tasks.cost[mine] - first])
+            (steps, used), number = np.unique(pairs, axis=1, return_inverse=True)
+            cost[mine] = base + number.ravel()
             base += len(used)
-            rows = used - first
-            key = (*block.key, BESIDE, step / STEPS)
-            blocks.append(CostBlock(key, block.rows[rows], scale[rows], block.category))
+            rows = np.column_stack([block.rows[used], steps / STEPS])
+            blocks.append(CostBlock((*block.key, BESIDE), rows, scale[used], block.category))
         first += len(block.rows)
     return replace(tasks, cost=cost.astype(np.int32), work=DistinctCosts(tuple(blocks)))

@@ -55,6 +55,22 @@ def test_a_kernel_that_is_beside_a_collective_for_a_part_of_its_time_is_slowed_s
     assert p.duration[:2].tolist() == pytest.approx([1e-3, 4e-3 * 132 / (132 - 33 / 4)])
 
 
+def test_kernels_beside_collectives_for_different_shares_are_one_kind_of_cost(tmp_path):
+    """Each kind is compiled for itself: a formula per share took as many times as long."""
+    ranks = [
+        [
+            coll(size=1_000_000),
+            comp(flops=4_000_000_000),
+            coll(size=2_000_000, deps=[1]),
+            comp(flops=4_000_000_000, deps=[1]),
+        ]
+    ] * 2
+    p = pm.predict(pm.load(write(tmp_path, ranks)), SYSTEM, Models(channels=33.0))
+    slowed = [4e-3 * 132 / (132 - 33 * share) for share in (1 / 4, 1 / 2)]
+    assert p.duration[[1, 3]].tolist() == pytest.approx(slowed)
+    assert p.compiled.kinds.count(("compute", "other", "", "beside")) == 1
+
+
 def test_the_channels_are_a_parameter_with_a_derivative(graph):
     compiled = pm.compile(graph, SYSTEM, Models(channels=66.0))
     table = pm.sweep(compiled, {"channels": [0.0, 33.0, 66.0]}, schedule="frozen", breakdown=False)
