@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import perfmodel as pm
 from perfmodel import synth
 from perfmodel.synth.model_states import stage_held
+from perfmodel.vocabulary import OPERATIONS
 from tests.synth.steps_by_name import (
     GPT,
     LLAMA,
@@ -369,6 +370,19 @@ def test_any_step_that_fits_together_runs_to_its_end(work):
     assert np.isfinite(p.makespan)
     for labels in graph.labels:
         assert len(set(labels.names)) == len(labels.names)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(work=steps().filter(lambda work: not work.settings.skew))
+def test_products_and_attention_of_all_ranks_are_the_models_however_it_is_spread(work):
+    """Attention's fused backward pass computes the scores again: 5 products where the model's operations count 4."""
+    total = 0.0
+    for role in work.roles:
+        c = role.columns
+        counted = np.isin(c.kind, [OPERATIONS.index("gemm"), OPERATIONS.index("attention")])
+        again = np.array([name.endswith("core.gradient") for name in c.names])
+        total += len(role.ranks) * (c.flops * counted * np.where(again, 4 / 5, 1.0)).sum()
+    assert total == pytest.approx(work.hardware_flops, rel=1e-6)
 
 
 def test_a_thousand_ranks_of_a_96_layer_model_become_a_graph_in_three_seconds():
