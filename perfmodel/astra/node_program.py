@@ -42,6 +42,9 @@ class NodeProgram:
     ) -> tuple[NDArray[np.float64], NDArray[np.uint64], NDArray[np.float64]]:
         """Designs with costs [S, D].
 
+        Where moments that are equal but for rounding leave a design open, it is done again without matrices:
+        recurrences add up in the simulator's order, and what is equal then is equal there, to the bit.
+
         Returns:
             [D] makespan [ns], nan where it is given up; [D] digest of the order; [S, D] path counts (or empty).
         """
@@ -49,13 +52,33 @@ class NodeProgram:
         makespan, digest = np.empty(designs), np.empty(designs, np.uint64)
         counts = np.zeros((designs, len(costs) if paths else 0))
         tolerance = 0.0 if truncate else ROUNDING
+        self._run(costs, self.layout, tolerance, (makespan, digest, counts), threads)
+        lost = np.flatnonzero(np.isnan(makespan))
+        if len(lost) and not truncate:
+            matrix_ptr, symmetry = self.layout
+            none = np.full_like(matrix_ptr, -1), symmetry
+            found = makespan[lost], digest[lost], np.zeros_like(counts[lost])
+            self._run(costs[:, lost], none, 0.0, found, threads)
+            makespan[lost], digest[lost], counts[lost] = found
+        return makespan, digest, counts.T if paths else np.zeros((0, designs))
+
+    def _run(
+        self,
+        costs: NDArray[np.float64],
+        matrices: tuple[Any, ...],
+        tolerance: float,
+        found: tuple[NDArray[Any], ...],
+        threads: int,
+    ) -> None:
+        """Fill `found`: [D] makespans, [D] digests and [D, S] or [D, 0] path counts."""
+        makespan, digest, counts = found
 
         def work(part: slice) -> None:
             node_scheduler.simulate_many(
                 costs[:, part],
                 self.program,
                 self.modules,
-                self.layout,
+                matrices,
                 self.sizes,
                 (self.most_members, self.most_choices),
                 tolerance,
@@ -64,8 +87,7 @@ class NodeProgram:
                 counts[part],
             )
 
-        in_threads(work, even_slices(designs, threads))
-        return makespan, digest, counts.T if paths else np.zeros((0, designs))
+        in_threads(work, even_slices(costs.shape[1], threads))
 
 
 def node_program(lowered: Lowered) -> NodeProgram | None:

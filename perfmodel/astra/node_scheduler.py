@@ -4,11 +4,9 @@ Unaware of congestion, a collective of one phase is a max-plus matrix: from the 
 the moments at which they end, all of which come after the last join. See `node_program` for what is read, and for
 what this is limited to.
 
-Where two nodes of a rank end at one moment, the simulator goes by the order of registration, which is not kept here.
-Often there is only one: what the end of a node issues ends after it, also where it takes no time, as a receive does
-that finds its message there. Else it mostly makes no difference: the node that a unit takes at that moment has the
-lowest id, and is ready wherever another one is (`always_first`). A design on which it could make one is given up
-(nan), as is one that deadlocks or in which members of a collective disagree about it.
+Where two nodes of a rank end at one moment, the simulator goes by the order of registration; how much of that is known
+here, and where it matters, `equal_moments` says. A design on which it could make a difference is given up (nan), as is
+one that deadlocks or in which members of a collective disagree about it.
 """
 
 from __future__ import annotations
@@ -17,8 +15,9 @@ import numpy as np
 
 from perfmodel.astra import layout as c
 from perfmodel.astra.collective_matrices import matrices, run_module, trace_module
+from perfmodel.astra.equal_moments import always_first, certainly_after
 from perfmodel.compiled_code import machine_code
-from perfmodel.schedule.heaps import pop_event, pop_key, push_event, push_key
+from perfmodel.schedule.heaps import pop_key, pop_registered, push_key, push_registered
 
 TIMER, SEND, RECV, COLLECTIVE, MEMORY = c.TIMER, c.SEND, c.RECV, c.COLLECTIVE, c.MEMORY
 RECEIVE = c.RECEIVE
@@ -32,6 +31,7 @@ def new_state(nodes, ranks, slots, instances, messages, counters, numbers):
         np.zeros(nodes, np.int32),  # heaps of ready nodes
         np.full(nodes, -1, np.int32),  # came: the node whose end a node was issued at
         np.zeros(nodes),  # finish
+        np.zeros(nodes),  # since: when what ends a node was registered, nan where that is not known
         np.zeros(nodes, np.int32),  # slot of a collective's instance
         np.zeros(4 * ranks, np.int32),  # heap sizes
         np.zeros(4 * ranks, np.bool_),  # busy units
@@ -63,28 +63,6 @@ def new_state(nodes, ranks, slots, instances, messages, counters, numbers):
         np.zeros(numbers),  # matrices
         np.zeros(numbers),  # latest
     )
-
-
-@machine_code(nogil=True)
-def always_first(x, left, last, earlier, unit_of, succ_ptr, succ):
-    """Whether a unit takes x before all that is left in its heap, whichever order a moment's nodes ended in.
-
-    It does where x has the lowest id, and waited in this moment for no node that the other one did not wait for, but
-    for the one that had the unit.
-    """
-    for y in left:
-        if y < x:
-            return False
-        end = last
-        while end >= 0:
-            for_x, for_y = False, False
-            for e in range(succ_ptr[end], succ_ptr[end + 1]):
-                for_x |= succ[e] == x
-                for_y |= succ[e] == y
-            if for_x and not for_y and unit_of[end] != unit_of[x]:
-                return False
-            end = earlier[end]
-    return True
 
 
 @machine_code(nogil=True)
@@ -120,6 +98,7 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
         heap,
         came,
         finish,
+        since,
         slot_of,
         heap_size,
         busy,
@@ -149,7 +128,7 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
         matrix,
         latest,
     ) = state
-    at, other, event_time, event_code, choice = room
+    at, other, event_time, event_since, event_code, choice = room
     nodes = rank_of.size
     matrices(cost, modules, matrix_ptr, symmetry, matrix, latest, at, other)
     for n in range(nodes):
@@ -181,13 +160,13 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
             heap_size[h] += 1
     events = 0
     for r in range(ranks):
-        event_time[events], event_code[events] = 0.0, -1 - r
+        event_time[events], event_since[events], event_code[events] = 0.0, 0.0, -1 - r
         events += 1
     done = 0
     makespan, last = 0.0, -1
     while events > 0:
         now, code = event_time[0], event_code[0]
-        pop_event(event_time, event_code, events)
+        pop_registered(event_time, event_since, event_code, events)
         events -= 1
         pending = code
         while True:
@@ -227,7 +206,8 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
                         h = base + unit_of[w]
                         push_key(heap, heap_ptr[h], heap_size[h], w)
                         heap_size[h] += 1
-            if ends[r] == 0 or came[n] != before[r]:
+            first = ends[r] == 0
+            if first or not certainly_after(n, before[r], came, since, action, tolerance):
                 ends[r] += 1
                 if ends[r] > 1 and ordered[r]:
                     return np.nan, digest
@@ -255,17 +235,17 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
                         digest += (x ^ (x >> np.uint64(29))) * np.uint64(0x94D049BB133111EB)
                         issued[h] += 1
                     act = action[v]
-                    if act in (TIMER, MEMORY):
-                        push_event(event_time, event_code, events, now + cost[row[v]], v)
+                    since[v] = now
+                    if act in (TIMER, MEMORY, SEND):
+                        end = now + cost[row[v]]
+                        push_registered(event_time, event_since, event_code, events, end, now, v)
                         events += 1
-                    elif act == SEND:
+                    if act == SEND:
                         k = key_of[v]
                         q = k + sends[k]
                         sends[k] += 1
                         message[v] = q
                         sender[q] = v
-                        push_event(event_time, event_code, events, now + cost[row[v]], v)
-                        events += 1
                     elif act == RECV:
                         k = key_of[v]
                         if receives[k] > 0 and last_post[k] == moment[r]:
@@ -278,9 +258,13 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
                         message[v] = q
                         waiting[q] = v
                         if arrived[q]:
-                            push_event(event_time, event_code, events, now, v)
+                            push_registered(
+                                event_time, event_since, event_code, events, now, now, v
+                            )
                             events += 1
-                    else:
+                            if finish[sender[q]] == now:
+                                since[v] = np.nan
+                    elif act == COLLECTIVE:
                         ring = ring_of[v]
                         count = calls[call_of[v]]
                         calls[call_of[v]] = count + 1
@@ -314,23 +298,32 @@ def simulate(cost, program, modules, layout, state, room, tolerance, counts):
                                         for q in range(members):
                                             x = joined[slot + q] + matrix[m + i * members + q]
                                             end = x if x > end else end
-                                    push_event(
-                                        event_time, event_code, events, end, node_of[slot + i]
-                                    )
-                                    events += 1
+                                    other[i] = end
                             else:
                                 for i in range(members):
                                     at[i] = joined[slot + i]
                                 run_module(cost, modules, k, at, other)
                                 for i in range(members):
-                                    push_event(
-                                        event_time, event_code, events, at[i], node_of[slot + i]
-                                    )
-                                    events += 1
+                                    other[i] = at[i]
+                            for i in range(members):
+                                member = node_of[slot + i]
+                                since[member] = np.nan
+                                push_registered(
+                                    event_time,
+                                    event_since,
+                                    event_code,
+                                    events,
+                                    other[i],
+                                    now,
+                                    member,
+                                )
+                                events += 1
             if n >= 0 and action[n] == SEND:
                 q = message[n]
                 arrived[q] = True
                 pending = waiting[q]
+                if pending >= 0:  # posted before, else nobody knows which of the two came first
+                    since[pending] = since[n] if since[pending] < now else np.nan
             if pending < 0:
                 break
     if done < nodes:
@@ -365,6 +358,7 @@ def simulate_many(
     room = (
         np.empty(most[0]),
         np.empty(most[0]),
+        np.empty(nodes + ranks + 1),
         np.empty(nodes + ranks + 1),
         np.empty(nodes + ranks + 1, np.int32),
         np.empty(most[1], np.bool_),

@@ -151,6 +151,35 @@ def test_they_leave_it_open_where_the_other_one_may_be_ready_first(before):
     assert np.isnan(makespan).all()
 
 
+@pytest.mark.parametrize("truncate", [True, False])
+def test_of_two_messages_that_arrive_together_the_one_sent_first_does_so_first(truncate):
+    first, second = receive(1, 0, KILO), receive(2, 2, 2 * KILO)
+    lowered = prepare(
+        [
+            [send(1, 1, KILO)],
+            [first, second, compute(3, 7, 2), compute(4, 20, 1), host(5, 1, 3)],
+            [compute(1, 60), send(2, 1, 2 * KILO, 1)],
+        ]
+    )
+    row = node_program(lowered).program[3]  # of all nodes, rank after rank
+    cost = lowered.costs()
+    cost[row[[0, 6, 7]]] = [100e3, 60e3, 40e3]
+    # both arrive at 100 us, from rank 0 first: kernel 4 until 120, 3 until 127 and 5 until 128
+    makespan, path, simulated = answers(lowered, cost[:, None], truncate=truncate)
+    assert makespan.tolist() == path.tolist() == simulated.tolist() == [128e3]
+
+
+def test_what_is_equal_but_for_rounding_is_told_apart_as_the_simulator_does():
+    """0.1 + 0.2 is later than 0.3 there, by the last bit."""
+    nodes = [compute(1, 1), compute(2, 2, 1), host(3, 3), compute(4, 7, 3), compute(5, 20, 2)]
+    lowered = prepare([[*nodes, host(6, 1, 4)], [host(1, 1)]])
+    row = node_program(lowered).program[3]
+    cost = lowered.costs().astype(float)
+    cost[row[[0, 1, 2]]] = [0.1, 0.2, 0.3]
+    makespan, _, simulated = answers(lowered, cost[:, None], truncate=False)
+    assert makespan.tolist() == simulated.tolist()
+
+
 def test_another_end_of_that_moment_leaves_the_order_open():
     lowered = prepare(late_receive(host(5, 100), host(6, 1, 5)))
     makespan, _, simulated = answers(lowered, truncate=True)

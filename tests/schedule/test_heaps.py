@@ -4,7 +4,14 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perfmodel.schedule.heaps import pop_event, pop_key, push_event, push_key
+from perfmodel.schedule.heaps import (
+    pop_event,
+    pop_key,
+    pop_registered,
+    push_event,
+    push_key,
+    push_registered,
+)
 
 SMALL = st.lists(st.integers(0, 9), max_size=40)
 
@@ -37,3 +44,19 @@ def test_events_come_out_by_time_each_once(times):
     assert [when for when, _ in found] == sorted(times)
     assert sorted(what for _, what in found) == list(range(len(times)))
     assert all(times[what] == when for when, what in found)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=40))
+def test_events_of_one_time_come_out_by_when_they_were_registered(events):
+    time, since = np.empty(len(events)), np.empty(len(events))
+    code = np.empty(len(events), np.int64)
+    for size, (when, known) in enumerate(events):
+        push_registered(time, since, code, size, float(when), float(known), size)
+    found = []
+    for size in range(len(events), 0, -1):
+        found.append((float(time[0]), float(since[0]), int(code[0])))
+        pop_registered(time, since, code, size)
+    assert [event for *event, _ in found] == sorted(map(list, events))
+    assert all(events[what] == (when, known) for when, known, what in found)
+    assert sorted(what for *_, what in found) == list(range(len(events)))
