@@ -55,7 +55,17 @@ def held(s: Settings, unit: str, place: int) -> ParametersHeld:
         found = on_rank(s, s.model.head)
         copy = tied_copy(s) if s.model.tied and _far(s) else 0
         return ParametersHeld(found.dense + copy, 0)
-    return on_rank(s, s.model.layer(int(unit.removeprefix("layer"))))
+    found = on_rank(s, s.model.layer(int(unit.removeprefix("layer"))))
+    return found._replace(dense=found.dense + _heads_held_again(s))
+
+
+def _heads_held_again(s: Settings) -> int:
+    """What a rank holds of a layer's keys and values beyond its part, where tensor ranks share a head of them."""
+    m = s.model
+    if m.latent or s.tensor <= m.kv_heads:
+        return 0
+    head = 2 * m.head_size * (m.hidden + m.qkv_bias)
+    return head - head * m.kv_heads // s.tensor
 
 
 def tied_copy(s: Settings) -> int:

@@ -114,6 +114,15 @@ def test_stages_hold_all_parameters_once():
         assert sum(held) * s.tensor == s.model.parameters + copies * (32 * 2 + 1) * 4096
 
 
+def test_ranks_that_share_a_head_of_keys_and_values_hold_it_each():
+    """Llama 3 8B has 8: on 16 tensor ranks each holds one of 2 x 128 x 4096 weights, twice its part."""
+    eight, sixteen = (pm.synth.training("llama-3-8b", tensor=t).settings for t in (8, 16))
+    norms = 65 * 4096
+    split = stage_held(eight, 0).dense - norms
+    more = 32 * 2 * 128 * 4096 // 2
+    assert stage_held(sixteen, 0).dense - norms == split // 2 + more
+
+
 def test_layers_that_do_not_divide_are_short_at_the_ends():
     def counts(**settings) -> list[int]:
         s = pm.synth.training("llama-3.1-405b", **settings).settings
