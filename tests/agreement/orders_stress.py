@@ -31,6 +31,9 @@ REFERENCE = HERE.parent / "shared" / "reference" / "astra-sim"
 SAME = 1e-9
 """Relative distance up to which two makespans are equal; whole nanoseconds have to be equal."""
 
+BATCH = 96
+"""Designs of a subject at a time."""
+
 
 @dataclass
 class Found:
@@ -47,6 +50,14 @@ class Found:
     certified: int = 0
     by_node: int = 0
     false: list[str] = field(default_factory=list)
+
+    def add(self, other: Found) -> None:
+        """Count another's designs as well."""
+        self.designs += other.designs
+        self.ended += other.ended
+        self.certified += other.certified
+        self.by_node += other.by_node
+        self.false += other.false
 
     def __str__(self) -> str:
         return (
@@ -186,33 +197,40 @@ def stress(name: str, compiled: Compiled, designs: int, seed: int, orders: int =
     return found
 
 
+def several(designs: int, seed: int, *, only: str = "", batch: int = BATCH) -> Iterator[Found]:
+    """All subjects in a random order, again and again until there are enough designs."""
+    seen, round_ = 0, 0
+    while seen < designs:
+        before = seen
+        for name, compiled in subjects(only, seed + round_):
+            found = stress(name, compiled, batch, seed + round_)
+            seen += found.designs
+            yield found
+            if seen >= designs:
+                return
+        round_ += 1
+        if seen == before:
+            return
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Go over all subjects again and again until there are enough designs; gives the number of false answers."""
     parser = argparse.ArgumentParser(prog="python -m tests.agreement.orders_stress")
     parser.add_argument("designs", nargs="?", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="part of a subject's name")
-    parser.add_argument("--batch", type=int, default=96, help="designs of a subject at a time")
+    parser.add_argument("--batch", type=int, default=BATCH, help="designs of a subject at a time")
     chosen = parser.parse_args(arguments)
-    seen, certified, by_node, false, round_ = 0, 0, 0, [], 0
-    while seen < chosen.designs:
-        before = seen
-        for name, compiled in subjects(chosen.only, chosen.seed + round_):
-            found = stress(name, compiled, chosen.batch, chosen.seed + round_)
-            seen += found.designs
-            certified += found.certified
-            by_node += found.by_node
-            false += found.false
-            print(found, flush=True)
-            for line in found.false[:5]:
-                print("   ", line, flush=True)
-            if seen >= chosen.designs:
-                break
-        round_ += 1
-        if seen == before:
-            break
-    print(f"{seen} designs, {certified} certified, {by_node} by nodes: {len(false)} false")
-    return len(false)
+    total = Found("all")
+    for found in several(chosen.designs, chosen.seed, only=chosen.only, batch=chosen.batch):
+        total.add(found)
+        print(found, flush=True)
+        for line in found.false[:5]:
+            print("   ", line, flush=True)
+    print(
+        f"{total.designs} designs, {total.certified} certified, {total.by_node} by nodes: {len(total.false)} false"
+    )
+    return len(total.false)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from typing import Any
 import pandas as pd
 
 import perfmodel as pm
+from perfmodel.analysis.dask_cluster import connect
 from tests.analysis.clusters import Cluster
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,12 +108,12 @@ def kill_plain(folder: Path, random_: random.Random, longest: float) -> str:
 
 def kill_dask(folder: Path, random_: random.Random, longest: float) -> str:
     """Kill a part of a cluster; where the sweep goes on without it, let it."""
-    from distributed import Client
-
     victim = random_.choice(("asker", "one worker", "all workers", "scheduler"))
 
     def ask(address: str) -> None:
-        with Client(address) as client:
+        with connect(
+            address
+        ) as client:  # says so in one message where the scheduler is gone by now
             sweep(folder, client)
 
     with Cluster(2) as cluster:

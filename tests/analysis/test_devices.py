@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 import perfmodel as pm
+from perfmodel.analysis import design_blocks
 from perfmodel.engine import bulk_jax, cells
 from tests import astra_reference as reference
 
@@ -55,15 +56,30 @@ def compare(subject, count: int, factor: float, **options) -> pd.DataFrame:
     return host
 
 
+def watched(name: str, whole, shared: list[tuple[str, int]]):
+    """A function of devices that notes who calls it, and with how many."""
+
+    def split_over(devices):
+        shared.append((name, len(devices)))
+        return whole(devices)
+
+    return split_over
+
+
 def agree() -> None:
     """What the process with several devices runs: orders that are forced, cells, and schedules of their own."""
     assert len(jax.devices()) == DEVICES
     cells.BUILD_S = (0.0, 0.0)  # so that few designs have cells
+    shared: list[tuple[str, int]] = []
+    for module in (design_blocks, bulk_jax):
+        module.split_over = watched(module.__name__, bulk_jax.split_over, shared)
     table = compare(own_mode(), 63, 6.0, economics=True)
     assert set(table.schedule) == {"frozen"}
     assert table.limited_by.nunique() > 1
     table = compare(astra_mode("fuzz1", "unaware"), 512, 1.4)
     assert set(table.schedule) == {"frozen", "cell", "own"}
+    # costs and gradients, then makespans, path counts and certificates
+    assert set(shared) == {(design_blocks.__name__, DEVICES), (bulk_jax.__name__, DEVICES)}
 
 
 def test_sweeps_on_several_devices_give_the_hosts_tables():

@@ -1,4 +1,4 @@
-"""python -m tests.benchmarks [--quick] [--only NAME ...] [--output FOLDER]
+"""python -m tests.benchmarks [--quick | --tiny] [--only NAME ...] [--output FOLDER]
 
 Prints the machine and a table: what, measured, target, ratio (1 or more: met). All ratios are taken within one run,
 medians of at least five. Keep the machine quiet: the load average is printed. With --output, CSV of everything and the
@@ -23,6 +23,7 @@ GROUPS: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "engine": engines.rows,
     "designs": designs.rows,
     "orders": orders.rows,
+    "certificates": orders.certificates,
     "files": files.rows,
     "latency": latency.rows,
     "unlike": scale.unlike,
@@ -38,6 +39,7 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--quick", action="store_true", help="small sizes; the figures mean little")
+    parser.add_argument("--tiny", action="store_true", help="smallest sizes, to see that it runs")
     parser.add_argument(
         "--only",
         nargs="*",
@@ -50,7 +52,9 @@ def main(arguments: list[str] | None = None) -> pd.DataFrame:
     with temporary() as folder:
         output = chosen.output or Path(folder)
         output.mkdir(parents=True, exist_ok=True)
-        settings = Settings(chosen.quick, 1 if chosen.quick else ROUNDS, Path(folder), output)
+        quick = chosen.quick or chosen.tiny
+        rounds = 1 if quick else ROUNDS
+        settings = Settings(quick, rounds, Path(folder), output, tiny=chosen.tiny)
         about = machine()
         print("\n".join(f"{name:13} {value}" for name, value in about.items()), flush=True)
         rows: list[Row] = []

@@ -41,7 +41,7 @@ def _sizes(low: int, high: int) -> list[int]:
 
 def _nodes(settings: Settings) -> pd.DataFrame:
     lines = []
-    for levels in _sizes(16, settings.size(65_536, 64)):
+    for levels in _sizes(16, settings.size(65_536, 64, 16)):
         reduced = layered(levels, 50)
         costs = np.random.default_rng(0).random((reduced.combination.shape[1], 1024))
         (laid_out,) = alternate(settings.rounds, lambda r=reduced: engine.plan(r))
@@ -59,10 +59,10 @@ def _nodes(settings: Settings) -> pd.DataFrame:
 
 def _ranks(settings: Settings) -> pd.DataFrame:
     lines = []
-    for ranks in _sizes(4, settings.size(65_536, 64)):
+    for ranks in _sizes(4, settings.size(65_536, 64, 4)):
         workload = synth.data_parallel(ranks, 1000)
         graph, system = workload.graph(), pm.hardware(SYSTEM, ranks=ranks)
-        table = points(1000)
+        table = points(settings.size(1000, 1000, 8))
         make, predict, sweep = alternate(
             settings.rounds,
             workload.graph,
@@ -83,7 +83,7 @@ def _ranks(settings: Settings) -> pd.DataFrame:
 def _pipelines(settings: Settings) -> pd.DataFrame:
     """Stages are different programs, so that the distinct ranks grow with the ranks."""
     lines = []
-    for stages in (2**k for k in range(settings.size(6, 2))):
+    for stages in (2**k for k in range(settings.size(6, 2, 1))):
         workload = synth.training(
             {"layers": 4 * stages, "hidden": 1024, "heads": 16},
             data=2,
@@ -111,10 +111,11 @@ def _pipelines(settings: Settings) -> pd.DataFrame:
 
 
 def _designs(settings: Settings) -> pd.DataFrame:
-    subject = Subject.of("stg_gpt_dp2tp4pp2", "gpt_dp2_tp2_pp2")
+    other = "all_reduce_4" if settings.tiny else "gpt_dp2_tp2_pp2"
+    subject = Subject.of("nothing" if settings.tiny else "stg_gpt_dp2tp4pp2", other)
     e = subject.evaluator
     lines = []
-    for count in _sizes(1, settings.size(262_144, 64)):
+    for count in _sizes(1, settings.size(262_144, 64, 1)):
         paths, values = subject.values(points(count))
         line: dict[str, float] = {"designs": count}
         for schedule in ("frozen", "own"):

@@ -86,8 +86,8 @@ class Pairs:
 def rows(settings: Settings) -> Iterator[Row]:
     """All lines about the engine."""
     designs = settings.size(1024, 128)
-    wide, narrow = settings.size(2000, 100), settings.size(20_000, 500)
-    for dtype in ("float32", "float64"):
+    wide, narrow = settings.size(2000, 100, 20), settings.size(20_000, 500, 20)
+    for dtype in settings.chosen(("float32", "float64"), "float64"):
         for levels, width, share in ((wide, 50, 0.8), (narrow, 5, 0.6)):
             yield from _layered_rows(settings, dtype, levels, width, share=share, designs=designs)
 
@@ -151,7 +151,7 @@ def on_devices(
     """
     plan = window.windowed(reduced)
     most = most if devices[0].platform != "cpu" else min(most, 2**12)
-    batches = [most >> k for k in range(6)]
+    batches = [most >> k for k in range(settings.size(6, 6, 1))]
     distinct = reduced.combination.shape[1]
     costs = np.random.default_rng(1).random((distinct, most * len(devices)))
     runs = [

@@ -44,22 +44,25 @@ def _second_sweeps(settings: Settings) -> Iterator[Row]:
     graph = pm.load(TRACES / "gpt_dp2_tp2_pp2")
     subjects = {"gpt_dp2_tp2_pp2, own mode": pm.compile(graph, _system(graph))}
     if REFERENCE.is_dir():
+        subjects["llm_dp8, ASTRA aware"] = astra(SHARED / "llm_dp8", "switch8", "aware").compiled
+    if REFERENCE.is_dir() and not settings.tiny:  # a test runs the same lines with the others
         name = "stg_gpt_dp2tp2pp2"
         graph = pm.load(SHARED / name)
         subjects[f"{name}, own mode"] = pm.compile(graph, _system(graph))
         subjects[f"{name}, ASTRA unaware"] = astra(SHARED / name, "switch8").compiled
-        subjects["llm_dp8, ASTRA aware"] = astra(SHARED / "llm_dp8", "switch8", "aware").compiled
     for what, compiled in subjects.items():
-        yield _second(settings, compiled, what, SMALL, 0.030)
+        yield _second(settings, compiled, what, settings.size(SMALL, SMALL, 4), 0.030)
     work = synth.training(
-        {"layers": settings.size(16, 4), "hidden": 4096, "heads": 32},
+        {"layers": settings.size(16, 4, 4), "hidden": 4096, "heads": 32},
         data=4,
         tensor=4,
         pipeline=4,
-        micro_batches=settings.size(8, 4),
+        micro_batches=settings.size(8, 4, 2),
     )
     compiled = pm.compile(work.graph(), _system(work.graph()))
-    yield _second(settings, compiled, "a GPT on 64 ranks, own mode", settings.size(MANY, 64), 0.15)
+    yield _second(
+        settings, compiled, "a GPT on 64 ranks, own mode", settings.size(MANY, 64, 4), 0.15
+    )
 
 
 def _system(graph: Any) -> Any:
@@ -84,38 +87,41 @@ def _second(settings: Settings, compiled: Any, what: str, designs: int, target: 
     )
 
 
-def _commands() -> Iterator[tuple[str, list[str], float | None]]:
-    """What somebody does first: words, the command, and the target of a first run [s]."""
+def _commands(settings: Settings) -> list[tuple[str, list[str]]]:
+    """What somebody does first: words, and the command."""
+    commands = [*_all_commands(settings)]
+    return settings.chosen(commands, commands[0], commands[-1])
+
+
+def _all_commands(settings: Settings) -> Iterator[tuple[str, list[str]]]:
     command = [sys.executable, "-m", "perfmodel"]
-    example = str(ROOT / "traces" / "gpt_dp2_tp2_pp2")
-    yield (
-        "`run traces/gpt_dp2_tp2_pp2`",
-        [*command, "run", example, "--system", "dgx-h100"],
-        8.0,
-    )
+    name = "all_reduce_4" if settings.tiny else "gpt_dp2_tp2_pp2"
+    example = str(ROOT / "traces" / name)
+    yield f"`run traces/{name}`", [*command, "run", example, "--system", "dgx-h100"]
     vary = ["--vary", "npu.peak_flops=500e12,1000e12", "--vary", "network.0.bandwidth=1e11,4e11"]
     yield (
-        "`sweep traces/gpt_dp2_tp2_pp2` of 4 designs",
+        f"`sweep traces/{name}` of 4 designs",
         [*command, "sweep", example, "--system", "dgx-h100", *vary],
-        8.0,
     )
     if not REFERENCE.is_dir():
         return
-    trace = SHARED / "stg_gpt_dp2tp4pp2"
-    yield f"`run` on {trace.name}", [*command, "run", str(trace), "--system", "dgx-h100"], None
+    trace = SHARED / ("all_reduce_16_64K" if settings.tiny else "stg_gpt_dp2tp4pp2")
+    yield f"`run` on {trace.name}", [*command, "run", str(trace), "--system", "dgx-h100"]
     files = {
         "workload": trace / "t",
         "system": REFERENCE / "system" / "ring_s4_a1.json",
         "network": REFERENCE / "network" / "switch16.yml",
         "comm-group": trace / "comm_groups.json",
     }
-    options = [f"--{name}-configuration={path}" for name, path in files.items()]
-    yield f"`astra-sim` on {trace.name}", [*command, "astra-sim", *options, "--quiet"], 8.0
+    if not files["comm-group"].exists():  # a trace of one group
+        del files["comm-group"]
+    options = [f"--{what}-configuration={path}" for what, path in files.items()]
+    yield f"`astra-sim` on {trace.name}", [*command, "astra-sim", *options, "--quiet"]
 
 
 def _cold(settings: Settings) -> Iterator[Row]:
     """With what was compiled before: beyond the time of importing JAX in the same minutes."""
-    for what, command, _ in _commands():
+    for what, command in _commands(settings):
         cold, spent = processor(lambda command=command: _quiet(command))
         jax, jax_spent = processor(lambda: wall(JAX))
         here, jax_s = alternate(
@@ -137,7 +143,7 @@ def _cold(settings: Settings) -> Iterator[Row]:
 
 def _first(settings: Settings) -> Iterator[Row]:
     """With nothing compiled; once, or thrice: these take long."""
-    for what, command, target in _commands():
+    for what, command in _commands(settings):
         first, spent = processor(lambda command=command: _fresh(command))
         (seconds,) = alternate(min(settings.rounds, 3), first, warm=False)
         yield Row(
@@ -145,7 +151,7 @@ def _first(settings: Settings) -> Iterator[Row]:
             f"first {what} after installation",
             seconds,
             "s",
-            target,
+            8.0,
             at_least=False,
             note=f"{spent():.2f} s of processor time",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import platform
 import resource
@@ -12,34 +13,44 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared" / "reference" / "astra-sim" / "traces"
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class Settings:
-    """How much to measure: `quick` shrinks everything to finish in a minute, and measures nothing of worth.
+    """How much to measure.
 
     Attributes:
-        quick: small sizes.
+        quick: small sizes, that finish in minutes and measure nothing of worth.
         rounds: how often everything is timed; medians are taken.
         folder: for files; output: for tables and plots.
+        tiny: sizes at which every line is printed and that is all: of a test, quick ones too.
     """
 
     quick: bool
     rounds: int
     folder: Path
     output: Path
+    tiny: bool = False
 
-    def size(self, full: int, quick: int) -> int:
-        """One of two sizes."""
+    def size(self, full: int, quick: int, tiny: int | None = None) -> int:
+        """One of three sizes; the quick one where there is none for tests."""
+        if self.tiny and tiny is not None:
+            return tiny
         return quick if self.quick else full
+
+    def chosen(self, subjects: Iterable[T], *tiny: T) -> list[T]:
+        """All subjects; of a test those that stand for the others, which run the same lines."""
+        return [subject for subject in subjects if not self.tiny or subject in tiny]
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,9 @@ class Row:
         """How far the target is met: 1 or more is met."""
         if self.target is None:
             return None
-        return self.measured / self.target if self.at_least else self.target / self.measured
+        if self.at_least:
+            return self.measured / self.target
+        return self.target / self.measured if self.measured else math.inf
 
     @property
     def met(self) -> str:

@@ -21,12 +21,35 @@ from perfmodel.analysis.evaluation import ANSWERS, EvaluationOptions, Evaluator
 from perfmodel.engine import bulk_cpu
 from perfmodel.synth.role import Role
 from perfmodel.vocabulary import NodeType
+from tests.agreement import orders_stress
 from tests.benchmarks.designs import SYSTEM, Subject
 from tests.benchmarks.measure import SHARED, Row, Settings, alternate, cores
 
 REFERENCE = SHARED.parent
+ORDERED, FREE = "GPT in program order", "GPT, receives on a stream"
 FUZZ = tuple(f"fuzz{k}" for k in range(1, 6))
 TRACES = Path(__file__).resolve().parents[2] / "traces"
+
+AGAINST_SIMULATION: dict[tuple[str, str, str], float | None] = {
+    ("stg_llama_fsdp8", "unaware", "switch8"): 20.0,
+    ("stg_llama_fsdp8", "unaware", "ring8"): None,
+    ("stg_gpt_dp2tp2pp2", "unaware", "switch8"): None,
+    ("stg_gpt_dp2tp4pp2", "unaware", "switch16"): 15.0,
+    ("stg_gpt_dp2tp4pp2", "unaware", "ring16"): None,
+    **{(trace, "unaware", "switch8"): 15.0 for trace in FUZZ},
+    ("fuzz1", "unaware", "ring8"): None,
+    ("llm_dp8", "aware", "switch8"): None,
+    ("llm_tp8", "aware", "switch8"): None,
+    ("llm_dp2tp2pp2", "aware", "switch8"): 50.0,
+    ("llm_dp2tp2pp2", "aware", "ring8"): None,
+}
+"""Traces in ASTRA mode, their backend and network, and how often the default sweep should be as fast as simulation."""
+
+OWN_AGAINST_SIMULATION = ("stg_llama_fsdp8", "stg_gpt_dp2tp2pp2", "stg_gpt_dp2tp4pp2", *FUZZ)
+"""Traces with many orders in own mode."""
+
+OWN_AGAINST_FROZEN = ("gpt_dp2_tp2_pp2", "moe_8", "fsdp_8", "GPT on 128 ranks", ORDERED)
+"""Traces with few or one in own mode, two of which the benchmark makes."""
 
 
 def rows(settings: Settings) -> Iterator[Row]:
@@ -37,6 +60,24 @@ def rows(settings: Settings) -> Iterator[Row]:
         yield from _own_mode(settings)
         if REFERENCE.is_dir():
             yield from _astra(settings)
+
+
+def certificates(settings: Settings) -> Iterator[Row]:
+    """How many answers are false, over all traces, modes and backends, truncated and not; none may be."""
+    wanted = settings.size(200_000, 2_000, 2)
+    total = orders_stress.Found("all")
+    for found in orders_stress.several(wanted, seed=0, batch=min(wanted, orders_stress.BATCH)):
+        total.add(found)
+    yield Row(
+        "certificates",
+        f"false answers by certificate or by nodes, of {total.designs:,} designs, all traces, modes and backends",
+        len(total.false),
+        "answers",
+        0,
+        at_least=False,
+        note=f"{total.certified:,} certified, {total.by_node:,} by nodes, against the event simulation of each; "
+        "half of the designs have costs full of ties",
+    )
 
 
 def spread(compiled: Any, count: int, seed: int = 0) -> pd.DataFrame:
@@ -83,7 +124,10 @@ def against(
         who.append(e.figures(paths, values, default)["schedule"])
 
     here, there = alternate(
-        settings.rounds, sweep, lambda: e.figures(paths, values[:, :few], simulated)
+        settings.rounds,
+        sweep,
+        lambda: e.figures(paths, values[:, :few], simulated),
+        warm=not settings.tiny,
     )
     share = np.bincount(who[-1], minlength=len(ANSWERS)) / count
     said = ", ".join(f"{part:.0%} {name}" for name, part in zip(ANSWERS, share) if part > 0)
@@ -98,26 +142,22 @@ def against(
 
 
 def _astra(settings: Settings) -> Iterator[Row]:
-    many = settings.size(16_384, 256)
-    for trace, network, backend, target, count in (
-        ("stg_llama_fsdp8", "switch8", "unaware", 20.0, many),
-        ("stg_llama_fsdp8", "ring8", "unaware", None, many),
-        ("stg_gpt_dp2tp2pp2", "switch8", "unaware", None, many),
-        ("stg_gpt_dp2tp4pp2", "switch16", "unaware", 15.0, many // 2),
-        ("stg_gpt_dp2tp4pp2", "ring16", "unaware", None, many // 2),
-        *((trace, "switch8", "unaware", 15.0, many) for trace in FUZZ),
-        ("fuzz1", "ring8", "unaware", None, many),
-        ("llm_dp8", "switch8", "aware", None, many),
-        ("llm_tp8", "switch8", "aware", None, many),
-        ("llm_dp2tp2pp2", "switch8", "aware", 50.0, settings.size(65_536, 256)),
-        ("llm_dp2tp2pp2", "ring8", "aware", None, many),
-    ):
+    many = settings.size(16_384, 256, 8)
+    counts = {
+        ("stg_gpt_dp2tp4pp2", "switch16"): many // 2,
+        ("stg_gpt_dp2tp4pp2", "ring16"): many // 2,
+        ("llm_dp2tp2pp2", "switch8"): settings.size(65_536, 256, 8),
+    }
+    stand_for = ("fuzz1", "unaware", "switch8"), ("llm_dp2tp2pp2", "aware", "switch8")
+    for subject in settings.chosen(AGAINST_SIMULATION, *stand_for):
+        (trace, backend, network), target = subject, AGAINST_SIMULATION[subject]
+        count = counts.get((trace, network), many)
         e = astra(REFERENCE / "traces" / trace, network, backend)
-        few = settings.size(64, 8)
+        few = settings.size(64, 8, 2)
         what = f"{trace}, {backend}, {network}"
         yield against(settings, e, what, target, count=count, few=few)
     e = astra(REFERENCE / "traces" / "stg_gpt_dp2tp4pp2", "switch16")
-    count = settings.size(100_000, 1024)
+    count = settings.size(100_000, 1024, 8)
     table = spread(e.compiled, count)
     paths, values = tuple(table.columns), table.to_numpy(float).T
     options = EvaluationOptions("frozen", breakdown=False, threads=cores())
@@ -132,44 +172,38 @@ def _astra(settings: Settings) -> Iterator[Row]:
 
 
 def _program_order(settings: Settings) -> Iterator[Row]:
-    """A GPT of data 4 x tensor 4 x pipeline 2; a network of one dimension, switch and ring.
+    """A GPT of data 4 x tensor 4 x pipeline 2; a network of one dimension, switch and ring, and own mode.
 
     In program order a message is received where the program asks for it, and dependencies leave no other order. As the
     generator has it, messages arrive on a stream of their own: a few orders, told apart by certificates.
     """
     if not REFERENCE.is_dir():
         return
-    layers = settings.size(16, 4)
     workload = synth.training(
-        {"layers": layers, "hidden": 4096, "heads": 32},
+        {"layers": settings.size(16, 4, 2), "hidden": 4096, "heads": 32},
         data=4,
         tensor=4,
         pipeline=2,
-        micro_batches=8,
+        micro_batches=settings.size(8, 8, 2),
     )
     ordered, free = settings.folder / "program_order", settings.folder / "streams"
     roles = tuple(in_program_order(role) for role in workload.roles)
     synth.Workload(workload.name, roles).write(ordered)
     workload.write(free)
-    for folder, name in ((ordered, "GPT in program order"), (free, "GPT, receives on a stream")):
-        for topology in ("Switch", "Ring"):
-            network = {
-                "topology": [topology],
-                "npus_count": [32],
-                "bandwidth": [50.0],
-                "latency": [500.0],
-            }
-            e = astra(folder, network)
-            if folder == ordered and not e.compiled.forced:
-                raise RuntimeError(f"{name}: some decisions are open")
-            for breakdown, target in ((False, 0.5), (True, 0.3)):
-                aim = target if folder == ordered else None
-                yield _against_the_engine(
-                    settings, e, f"{name}, {topology.lower()}", breakdown, aim
-                )
+    network = {"npus_count": [32], "bandwidth": [50.0], "latency": [500.0]}
+    subjects = [(name, topology) for name in (ORDERED, FREE) for topology in ("Switch", "Ring")]
+    for name, topology in settings.chosen(subjects, (ORDERED, "Ring"), (FREE, "Switch")):
+        e = astra(ordered if name == ORDERED else free, network | {"topology": [topology]})
+        if name == ORDERED and not e.compiled.forced:
+            raise RuntimeError(f"{name}: some decisions are open")
+        for breakdown, target in ((False, 0.5), (True, 0.3)):
+            aim = target if name == ORDERED else None
+            yield _against_the_engine(settings, e, f"{name}, {topology.lower()}", breakdown, aim)
     aware = astra(ordered, network | {"topology": ["Switch"]}, "aware")
     what = "GPT in program order, 32 ranks, aware, switch"
-    yield against(settings, aware, what, None, count=settings.size(4096, 64), few=4)
+    yield against(
+        settings, aware, what, None, count=settings.size(4096, 64, 4), few=settings.size(4, 4, 1)
+    )
 
 
 def in_program_order(role: Role) -> Role:
@@ -194,7 +228,7 @@ def _against_the_engine(
     settings: Settings, e: Evaluator, what: str, breakdown: bool, target: float | None
 ) -> Row:
     """All of a default sweep's figures against costs and the engine alone."""
-    count = settings.size(131_072, 1024)
+    count = settings.size(131_072, 1024, 8)
     table = spread(e.compiled, count)
     paths, values = tuple(table.columns), table.to_numpy(float).T
     default = EvaluationOptions(breakdown=breakdown, threads=cores())
@@ -215,39 +249,46 @@ def _against_the_engine(
 
 
 def _own_mode(settings: Settings) -> Iterator[Row]:
-    count = settings.size(65_536, 512)
-    layers = settings.size(32, 4)
-    made = synth.training(
-        {"layers": layers, "hidden": 4096, "heads": 32},
-        data=4,
-        tensor=8,
-        pipeline=4,
-        micro_batches=8,
-    )
-    graphs = {name: pm.load(TRACES / name) for name in ("gpt_dp2_tp2_pp2", "moe_8", "fsdp_8")}
-    graphs[f"GPT of {layers} layers on 128 ranks"] = made.graph()
-    for trace, graph in graphs.items():
+    count = settings.size(65_536, 512, 8)
+    for trace in settings.chosen(OWN_AGAINST_FROZEN, "moe_8", ORDERED):
+        if trace == ORDERED and not REFERENCE.is_dir():
+            continue
+        graph = _own_graph(settings, trace)
         e = Evaluator(pm.compile(graph, pm.hardware(SYSTEM, ranks=graph.ranks)))
         table = spread(e.compiled, count)
         paths, values = tuple(table.columns), table.to_numpy(float).T
-        default = EvaluationOptions(threads=cores())
-        frozen = EvaluationOptions("frozen", threads=cores())
-        here, there = alternate(
-            settings.rounds,
-            lambda e=e, p=paths, v=values, o=default: e.figures(p, v, o),
-            lambda e=e, p=paths, v=values, o=frozen: e.figures(p, v, o),
-        )
-        yield Row(
-            "orders",
-            f"{trace}, own mode, {count:,} designs: default sweep against the frozen one",
-            there / here,
-            "x",
-            0.7,
-            note=f"{count / here:,.0f}/s; nothing open: {e.compiled.forced}",
-        )
-    for trace in ("stg_llama_fsdp8", "stg_gpt_dp2tp2pp2", "stg_gpt_dp2tp4pp2", *FUZZ):
+        for breakdown in (True, False):
+            own, frozen = (
+                EvaluationOptions(schedule, breakdown=breakdown, threads=cores())
+                for schedule in ("own", "frozen")
+            )
+            here, there = alternate(
+                settings.rounds,
+                lambda e=e, p=paths, v=values, o=own: e.figures(p, v, o),
+                lambda e=e, p=paths, v=values, o=frozen: e.figures(p, v, o),
+                warm=not settings.tiny,
+            )
+            yield Row(
+                "orders",
+                f"{trace}, own mode, {count:,} designs: default sweep "
+                f"{'with' if breakdown else 'without'} the breakdown, against the frozen one",
+                there / here,
+                "x",
+                0.7,
+                note=f"{count / here:,.0f}/s against {count / there:,.0f}/s; nothing open: {e.compiled.forced}",
+            )
+    for trace in settings.chosen(OWN_AGAINST_SIMULATION, "fuzz1"):
         if (SHARED / trace).is_dir():
             e = Subject.of(trace, "").evaluator
-            many = settings.size(16_384, 512)
-            few = settings.size(1024, 64)
+            many = settings.size(16_384, 512, 8)
+            few = settings.size(1024, 64, 2)
             yield against(settings, e, f"{trace}, own mode", None, count=many, few=few)
+
+
+def _own_graph(settings: Settings, name: str) -> pm.Graph:
+    if name == ORDERED:  # as `_program_order` has written it
+        return pm.load(settings.folder / "program_order")
+    if name != "GPT on 128 ranks":
+        return pm.load(TRACES / name)
+    sizes = {"layers": settings.size(32, 4), "hidden": 4096, "heads": 32}
+    return synth.training(sizes, data=4, tensor=8, pipeline=4, micro_batches=8).graph()

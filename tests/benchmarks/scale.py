@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 import perfmodel as pm
 from tests.benchmarks.designs import SYSTEM, points
-from tests.benchmarks.measure import Row, Settings, alternate, fresh, memory, temporary, trace
+from tests.benchmarks.measure import ROOT, Row, Settings, alternate, fresh, memory, temporary, trace
 
 
 def rows(settings: Settings) -> Iterator[Row]:
@@ -25,11 +25,13 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def _ranks(settings: Settings) -> Iterator[Row]:
-    ranks, nodes = settings.size(65_536, 1024), settings.size(10_000, 100)
-    designs = settings.size(1000, 100)
+    ranks, nodes = settings.size(65_536, 1024, 16), settings.size(10_000, 100)
+    designs = settings.size(1000, 100, 8)
     # the runs without sweeps are the cold ones
-    runs = [fresh("ranks", str(ranks), str(nodes), "1", "0") for _ in range(settings.rounds)]
+    rounds = settings.size(settings.rounds, settings.rounds, 0)
+    runs = [fresh("ranks", str(ranks), str(nodes), "1", "0") for _ in range(rounds)]
     swept = fresh("ranks", str(ranks), str(nodes), str(designs), str(settings.rounds))
+    runs = runs or [swept]
     what = f"{ranks:,} ranks x {nodes:,} nodes from the generator"
     peak = max(run["peak_B"] for run in [*runs, swept]) / 1e9
     cold = statistics.median(run["wall_s"] for run in runs)
@@ -49,9 +51,11 @@ ROOM = 20e9
 
 def unlike(settings: Settings) -> Iterator[Row]:
     """Graphs in which nothing is alike, as they grow: 40 million nodes should take 60 s, 16 GB, and 0.2 s a design."""
-    for full, quick in GROWING:
+    for full, quick in settings.chosen(GROWING, GROWING[-1]):
         last = (full, quick) == GROWING[-1]
         if last and not settings.quick and memory() < ROOM:
+            what, note = "memory here, for 40,000,000 random nodes", "too little: not run"
+            yield Row("unlike", what, memory() / 1e9, "GB", ROOM / 1e9, note=note)
             return
         rounds = 1 if last else settings.rounds
         runs = [fresh("unlike", "16", str(settings.size(full, quick))) for _ in range(rounds)]
@@ -71,9 +75,15 @@ def unlike(settings: Settings) -> Iterator[Row]:
         yield Row("unlike", f"{what}: peak memory", peak, "GB", 16.0 if last else None, **aim)
 
 
+def _trace(settings: Settings) -> tuple[Path, str]:
+    if settings.tiny:
+        return ROOT / "traces" / "all_reduce_4", "all_reduce_4"
+    return trace("stg_gpt_dp2tp4pp2", "gpt_dp2_tp2_pp2")
+
+
 def _million(settings: Settings) -> Iterator[Row]:
-    designs = settings.size(1_000_000, 40_000)
-    path, name = trace("stg_gpt_dp2tp4pp2", "gpt_dp2_tp2_pp2")
+    designs = settings.size(1_000_000, 40_000, 400)
+    path, name = _trace(settings)
     runs = []
     for _ in range(settings.rounds):
         with temporary() as folder:
@@ -100,7 +110,7 @@ def _workers(settings: Settings) -> Iterator[Row]:
         from distributed import Client, LocalCluster
     except ImportError:
         return
-    path, name = trace("stg_gpt_dp2tp4pp2", "gpt_dp2_tp2_pp2")
+    path, name = _trace(settings)
     graph = pm.load(path)
     system = pm.hardware(SYSTEM, ranks=graph.ranks)
 
@@ -130,9 +140,9 @@ def _workers(settings: Settings) -> Iterator[Row]:
     ):
         for client in (single, double):
             client.run(_one_core_each, sorted(client.scheduler_info()["workers"]))
-        for schedule, count in (
-            ("frozen", settings.size(1_000_000, 20_000)),
-            ("own", settings.size(100_000, 500)),
+        frozen = "frozen", settings.size(1_000_000, 20_000, 64)
+        for schedule, count in settings.chosen(
+            (frozen, ("own", settings.size(100_000, 500))), frozen
         ):
             table = points(count)
             alone, together = alternate(
