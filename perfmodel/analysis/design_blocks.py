@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -78,6 +79,25 @@ def call_padded(
     in_threads(work, [part for part in parts if part])
     result[:, :size] = np.asarray(first)
     return result
+
+
+class CompiledOnce:
+    """A jitted function that threads may call: the first one to come with arrays of some shapes compiles for them.
+
+    JAX would have each of those that come meanwhile compile the same.
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        self._function, self._ready, self._lock = function, set[Any](), threading.Lock()
+
+    def __call__(self, *arrays: Any) -> Any:
+        shapes = tuple([a.shape for a in arrays])
+        if shapes in self._ready:
+            return self._function(*arrays)
+        with self._lock:
+            found = self._function(*arrays)
+            self._ready.add(shapes)
+        return found
 
 
 def _share(designs: int, threads: int) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from perfmodel.analysis.design_blocks import call_padded, in_blocks, jit_sums
+from perfmodel.analysis.design_blocks import CompiledOnce, call_padded, in_blocks, jit_sums
 from perfmodel.analysis.economics import columns as columns_of
 from perfmodel.analysis.throughput import memory_columns, per_token, step_columns
 from perfmodel.compiled import Compiled
@@ -88,9 +88,8 @@ class Evaluator:
         if self.host is not None and not devices and self.host.suits(values.shape[1]):
             return self.host.values(dict(zip(paths, values)))
         if paths not in self._costs:
-            self._costs[paths] = jax.jit(
-                jax.vmap(partial(self._cost, paths), in_axes=1, out_axes=1)
-            )
+            function = jax.jit(jax.vmap(partial(self._cost, paths), in_axes=1, out_axes=1))
+            self._costs.setdefault(paths, CompiledOnce(function))
         return call_padded(self._costs[paths], values, devices=devices, threads=threads)
 
     @cached_property
@@ -145,7 +144,7 @@ class Evaluator:
                 # each a row of its own: a table by designs would have to be turned round
                 return jax.numpy.stack(jax.vmap(one, in_axes=1)(values, counts))
 
-            self._pull[key] = jit_sums(all_of)
+            self._pull.setdefault(key, CompiledOnce(jit_sums(all_of)))
         counts = counts.astype(float, copy=False)
         found = call_padded(self._pull[key], values, counts, devices=devices, threads=threads)
         return found if self.compiled.unit == 1.0 else found * self.compiled.unit

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
+import jax
 import numpy as np
 import pytest
 
 import perfmodel as pm
 from perfmodel.analysis import design_blocks
 from perfmodel.analysis.evaluation import EvaluationOptions, Evaluator
+from perfmodel.threads import in_threads
 from perfmodel.vocabulary import CATEGORIES
 
 PATHS = ("npu.peak_flops", "npu.memory_bandwidth", "network.0.bandwidth", "network.0.latency")
@@ -98,3 +102,43 @@ def test_every_thread_has_a_block_where_designs_are_many_enough(count, threads, 
     found = design_blocks.in_blocks(of, count, threads)
     assert [seen[at] for at in sorted(seen)] == widths
     np.testing.assert_array_equal(found["place"], np.arange(count))
+
+
+def test_threads_that_come_together_compile_a_function_once():
+    traced = []
+
+    def doubled(x):
+        traced.append(x.shape)
+        time.sleep(0.2)  # so that the others come meanwhile
+        return 2 * x
+
+    function = design_blocks.CompiledOnce(jax.jit(doubled))
+    found = {}
+    in_threads(lambda k: found.update({k: np.asarray(function(np.full(4, k)))}), [1, 2, 3])
+    assert {k: values.tolist() for k, values in found.items()} == {
+        k: [2 * k] * 4 for k in (1, 2, 3)
+    }
+    assert traced == [(4,)]
+    function(np.zeros(5))
+    assert traced == [(4,), (5,)]
+
+
+def test_blocks_of_a_first_sweep_compile_once(evaluator, monkeypatch):
+    """A first sweep of some thousand designs took twice its processor time: each thread compiled the derivatives."""
+    monkeypatch.setattr(design_blocks, "FEWEST", 16)
+    monkeypatch.setattr("perfmodel.models.host_formula.HOST_DESIGNS", 0)
+    here = Evaluator(evaluator.compiled)
+    asked = []
+    sums = design_blocks.jit_sums
+
+    def counting(function):
+        def slowly(*arrays):
+            asked.append(arrays[0].shape)
+            time.sleep(0.2)
+            return function(*arrays)
+
+        return sums(slowly)
+
+    monkeypatch.setattr("perfmodel.analysis.evaluation.jit_sums", counting)
+    here.figures(PATHS, designs(32), EvaluationOptions(threads=2))
+    assert len(asked) == 1
