@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,8 @@ def training(
         micro_batch: sequences that go through at once.
         micro_batches, global_batch: micro-batches of a step on each replica (1 unless given), or sequences of a step
             over all.
-        sequence: tokens of a sequence, those that the model was trained on unless given.
+        sequence: tokens of a sequence, those that the model was trained on unless given. Learned positions become as
+            many where the model has fewer.
         dtype: of products in the layers; beside "fp8" and "fp4" all else is "bf16".
         sequence_parallel: tensor-parallel ranks hold a part of the tokens each between blocks.
         recompute: "none"; "selective" computes attention again in the backward pass; "full" whole layers; a number
@@ -207,6 +208,9 @@ def training(
         reserved=reserved,
         fragmentation=fragmentation,
     )
+    if learned and settings.sequence > sizes.positions:
+        longer = replace(sizes, positions=settings.sequence)
+        settings = replace(settings, model=longer)
     return build(settings)
 
 

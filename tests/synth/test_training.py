@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import perfmodel as pm
 from perfmodel import synth
 from perfmodel.synth.model_states import stage_held
+from perfmodel.synth.presets import preset
 from perfmodel.vocabulary import OPERATIONS
 from tests.synth.steps_by_name import (
     GPT,
@@ -474,6 +475,16 @@ WRONG = [
     ({"micro_batches": 0}, "micro_batches: got 0"),
     ({"first_stage_layers": 40, "pipeline": 2, "micro_batches": 2}, "chunks"),
 ]
+
+
+def test_a_sequence_longer_than_the_learned_positions_has_a_position_for_each_token():
+    """Narayanan et al. (2104.04473) count a row of positions for each token of the sequence: (V + s) h."""
+    weights = [
+        pm.memory(pm.predict(work.graph(), pm.hardware("dgx-h100", ranks=1)))["weights_B"].iloc[0]
+        for work in (synth.training("gpt-3-1.3b", sequence=s) for s in (1024, 2048, 4096))
+    ]
+    assert weights[0] == weights[1]
+    assert weights[2] - weights[1] == 2048 * preset("gpt-3-1.3b").hidden * 2
 
 
 def test_what_is_not_known_of_a_model_is_refused_and_not_counted_wrong():
