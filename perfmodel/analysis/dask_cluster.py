@@ -152,7 +152,8 @@ def _round(
                 yield k, None if answer is None else _unpacked(answer, points)
             future.release()
     except gone as error:
-        raise _Lost(f"{type(error).__name__}: {error}") from None
+        # a cancelled task's error is a paragraph with the task's key
+        raise _Lost(getattr(error, "reason", None) or f"{type(error).__name__}: {error}") from None
 
 
 def _tasks(parts: int, workers: int) -> Iterator[range]:

@@ -111,9 +111,7 @@ def kill_dask(folder: Path, random_: random.Random, longest: float) -> str:
     victim = random_.choice(("asker", "one worker", "all workers", "scheduler"))
 
     def ask(address: str) -> None:
-        with connect(
-            address
-        ) as client:  # says so in one message where the scheduler is gone by now
+        with connect(address) as client:  # one message where the scheduler is gone by now
             sweep(folder, client)
 
     with Cluster(2) as cluster:
