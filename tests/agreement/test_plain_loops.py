@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 
 from perfmodel.astra import kernel
-from perfmodel.compiled_code import PLAIN, Loop, machine_code
+from perfmodel.compiled_code import PLAIN, Loop, kinds_of, machine_code
 from perfmodel.compiled_code.allowance import Allowance
 from perfmodel.engine import bulk_cpu as engine
 from perfmodel.engine.cells import cell_of, checks_of, frozen_at
@@ -94,7 +94,7 @@ def test_another_kind_of_numbers_has_an_allowance_of_its_own():
     loop = machine_code(_total, small=True)
     loop._looked = Everything()
     loop.allowance = Allowance(None, 10**6)
-    loop._ready.add((np.dtype(np.float64).num,))
+    loop._ready.add(kinds_of((np.arange(3.0),)))
     assert [loop(np.arange(3, dtype=kind)) for kind in (np.float64, np.int32)] == [3.0, 3.0]
     assert [signature[0].dtype.name for signature in loop.dispatcher.overloads] == ["float64"]
 
