@@ -109,42 +109,6 @@ def test_what_is_damaged_or_names_what_is_gone_is_compiled_anew(run, tmp_path, d
     assert run(step=1, factor=2) == (23, 1)
 
 
-LINEAR_ALGEBRA = """
-import sys
-import numba
-import numpy as np
-from perfmodel.compiled_code import machine_code
-@machine_code
-def twice(x):
-    return 2 * x
-assert twice(21) == 42
-print("scipy.linalg" in sys.modules)
-@numba.njit
-def product(a, b):
-    return np.dot(a, b), np.convolve(a[0], b[0])
-found, smoothed = product(np.eye(2), np.array([[1.0, 2.0], [3.0, 4.0]]))
-print("scipy.linalg" in sys.modules, found.tolist(), smoothed.tolist())
-"""
-
-
-def test_linear_algebra_in_loops_of_others_works_though_nobody_waited_for_it(tmp_path):
-    """numba asks for it before its first function; a tenth of a second of every command."""
-    file = tmp_path / "others.py"
-    file.write_text(LINEAR_ALGEBRA)
-    done = subprocess.run(
-        [sys.executable, str(file)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path / "kept")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines() == [
-        "False",
-        "True [[1.0, 2.0], [3.0, 4.0]] [1.0, 2.0, 0.0]",
-    ]
-
-
 @pytest.mark.parametrize(
     "other",
     [

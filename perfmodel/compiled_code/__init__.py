@@ -28,7 +28,6 @@ import numpy as np
 from numba.core.caching import IndexDataCacheFile
 
 from perfmodel.compiled_code.allowance import Allowance
-from perfmodel.compiled_code.blas_later import Kept
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -218,12 +217,11 @@ def said_while_it_takes(seconds: float = 1.0) -> Iterator[None]:
 
 def _dispatcher(function: Any, **options: Any) -> Any:
     """A function as numba compiles it, with its code kept where there is a place for it."""
-    result: Any = numba.njit(**options)(function)
     try:
-        result._cache = Kept(function)  # no public way; a test fails where numba changes it
+        result: Any = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # "no locator available": neither the package nor the home is writable
-        return result
-    kept = result._cache._cache_file
+        return numba.njit(**options)(function)
+    kept = result._cache._cache_file  # no public way; a test fails where numba changes it
     result._cache._cache_file = _Covered(
         function, kept._cache_path, kept._index_name.removesuffix(".nbi"), kept._source_stamp
     )
