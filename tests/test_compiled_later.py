@@ -29,10 +29,11 @@ print(len(loop.dispatcher.overloads))
 """
 
 
-def compiled_after(calls: int, folder: Path, **environment: str) -> int:
-    """How often a process has compiled a loop, or loaded it, that it has called so often."""
+def printed(program: str, folder: Path, given: str = "", **environment: str) -> str:
+    """What a process prints that runs a program and keeps its machine code in a folder; `given` is its input."""
     done = subprocess.run(
-        [sys.executable, "-P", "-c", RUN.format(calls=calls)],
+        [sys.executable, "-P", "-c", program],
+        input=given,
         capture_output=True,
         text=True,
         check=False,
@@ -41,12 +42,16 @@ def compiled_after(calls: int, folder: Path, **environment: str) -> int:
             **os.environ,
             "PYTHONPATH": str(Path(__file__).parents[1]),
             "NUMBA_CACHE_DIR": str(folder),
-            WHEN: "later",
             **environment,
         },
     )
     assert done.returncode == 0, done.stderr
-    return int(done.stdout)
+    return done.stdout
+
+
+def compiled_after(calls: int, folder: Path, **environment: str) -> int:
+    """How often a process has compiled a loop, or loaded it, that it has called so often."""
+    return int(printed(RUN.format(calls=calls), folder, **{WHEN: "later", **environment}))
 
 
 def kept(folder: Path) -> bool:
@@ -56,9 +61,7 @@ def kept(folder: Path) -> bool:
 
 def test_a_loop_that_is_due_is_compiled_when_the_process_has_ended(tmp_path):
     assert compiled_after(1, tmp_path) == 0
-    assert (
-        compiled_after(1, tmp_path) == 0
-    )  # more than a quarter of 200 steps have been done by now
+    assert compiled_after(1, tmp_path) == 0  # more than a quarter of 200 steps are done by now
     for _ in range(600):
         if kept(tmp_path):
             break
@@ -102,19 +105,8 @@ main()
 def test_a_file_system_without_locks_keeps_nobody_from_compiling(tmp_path, error, compiles):
     ptr, pred = np.arange(21), np.zeros(20, np.int32)
     wanted = [["perfmodel.workload.edges", "reverse", [description(ptr), description(pred)]]]
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", COMPILE.format(error=error, replace=error is not None)],
-        input=json.dumps(wanted),
-        capture_output=True,
-        text=True,
-        check=False,
-        env={
-            **os.environ,
-            "PYTHONPATH": str(Path(__file__).parents[1]),
-            "NUMBA_CACHE_DIR": str(tmp_path),
-        },
-    )
-    assert done.returncode == 0, done.stderr
+    program = COMPILE.format(error=error, replace=error is not None)
+    printed(program, tmp_path, given=json.dumps(wanted))
     assert kept(tmp_path) == compiles
 
 
