@@ -39,9 +39,7 @@ def new_state(nodes, ranks, slots, instances, messages, counters, numbers):
         np.zeros(ranks),  # began: time of its present moment
         np.zeros(ranks, np.int32),  # ends: nodes that ended in it, not issued at the end before
         np.full(ranks, -1, np.int32),  # before: the node that ended last
-        np.full(
-            nodes, -1, np.int32
-        ),  # earlier: the node that ended before a node in the same moment
+        np.full(nodes, -1, np.int32),  # earlier: the node that ended before it in its moment
         np.zeros(ranks, np.bool_),  # ordered: what its ends did holds in this order only
         np.full(4 * ranks, -1, np.int32),  # taken: node issued on each unit in it
         np.zeros(4 * ranks, np.int64),  # issued: nodes of each unit so far
