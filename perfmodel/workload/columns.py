@@ -59,8 +59,9 @@ class RankColumns:
         peer, tag: [n] i64, the other rank and the tag of a send or receive.
         involved: [n] i32, bit mask of the network dimensions of a collective, -1: all (ASTRA-sim's `involved_dim`).
         local: [n] bool, a memory node that names local memory.
-        resource: [n] i32, index into `resources`, -1: none. Left out, nodes run on one of three units of the rank:
-            compute, communication, cpu.
+        resource: [n] i32, index into `resources`, -1: none, the node contends with nothing. Left out, nodes run on one
+            of three units of the rank: compute, communication, cpu. Receives hold none, whatever stands here;
+            collectives need one.
         edge_from, edge_to: [e] i64, positions: `edge_to` starts no earlier than `edge_latency` [s] after the end of
             `edge_from`. Repeats are allowed.
         group_names, resources: the texts that columns point to.

@@ -99,10 +99,7 @@ def check_nodes(rank: int, columns: RankColumns, ranks: int, findings: Findings)
     _check_work(t, note)
     _check_collectives(t, note)
     messages = _messages(t, rank=rank, ranks=ranks, note=note)
-    nowhere = np.broadcast_to(np.int64(-1), (n,))
-    resource = t.resource, t.resources
-    if t.resource is None:
-        resource = resources_of(t.type, t.host, nowhere, nowhere)
+    resource = _resources(t, note)
     return CheckedNodes(rank, columns, findings, priority, *prerequisites, *messages, *resource)
 
 
@@ -210,6 +207,20 @@ def _check_collectives(t: RankColumns, note: RankFindings) -> None:
         (t.host) & np.isin(t.type, communicates),
         "communication is marked as a CPU operation (is_cpu_op)",
     )
+
+
+def _resources(t: RankColumns, note: RankFindings) -> tuple[NDArray[np.int32], tuple[str, ...]]:
+    """[n] resource of each node, -1 for none, and what they are called; a receive holds none, whatever is given."""
+    if t.resource is None:
+        nowhere = np.broadcast_to(np.int64(-1), (len(t),))
+        return resources_of(t.type, t.host, nowhere, nowhere)
+    note.error(
+        "no-resource",
+        (t.type == NodeType.COMM_COLL) & (t.resource < 0),
+        "collective has no resource, which it holds while it waits for the other members",
+        "Give it one, of its own where it contends with nothing",
+    )
+    return np.where(t.type == NodeType.COMM_RECV, np.int32(-1), t.resource), t.resources
 
 
 def _messages(

@@ -92,6 +92,8 @@ def _program(where: str, p: Program, ranks: int, groups: int) -> None:
     slow = (p.pred_latency >= 0) & np.isfinite(p.pred_latency)
     _require(bool(slow.all()), where + "pred_latency", "holds no time")
     _within(where + "resource", p.resource, -1, len(p.resources) - 1)
+    _within(where + "resource", p.resource[p.type == NodeType.COMM_RECV], -1, -1)
+    _within(where + "resource", p.resource[p.type == NodeType.COMM_COLL], 0)
     _permutation(where + "priority", p.priority)
     _require(
         len(p.pred_ptr) == n + 1

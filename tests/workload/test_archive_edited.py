@@ -15,6 +15,7 @@ import pytest
 
 import perfmodel as pm
 from perfmodel import synth
+from perfmodel.vocabulary import NodeType
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,16 @@ def test_a_cycle_a_broken_pair_and_a_missing_member_are_found(saved):
     groups[0, -1] = 0
     edited(saved, **{"p0.partner": arrays["p0.partner"], "p0.groups": groups})
     refused(saved, "groups")
+
+
+@pytest.mark.parametrize("kind, given", [(NodeType.COMM_RECV, 0), (NodeType.COMM_COLL, -1)])
+def test_a_receive_that_holds_a_resource_and_a_collective_that_holds_none_are_found(
+    saved, kind, given
+):
+    arrays = members(saved)
+    held = np.where(arrays["p0.type"] == kind, given, arrays["p0.resource"])
+    edited(saved, **{"p0.resource": held.astype(np.int32)})
+    refused(saved, "resource")
 
 
 def test_other_types_shapes_and_members_are_refused(saved):

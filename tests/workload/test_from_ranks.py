@@ -289,3 +289,33 @@ def test_costs_of_programs_collected_two_at_a_time_are_the_same(monkeypatch):
     for a, b in zip(one.work.blocks, other.work.blocks):
         assert (a.key, a.category) == (b.key, b.category)
         np.testing.assert_array_equal(a.rows, b.rows)
+
+
+def test_a_receive_holds_no_resource_whatever_is_given():
+    def ranks(receive):
+        send = RankColumns(
+            id=[1], type=[SEND], size=[10**6], peer=[1], resource=[0], resources=("stream 7",)
+        )
+        other = RankColumns(
+            id=[1, 2],
+            type=[RECV, COMP],
+            duration=[np.nan, 1.0],
+            peer=[0, -1],
+            resource=[receive, 0],
+            resources=("stream 7",),
+        )
+        return [send, other]
+
+    held, free = (pm.Graph.from_ranks(ranks(receive)) for receive in (0, -1))
+    assert held.programs[1].resource.tolist() == [-1, 0]
+    assert held.digest == free.digest
+    p = pm.predict(held, SYSTEM, "roofline")
+    assert p.start[1:].tolist() == [0.0, 0.0]
+
+
+def test_a_collective_needs_a_resource():
+    one = RankColumns(
+        id=[7], type=[COLL], comm_type=[0], size=[10**6], resource=[-1], resources=("a",)
+    )
+    with pytest.raises(pm.TraceError, match=r"node 7: collective has no resource.*Give it one"):
+        pm.Graph.from_ranks([one, one])
