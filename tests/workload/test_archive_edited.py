@@ -97,7 +97,7 @@ def test_a_cycle_a_broken_pair_and_a_missing_member_are_found(saved):
     refused(saved, "groups")
 
 
-@pytest.mark.parametrize("kind, given", [(NodeType.COMM_RECV, 0), (NodeType.COMM_COLL, -1)])
+@pytest.mark.parametrize(("kind", "given"), [(NodeType.COMM_RECV, 0), (NodeType.COMM_COLL, -1)])
 def test_a_receive_that_holds_a_resource_and_a_collective_that_holds_none_are_found(
     saved, kind, given
 ):
