@@ -15,13 +15,15 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from perfmodel.analysis.design_parts import SweepWork, evaluate_part
 from perfmodel.analysis.designs import Designs
@@ -71,11 +73,11 @@ def connect(address: str) -> Any:
 def results(
     client: Any,
     work: SweepWork,
-    parts: list[pd.DataFrame],
+    parts: list[Designs],
     todo: list[int],
     store: Store | None,
-) -> Iterator[tuple[int, pd.DataFrame | None]]:
-    """(number, rows) of the parts to do, in the order in which they arrive; None for rows that a worker wrote.
+) -> Iterator[tuple[int, dict[str, NDArray[Any]] | None]]:
+    """(number, figures) of the parts to do, in the order in which they arrive; None for those that a worker wrote.
 
     Args:
         client: a `distributed.Client`.
@@ -89,11 +91,11 @@ def results(
     left = dict.fromkeys(todo)
     for _ in range(RETRIES):
         try:
-            for k, result in _round(client, work, parts, list(left), store):
-                if result is not None and store is not None:
-                    store.write(k, result)
+            for k, figures in _round(client, work, parts, list(left), store):
+                if figures is not None and store is not None:
+                    store.write(k, parts[k].frame(figures))
                 del left[k]
-                yield k, result
+                yield k, figures
             return
         except _Lost as lost:
             there = _there(parts, left, store)
@@ -106,7 +108,7 @@ class _Lost(Exception):
     """What is asked for will not come: workers, data or the scheduler are gone."""
 
 
-def _there(parts: list[pd.DataFrame], left: dict[int, None], store: Store | None) -> str:
+def _there(parts: list[Designs], left: dict[int, None], store: Store | None) -> str:
     """How many parts are there: in the folder also those that workers wrote and did not report any more."""
     count = len(parts) - sum(store is None or not store.path(k).exists() for k in left)
     return f"{count} of {len(parts)} parts are there"
@@ -121,10 +123,10 @@ def _stopped(why: str, there: str, store: Store | None) -> str:
 def _round(
     client: Any,
     work: SweepWork,
-    parts: list[pd.DataFrame],
+    parts: list[Designs],
     todo: list[int],
     store: Store | None,
-) -> Iterator[tuple[int, pd.DataFrame | None]]:
+) -> Iterator[tuple[int, dict[str, NDArray[Any]] | None]]:
     """One attempt: the work is sent to all workers, and the parts that are left are asked for."""
     from distributed import CancelledError, KilledWorker, as_completed
     from distributed.comm.core import CommClosedError
@@ -147,9 +149,8 @@ def _round(
         waiting = cast(Any, as_completed)(list(futures), with_results=False)
         for future in waiting:
             mine = futures.pop(future)
-            answers = future.result()
-            for (k, points), answer in zip(mine.items(), answers):
-                yield k, None if answer is None else _unpacked(answer, points)
+            for k, answer in zip(mine, future.result()):
+                yield k, None if answer is None else _unpacked(answer)
             future.release()
     except gone as error:
         # a cancelled task's error is a paragraph with the task's key
@@ -194,8 +195,8 @@ def _wait_for_workers(client: Any) -> bool:
 
 
 def _parts(
-    token: str, payload: tuple[SweepWork, Store | None], parts: dict[int, pd.DataFrame]
-) -> list[pd.DataFrame | None]:
+    token: str, payload: tuple[SweepWork, Store | None], parts: dict[int, Designs]
+) -> list[dict[str, Any] | None]:
     """Some parts, on a worker, which keeps its compiled graphs for the next; None for what it wrote itself."""
     work, store = payload
     keep_memory()
@@ -203,15 +204,14 @@ def _parts(
         _EVALUATORS.clear()
         _EVALUATORS[token] = {}
     writes = store is not None and store.is_here()
-    answers: list[pd.DataFrame | None] = []
+    answers: list[dict[str, Any] | None] = []
     for k, points in parts.items():
-        here = Designs.of_frame(points)
-        result = here.frame(evaluate_part(_EVALUATORS[token], work, here))
+        figures = evaluate_part(_EVALUATORS[token], work, points)
         if store is not None and writes:
-            store.write(k, result)
+            store.write(k, points.frame(figures))
             answers.append(None)
         else:
-            answers.append(_packed(result, points))
+            answers.append(_packed(figures))
     return answers
 
 
@@ -230,14 +230,14 @@ def keep_memory() -> None:
             mallopt(TRIM_THRESHOLD, 1 << 26)
 
 
-def _packed(result: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
-    """What the points did not say, texts as numbers: a third of the bytes to send."""
-    fresh = result.drop(columns=list(points.columns))
-    return fresh.astype(dict.fromkeys(fresh.select_dtypes(exclude="number"), "category"))
+def _packed(figures: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
+    """Figures with their texts as numbers: a third of the bytes to send."""
+    return {name: pd.Categorical(v) if v.dtype == object else v for name, v in figures.items()}
 
 
-def _unpacked(fresh: pd.DataFrame, points: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a result again."""
-    texts = {c: fresh[c].cat for c in fresh.select_dtypes("category")}
-    plain = {c: text.categories.take(text.codes.astype(int)) for c, text in texts.items()}
-    return pd.concat([points, fresh.assign(**plain)], axis=1)
+def _unpacked(figures: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """The figures again."""
+    return {
+        name: np.asarray(v, v.dtype if isinstance(v, np.ndarray) else object)
+        for name, v in figures.items()
+    }

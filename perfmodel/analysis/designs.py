@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
+from perfmodel.workload.identity import identity
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +50,14 @@ class Designs:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def identity(self) -> str:
+        """A hash of names, values and numbers of the points."""
+        values = {
+            c: np.asarray(v, float) if is_numeric(v) else list(v) for c, v in self.columns.items()
+        }
+        return identity((values, self.rows))
 
     def some(self, which: slice | NDArray[np.intp]) -> Designs:
         """Points of these by their places among these."""

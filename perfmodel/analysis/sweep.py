@@ -244,13 +244,11 @@ def _warn_of_unanswered(graph: Graph, system: System, models: Any, designs: Desi
 
 def _described(work: SweepWork, designs: Designs, part: int) -> dict[str, Any]:
     """What a sweep's numbers depend on, by name."""
-    from perfmodel.analysis.sweep_store import identity_of_table
-
     return {
         "graph": [graph.digest for graph in work.graphs.values()],
         "system": identity(work.system),
         "models": identity(models_of(work.system, work.models)),
-        "points": identity_of_table(designs.frame()),
+        "points": designs.identity,
         "options": identity(replace(work.options, threads=0, devices=None)),
         "part": part,
     }
@@ -268,7 +266,7 @@ def _there(
     todo = []
     for k, points in enumerate(parts):
         try:
-            figures = points.figures_in(store.read(k, points.frame()))
+            figures = points.figures_in(store.read(k, points))
             if collect:
                 done[k] = figures
         except FileNotFoundError:
@@ -284,7 +282,7 @@ def _read_again(store: Store, part: int, points: Designs) -> dict[str, Any]:
     from perfmodel.analysis.sweep_store import Damaged
 
     try:
-        return points.figures_in(store.read(part, points.frame()))
+        return points.figures_in(store.read(part, points))
     except (Damaged, FileNotFoundError) as error:
         raise InputError(
             f"{store.path(part)}: has changed while the sweep ran ({error}); run it again"
@@ -312,8 +310,7 @@ def _results(
     if client is not None:
         from perfmodel.analysis.dask_cluster import results
 
-        for k, rows in results(client, work, [part.frame() for part in parts], todo, store):
-            yield k, None if rows is None else parts[k].figures_in(rows)
+        yield from results(client, work, parts, todo, store)
         return
     compiled: dict[tuple[Any, ...], Evaluator] = {}
     for k in todo:

@@ -22,13 +22,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from perfmodel.analysis.designs import Designs
 from perfmodel.errors import InputError
 from perfmodel.files import is_leftover, remove_leftovers, whole_file, write_whole
 
 NOTE = "_sweep.json"
 """Says which sweep a folder of parts holds; readers of Parquet folders pass over names like this."""
 
-FORMAT = "perfmodel-sweep-2"
+FORMAT = "perfmodel-sweep-3"
 
 _KEY = b"perfmodel"
 _BLANK = "0" * 64
@@ -40,13 +41,6 @@ _LARGEST_ROW = 1 << 16
 
 class Damaged(Exception):
     """A file is no whole part of this sweep; the text says why."""
-
-
-def identity_of_table(table: pd.DataFrame) -> str:
-    """A hash of a table's columns, index and values."""
-    hasher = hashlib.sha256(repr([str(c) for c in table]).encode())
-    hasher.update(pd.util.hash_pandas_object(table).to_numpy().tobytes())
-    return hasher.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -93,7 +87,7 @@ class Store:
         with whole_file(self.path(part)) as file:
             file.write(raw)
 
-    def read(self, part: int, points: pd.DataFrame) -> pd.DataFrame:
+    def read(self, part: int, points: Designs) -> pd.DataFrame:
         """The rows of a part, checked.
 
         Args:
@@ -139,14 +133,12 @@ def _seal(raw: bytearray) -> int:
     return at + len(_SEAL)
 
 
-def _check_points(frame: pd.DataFrame, points: pd.DataFrame) -> None:
+def _check_points(frame: pd.DataFrame, points: Designs) -> None:
     """Raise Damaged unless the rows answer exactly these points."""
-    if not frame.index.equals(points.index):
+    if not np.array_equal(frame.index, points.rows):
         raise Damaged("has other rows")
-    for column in points.columns:
-        if column not in frame or not np.array_equal(
-            frame[column].to_numpy(), points[column].to_numpy()
-        ):
+    for column, values in points.columns.items():
+        if column not in frame or not np.array_equal(frame[column], values):
             raise Damaged(f"answers other points (column {column})")
 
 

@@ -59,3 +59,18 @@ def test_figures_of_parts_are_joined_by_row_and_what_a_part_lacks_is_no_number()
     frames = [pd.DataFrame(f, part.rows) for part, f in zip(parts, figures, strict=True)]
     expected = pd.concat(frames).sort_index()
     pd.testing.assert_frame_equal(pd.DataFrame(joined(parts, figures)), expected)
+
+
+def test_points_are_told_apart_by_what_they_say_and_not_by_how_it_is_kept():
+    texts, numbers = ["ring", "tree", "ring"], [1, 2, 3]
+    plain = designs_of(pd.DataFrame({"a": np.array(texts, object), "b": np.array(numbers, float)}))
+    for column in (texts, pd.array(texts, "string"), pd.Categorical(texts)):
+        other = designs_of(pd.DataFrame({"a": column, "b": pd.array(numbers, "Int64")}))
+        assert other.identity == plain.identity
+    for changed in (
+        plain.with_columns({"a": np.array(["ring", "treer", "ing"], object)}),
+        plain.with_columns({"b": np.array([1.0, 2.0, np.nextafter(3.0, 4.0)])}),
+        plain.some(slice(0, 2)),
+        plain.some(np.array([1, 0, 2])),
+    ):
+        assert changed.identity != plain.identity

@@ -14,6 +14,7 @@ import pytest
 
 import perfmodel as pm
 from perfmodel import synth
+from perfmodel.analysis.designs import Designs
 from perfmodel.analysis.sweep_store import Damaged, claim
 
 POINTS = {"npu.peak_flops": [2e14, 3e15], "network.0.bandwidth": [5e10, 1e11, 2e11, 4e11]}
@@ -47,7 +48,7 @@ def test_one_flipped_bit_anywhere_is_found_and_the_part_evaluated_again(graph, s
         changed[at] ^= 1 << int(choice.integers(8))
         part(tmp_path, 1).write_bytes(changed)
         with pytest.raises(Damaged):
-            store.read(1, expected.iloc[2:4][list(POINTS)])
+            store.read(1, Designs.of_frame(expected.iloc[2:4][list(POINTS)]))
     with pytest.warns(UserWarning, match=r"part-000001\.parquet: .*; evaluated again"):
         again = swept(graph, system, tmp_path)
     pd.testing.assert_frame_equal(again, expected, check_exact=True)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 import perfmodel as pm
 from tests.benchmarks.designs import SYSTEM, points
-from tests.benchmarks.measure import ROOT, Row, Settings, alternate, fresh, memory, temporary, trace
+from tests.benchmarks.measure import ROOT, Row, Settings, fresh, memory, temporary, trace
 
 
 def rows(settings: Settings) -> Iterator[Row]:
@@ -103,8 +103,9 @@ def _workers(settings: Settings) -> Iterator[Row]:
     """The same sweep on one worker and on two, each held to a core of its own; workers write their parts to a folder.
 
     Beside the ratio stands what processor time allows: a single worker works while the asker uses the other core, two
-    share both cores with it, so that the ratio is at most 2 W / (W + A) for W and A seconds of workers and asker. The
-    asker is the benchmark's own process; it is also the scheduler, which works a little while nothing is asked, too.
+    share both cores with it, so that the ratio is at most 2 W / (W + A) for W and A seconds of two workers and asker.
+    The asker is the benchmark's own process; it is also the scheduler. One cluster is there at a time, since one that
+    waits works a little, too.
     """
     try:
         from distributed import Client, LocalCluster
@@ -113,55 +114,50 @@ def _workers(settings: Settings) -> Iterator[Row]:
     path, name = _trace(settings)
     graph = pm.load(path)
     system = pm.hardware(SYSTEM, ranks=graph.ranks)
+    frozen = "frozen", settings.size(1_000_000, 20_000, 64)
+    sweeps = settings.chosen((frozen, ("own", settings.size(100_000, 500))), frozen)
+    spent: dict[tuple[str, int], list[list[float]]] = {}
+    for _ in range(settings.rounds):
+        for workers in (1, 2):
+            with LocalCluster(**_cluster(workers)) as cluster, Client(cluster) as client:
+                client.run(_one_core_each, sorted(client.scheduler_info()["workers"]))
+                for schedule, count in sweeps:
+                    table = points(count)
+                    for _ in ("to compile", "to time"):
+                        seconds = _swept(client, graph, system, table, schedule)
+                    spent.setdefault((schedule, workers), []).append(seconds)
+    for schedule, count in sweeps:
+        alone, *_ = map(statistics.median, zip(*spent[schedule, 1]))
+        together, asker, workers = map(statistics.median, zip(*spent[schedule, 2]))
+        yield Row(
+            "workers",
+            f"two Dask workers of one core against one: {count:,} designs on {name}, {schedule}",
+            alone / together,
+            "x",
+            1.7,
+            note=f"{alone:.2f} s against {together:.2f} s; processor time {workers:.2f} s of two workers and "
+            f"{asker:.2f} s of the asker, which shares the two cores: at most "
+            f"{2 * workers / (workers + asker):.2f} x",
+        )
 
-    spent: list[tuple[float, float]] = []
 
-    def run(client: Any, schedule: str, table: pd.DataFrame) -> None:
-        asker, workers = time.process_time(), sum(client.run(time.process_time).values())
-        with temporary() as folder:
-            pm.sweep(
-                graph,
-                system,
-                table,
-                schedule=schedule,
-                client=client,
-                progress=False,
-                output=folder,
-                collect=False,
-            )
-        there = sum(client.run(time.process_time).values()) - workers
-        spent.append((time.process_time() - asker, there))
-
-    with (
-        LocalCluster(**_cluster(1)) as one,
-        LocalCluster(**_cluster(2)) as two,
-        Client(one) as single,
-        Client(two) as double,
-    ):
-        for client in (single, double):
-            client.run(_one_core_each, sorted(client.scheduler_info()["workers"]))
-        frozen = "frozen", settings.size(1_000_000, 20_000, 64)
-        for schedule, count in settings.chosen(
-            (frozen, ("own", settings.size(100_000, 500))), frozen
-        ):
-            table = points(count)
-            alone, together = alternate(
-                settings.rounds,
-                lambda s=schedule, t=table: run(single, s, t),
-                lambda s=schedule, t=table: run(double, s, t),
-            )
-            asker, workers = (statistics.median(mine) for mine in zip(*spent))
-            spent.clear()
-            yield Row(
-                "workers",
-                f"two Dask workers of one core against one: {count:,} designs on {name}, {schedule}",
-                alone / together,
-                "x",
-                1.7,
-                note=f"{alone:.2f} s against {together:.2f} s; processor time {workers:.2f} s of workers and "
-                f"{asker:.2f} s of the asker, which shares the two cores: at most "
-                f"{2 * workers / (workers + asker):.2f} x",
-            )
+def _swept(client: Any, graph: Any, system: Any, table: pd.DataFrame, schedule: str) -> list[float]:
+    """Seconds that a sweep takes, and those of processor time of the asker and of the workers."""
+    before = sum(client.run(time.process_time).values())
+    with temporary() as folder:
+        begin, asker = time.perf_counter(), time.process_time()
+        pm.sweep(
+            graph,
+            system,
+            table,
+            schedule=schedule,
+            client=client,
+            progress=False,
+            output=folder,
+            collect=False,
+        )
+        wall, mine = time.perf_counter() - begin, time.process_time() - asker
+    return [wall, mine, sum(client.run(time.process_time).values()) - before]
 
 
 def _cluster(workers: int) -> dict[str, Any]:

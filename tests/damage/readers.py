@@ -68,13 +68,14 @@ def _archive(folder: Path) -> str:
 
 
 def _part(folder: Path) -> str:
+    from perfmodel.analysis.designs import Designs
     from perfmodel.analysis.sweep_store import Damaged, claim
     from perfmodel.errors import InputError
 
     note = json.loads(_sweep()["_sweep.json"])
     try:
         store = claim(folder, {k: v for k, v in note.items() if k not in ("format", "place")})
-        frame = store.read(0, pd.read_parquet(folder / "points.pq"))
+        frame = store.read(0, Designs.of_frame(pd.read_parquet(folder / "points.pq")))
     except Damaged as error:
         raise InputError(f"a part of a sweep: {error}") from None
     return frame.to_csv()
