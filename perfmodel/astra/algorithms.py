@@ -102,7 +102,7 @@ def reduce(m, f, now, k, reduction, vertex):
     """The endpoint delay is over, the local reduction begins."""
     after = add_vertex(m, reduction, vertex, -1)
     end = now + cost_of(m, f, reduction)
-    set_timer(m, f, m[k + c.CHUNK_RANK], end, c.FILLED, k, -1, after)
+    set_timer(m, f, m[k + c.CHUNK_RANK], end, c.FILLED, k, reduction, after)
 
 
 @compiled
@@ -137,8 +137,8 @@ def exchange(t, m, f, now, k, cause):
 
 
 @compiled
-def filled(t, m, f, now, k, vertex):
-    """A slot is full."""
+def filled(t, m, f, now, k, reduction, vertex):
+    """A slot is full, with `reduction` (a row, -1 for none) as the last that it took."""
     phase = m[k + c.CHUNK_PHASE]
     m[k + c.CHUNK_FILLS] += 1
     algorithm = t[phase + c.PHASE_ALGORITHM]
@@ -146,6 +146,8 @@ def filled(t, m, f, now, k, vertex):
         return fill_tree(t, m, f, now, k, vertex)
     m[k + c.CHUNK_FREE] += 1
     if algorithm == c.DIRECT:
+        if t[phase + c.PHASE_GATED] == 1:
+            note_fill(m, k, reduction)
         return fill_direct(t, m, f, now, k, vertex)
     sends = t[phase + c.PHASE_SENDS]
     if m[k + c.CHUNK_SENT] < sends:
@@ -226,6 +228,15 @@ def note_receive(m, k, q):
     received = m[k + c.CHUNK_RECEIVED]
     item = hash_of(m[k + c.CHUNK_TAG], m[k + c.CHUNK_STEP], received, q)
     note_order(m, c.FILL_ORDER + m[k + c.CHUNK_RANK], received, item)
+
+
+@compiled
+def note_fill(m, k, reduction):
+    """A slot of the second round, which reduces nothing, may be full before one of the first round."""
+    fills = m[k + c.CHUNK_FILLS]
+    reduces = 1 if reduction >= 0 else 0
+    item = hash_of(m[k + c.CHUNK_TAG], m[k + c.CHUNK_STEP] + c.MAX_PHASES, fills, reduces)
+    note_order(m, c.FILL_ORDER + m[k + c.CHUNK_RANK], fills, item)
 
 
 @compiled

@@ -85,7 +85,7 @@ def fire(t, m, f, now, k):
     elif kind == c.CUSTOM_ENDS:
         end_of_custom(t, m, f, now, item, m[k + c.TIMER_EXTRA], vertex)
     elif kind == c.FILLED:
-        end_of_slot(t, m, f, now, item, vertex)
+        end_of_slot(t, m, f, now, item, m[k + c.TIMER_EXTRA], vertex)
     else:
         r = bus_event(t, m, f, now, kind, item, vertex)
         if r > 0:
@@ -94,9 +94,9 @@ def fire(t, m, f, now, k):
 
 
 @compiled
-def end_of_slot(t, m, f, now, k, vertex):
+def end_of_slot(t, m, f, now, k, reduction, vertex):
     """A slot of a chunk is full, and its phase perhaps over."""
-    end = filled(t, m, f, now, k, vertex)
+    end = filled(t, m, f, now, k, reduction, vertex)
     if end != GOES_ON:
         end_phase(t, m, f, now, k, end)
 
@@ -110,7 +110,7 @@ def deliver(t, m, f, now, r):
     if reduction >= 0:
         reduce(m, f, now, k, reduction, vertex)
     else:
-        end_of_slot(t, m, f, now, k, vertex)
+        end_of_slot(t, m, f, now, k, reduction, vertex)
 
 
 @compiled

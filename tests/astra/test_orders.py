@@ -8,6 +8,7 @@ from perfmodel import synth
 from perfmodel.analysis.evaluation import Evaluator
 from perfmodel.astra import collective_matrices, event_run
 from tests import astra_reference as reference
+from tests.astra_workload import collective, compute, implementation, prepare
 
 pytestmark = pytest.mark.filterwarnings("ignore:without effect in ASTRA-sim")
 
@@ -133,6 +134,34 @@ def test_designs_that_share_an_order_are_explained_by_one_recorded_run(system, m
     makespan, differs, counts = compiled.own(costs, paths=True, threads=1)
     assert len(recorded) == len(set(orders[differs].tolist())) < differs.sum()
     np.testing.assert_array_equal((counts * costs).sum(axis=0)[differs], makespan[differs])
+
+
+@pytest.mark.parametrize(("algorithm", "members"), [("direct", 3), ("direct", 4), ("direct2", 4)])
+def test_a_slot_of_the_second_round_that_is_full_before_one_of_the_first_is_another_order(
+    algorithm, members
+):
+    ranks = [
+        [compute(1, 1 + 3 * rank), collective(2, 0, 100_000, 1)] for rank in range(members)
+    ]  # all-reduces whose members come one after the other
+    lowered = prepare(
+        ranks,
+        ("Switch", members),
+        preferred_dataset_splits=2,
+        active_chunks_per_dimension=2,
+        **implementation(algorithm),
+    )
+    choice = np.random.default_rng(0)
+    graphs = {}
+    for _ in range(200):
+        there = {
+            path: value * np.exp(choice.normal(0, 2)) for path, value in lowered.parameters.items()
+        }
+        cost = np.asarray(lowered.costs(there, truncate=False), np.float64)
+        run = event_run.run(lowered, cost, record=True)
+        graph = graphs.setdefault(run.digest, run.events)
+        finish = reference.longest(cost, graph.pred_ptr, graph.pred, graph.cost)[1]
+        np.testing.assert_allclose(finish[graph.node_last], run.finish, rtol=1e-12)
+    assert 5 < len(graphs) < 100
 
 
 def test_chunks_that_leave_a_station_together_are_no_other_order():
