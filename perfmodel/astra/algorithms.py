@@ -146,7 +146,7 @@ def filled(t, m, f, now, k, reduction, vertex):
         return fill_tree(t, m, f, now, k, vertex)
     m[k + c.CHUNK_FREE] += 1
     if algorithm == c.DIRECT:
-        if t[phase + c.PHASE_GATED] == 1:
+        if fills_again(t, phase):
             note_fill(m, k, reduction)
         return fill_direct(t, m, f, now, k, vertex)
     sends = t[phase + c.PHASE_SENDS]
@@ -213,13 +213,19 @@ def received(t, m, f, now, k, q, arrival, posted):
         fill(t, m, f, now, k, reduction, flags, size, arrival, posted)
         return
     if algorithm == c.DIRECT:
-        gated = t[phase + c.PHASE_GATED] == 1
-        if gated or t[phase + c.PHASE_WINDOW] < t[phase + c.PHASE_MEMBERS] - 1:
+        if fills_again(t, phase):
             note_receive(m, k, q)
-        if gated and m[k + c.CHUNK_GATE] < 0 and m[c.RECORD] == 1:
+        if t[phase + c.PHASE_GATED] == 1 and m[k + c.CHUNK_GATE] < 0 and m[c.RECORD] == 1:
             m[k + c.CHUNK_POSTS] = new_cell(m, arrival, m[k + c.CHUNK_POSTS])
             m[k + c.CHUNK_POSTS] = new_cell(m, posted, m[k + c.CHUNK_POSTS])
     insert(t, m, f, now, k, arrival, posted)
+
+
+@compiled
+def fills_again(t, phase):
+    """Whether slots of `direct` send again after a receive: then it matters which of them is full first."""
+    gated = t[phase + c.PHASE_GATED] == 1
+    return gated or t[phase + c.PHASE_WINDOW] < t[phase + c.PHASE_MEMBERS] - 1
 
 
 @compiled
@@ -232,7 +238,7 @@ def note_receive(m, k, q):
 
 @compiled
 def note_fill(m, k, reduction):
-    """A slot of the second round, which reduces nothing, may be full before one of the first round."""
+    """A slot whose packet reduces nothing may be full before one that began earlier and reduces."""
     fills = m[k + c.CHUNK_FILLS]
     reduces = 1 if reduction >= 0 else 0
     item = hash_of(m[k + c.CHUNK_TAG], m[k + c.CHUNK_STEP] + c.MAX_PHASES, fills, reduces)
