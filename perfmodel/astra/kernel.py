@@ -5,9 +5,6 @@ Source: the rules of ASTRA-sim's analytical backends at 518bd51 (workload, syste
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,7 +12,7 @@ from perfmodel.astra import layout as c
 from perfmodel.astra.algorithms import GOES_ON, filled, received, reduce
 from perfmodel.astra.custom_kernel import end_custom
 from perfmodel.astra.event_recorder import add_vertex, note_order
-from perfmodel.astra.jit import compiled
+from perfmodel.astra.jit import compiled, link_parts
 from perfmodel.astra.messages import after_handshake, enter_link, free_link, hop
 from perfmodel.astra.nodes import (
     check_finished,
@@ -35,19 +32,6 @@ from perfmodel.compiled_code import (
     said_while_it_takes,
 )
 from perfmodel.compiled_code.allowance import Allowance
-
-_PARTS = [
-    "layout",
-    "timers",
-    "event_recorder",
-    "messages",
-    "algorithms",
-    "custom_kernel",
-    "shared_bus",
-    "stations",
-    "nodes",
-    "kernel",
-]
 
 
 @compiled
@@ -165,59 +149,51 @@ def arrive(t, m, f, now, k):
         m[k + c.MESSAGE_ARRIVED] = 1
 
 
-def _digest_of_sources() -> int:
-    """Compiled code is kept on disk by the content of all parts, not only of this file."""
-    folder = Path(__file__).parent
-    parts = b"".join((folder / f"{part}.py").read_bytes() for part in _PARTS)
-    return int.from_bytes(hashlib.sha256(parts).digest()[:4], "big")
+@compiled
+def go_on(t, m, f):
+    """Run until no event is left, a pool is full, or the limit of events reached, from where `m` stands."""
+    if m[c.BEGUN] == 0:
+        m[c.BEGUN] = 1
+        begin(t, m, f)
+    while m[c.HEAP_SIZE] > 0 and m[c.FULL] == 0 and m[c.EVENTS] < m[c.LIMIT]:
+        event = m[c.HEAP]
+        now = f[event + c.EVENT_TIME]
+        kind = m[event + c.EVENT_KIND]
+        item = m[event + c.EVENT_ITEM]
+        pop_event(m, f)
+        m[c.EVENTS] += 1
+        if now == 0.0:
+            m[c.AT_ZERO] = 1
+        if kind == c.BATCH:
+            run_batch(t, m, f, now, item)
+        elif kind == c.ARRIVAL:
+            arrive(t, m, f, now, item)
+        elif kind == c.LINK_FREE:
+            free_link(t, m, f, now, item)
+        else:
+            hand_over(t, m, f, now, item)
 
 
-def _compile(digest: int):
-    @machine_code(nogil=True, error_model="numpy")
-    def simulate(t, m, f):
-        """Run until no event is left, a pool is full, or the limit of events reached, from where `m` stands.
-
-        Returns the digest of the sources (a cache key).
-        """
-        if m[c.BEGUN] == 0:
-            m[c.BEGUN] = 1
-            begin(t, m, f)
-        while m[c.HEAP_SIZE] > 0 and m[c.FULL] == 0 and m[c.EVENTS] < m[c.LIMIT]:
-            event = m[c.HEAP]
-            now = f[event + c.EVENT_TIME]
-            kind = m[event + c.EVENT_KIND]
-            item = m[event + c.EVENT_ITEM]
-            pop_event(m, f)
-            m[c.EVENTS] += 1
-            if now == 0.0:
-                m[c.AT_ZERO] = 1
-            if kind == c.BATCH:
-                run_batch(t, m, f, now, item)
-            elif kind == c.ARRIVAL:
-                arrive(t, m, f, now, item)
-            elif kind == c.LINK_FREE:
-                free_link(t, m, f, now, item)
-            else:
-                hand_over(t, m, f, now, item)
-        return digest
-
-    return simulate
+@machine_code(nogil=True, error_model="numpy")
+def machine(t, m, f):
+    """All parts as one function, that is kept; its arguments are arrays."""
+    link_parts()
+    go_on(t.ctypes, m.ctypes, f.ctypes)
 
 
-PLAIN = 250_000
+PLAIN = 125_000
 """Events that are handled as plain Python before the kernel is compiled: a third of the time that compiling takes."""
 
 _ANY = 1 << 62
 
-machine = _compile(_digest_of_sources())
-plain = plain_of(machine.py_func)
-allowance = Allowance(machine, PLAIN, "machine")
+plain = plain_of(go_on.py_func)
+allowance = Allowance(machine, PLAIN)
 
 
 def simulate(t: NDArray[np.int64], m: NDArray[np.int64], f: NDArray[np.float64]) -> None:
     """Run until no event is left or a pool is full, as machine code or, for little work, as Python.
 
-    Half a minute of compiling is not worth a run of some thousand events. What plain Python has begun, machine code
+    Seconds of compiling are not worth a run of some thousand events. What plain Python has begun, machine code
     goes on with where it stands.
 
     Args:
