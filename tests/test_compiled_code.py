@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numba
 import numpy as np
 import pytest
+from numba.core.caching import IndexDataCacheFile
 
 from perfmodel.compiled_code import machine_code
 
@@ -82,6 +85,51 @@ def test_a_change_in_what_is_called_or_named_elsewhere_compiles_anew(run):
     assert run(step=5, factor=2) == (31, 0)  # a function two calls away has changed
     assert run(step=5, factor=3) == (46, 0)  # a constant of another module
     assert run(step=5, factor=3) == (46, 1)
+
+
+def test_code_that_an_index_names_by_mistake_is_not_run(run, tmp_path):
+    """As where a process ends when it has written the index, which comes first, and not yet the code."""
+    run(step=1, factor=2)
+    old = {path: path.read_bytes() for path in tmp_path.rglob("*.nbc")}
+    assert old
+    assert run(step=5, factor=2) == (31, 0)
+    for path, data in old.items():
+        path.write_bytes(data)
+    assert run(step=5, factor=2) == (31, 0)
+    assert run(step=5, factor=2) == (31, 1)
+
+
+def test_code_of_other_arguments_is_not_run(tmp_path, monkeypatch):
+    """As where two processes take the same name for what they keep."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    compiled = machine_code(twice)
+    assert compiled(np.array([1.5])).tolist() == [3.0]
+    (file,) = tmp_path.rglob("*.nbc")
+    wrong = file.read_bytes()
+    file.unlink()
+    for index in tmp_path.rglob("*.nbi"):
+        index.unlink()
+    assert machine_code(twice)(np.array([3])).tolist() == [6]
+    file.write_bytes(wrong)
+    again = machine_code(twice)
+    assert again(np.array([3])).tolist() == [6]
+    assert not again.stats.cache_hits
+
+
+def twice(numbers):
+    return numbers * 2
+
+
+def test_code_for_which_the_disk_has_no_room_is_run_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    compiled = machine_code(twice)
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(IndexDataCacheFile, "_open_for_write", full)
+    assert compiled(np.array([1.5])).tolist() == [3.0]
+    assert not list(tmp_path.rglob("*.nb?"))
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,8 @@ def sweep(
     Args:
         graph: the workload, from `load`; or a compiled graph, which brings system and models:
             `sweep(compiled, points)`.
-        system: the reference design; the points replace some of its parameters.
+        system: the reference design; the points replace some of its parameters. Of models with `channels`, for how
+            much of its time a kernel is beside collectives stays what it is there.
         points: a table, or lists whose Cartesian product is taken; see `sample` for sampled spaces.
         models: what turns work into time.
         schedule: "own" gives every design its own order of issue; "frozen" keeps the reference design's; "simulated"

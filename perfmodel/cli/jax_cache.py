@@ -6,7 +6,9 @@ able to write into it or put another in its place; where that is not so, nothing
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -27,6 +29,21 @@ def keep_compiled() -> None:
         os.environ[DIRECTORY] = str(folder)
         os.environ.setdefault(SHORTEST, "0.1")
         forget_oldest(folder)
+
+
+def forget_damaged(warning: str) -> bool:
+    """Remove what JAX warns that it cannot read, which it never does itself; whether that is what it warns of.
+
+    Only the function is named, so all that is kept of functions of that name goes.
+    """
+    found = re.match("Error reading persistent compilation cache entry for '([^']+)'", warning)
+    folder = cache_folder()
+    if found is None or folder is None or os.environ.get(DIRECTORY) != str(folder):
+        return False
+    files = list(folder.glob(f"{glob.escape(found[1])}-*"))
+    for file in files:
+        file.unlink(missing_ok=True)
+    return bool(files)
 
 
 def cache_folder() -> Path | None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from perfmodel.cli.jax_cache import keep_compiled
+from perfmodel.cli.jax_cache import forget_damaged, keep_compiled
 from perfmodel.errors import InputError, one_line
 
 COMMANDS = {
@@ -178,7 +178,8 @@ def _show_warning(
     file: Any = None,
     line: str | None = None,
 ) -> None:
-    click.echo(f"perfmodel: warning: {_shown(str(message))}", err=True)
+    if not forget_damaged(str(message)):
+        click.echo(f"perfmodel: warning: {_shown(str(message))}", err=True)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, cached_property, update_wrapper
 from types import CodeType, FunctionType, MappingProxyType, ModuleType
 from typing import Any, TypeVar, overload
@@ -33,6 +33,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _CONSTANTS = (bool, int, float, complex, str, bytes, tuple, frozenset, np.generic)
 
+
+FORM = 2
+"""Of what is kept: code with what it is of."""
 
 PLAIN = 500_000
 """Steps that a small loop takes as plain Python before it is compiled: half a second, as long as compiling takes."""
@@ -231,7 +234,9 @@ def _dispatcher(function: Any, **options: Any) -> Any:
 class _Covered(IndexDataCacheFile):  # type: ignore[misc,unused-ignore]
     """numba's file of kept code, with a stamp that covers what is compiled into the function.
 
-    The stamp is made when it is asked for: what a function calls may stand below it in its file.
+    The stamp is made when it is asked for: what a function calls may stand below it in its file. numba keeps it in the
+    index alone, which is written before the code, and by several processes. So the code says, too, what it is of:
+    where a process ended between the two it is older code, where two of them took one name that of other arguments.
     """
 
     def __init__(self, function: Any, path: str, name: str, stamp: tuple[Any, ...]):
@@ -253,18 +258,24 @@ class _Covered(IndexDataCacheFile):  # type: ignore[misc,unused-ignore]
         except Exception:
             return {}
 
+    def save(self, key: Any, data: Any) -> None:
+        """Keep code; where there is no room for it, or no right to, it will be compiled again."""
+        with suppress(OSError):
+            super().save(key, (self._source_stamp, key, data))
+
     def load(self, key: Any) -> Any:
-        """What is kept for this key; None where that is damaged."""
+        """What is kept for this key; None where that is damaged, or something else."""
         try:
-            return super().load(key)
+            stamp, known, data = super().load(key)
         except Exception:
             return None
+        return data if (stamp, known) == (self._source_stamp, key) else None
 
 
 @cache
 def source_key(function: Any) -> str:
     """A hash of all that is compiled into a function."""
-    hasher = hashlib.sha256(numba.__version__.encode())
+    hasher = hashlib.sha256(f"{numba.__version__} {FORM};".encode())
     seen: set[int] = set()
     _add(hasher, getattr(function, "py_func", function), seen)
     return hasher.hexdigest()

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from perfmodel.cli.jax_cache import DIRECTORY, SHORTEST, cache_folder, forget_oldest, keep_compiled
+from perfmodel.cli.jax_cache import (
+    DIRECTORY,
+    SHORTEST,
+    cache_folder,
+    forget_damaged,
+    forget_oldest,
+    keep_compiled,
+)
 
 TRACE = Path(__file__).resolve().parents[2] / "traces" / "all_reduce_4"
 
@@ -74,3 +81,34 @@ def test_a_command_keeps_what_it_compiled(base):
     again = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert again.stdout == done.stdout
     assert {f.name for f in (base / "perfmodel" / "jax").iterdir()} == kept
+
+
+def test_what_is_damaged_is_made_anew_without_a_word(base):
+    command = [
+        *[sys.executable, "-m", "perfmodel", "sweep", str(TRACE), "--system", "dgx-h100", "--json"],
+        *["--sample", "9000", "--vary", "network.0.bandwidth=1e11:9e11"],
+    ]
+    environment = {**os.environ, SHORTEST: "0"}
+    first = subprocess.run(command, env=environment, capture_output=True, check=True)
+    kept = sorted((base / "perfmodel" / "jax").glob("*-cache"))
+    assert kept
+    for file in kept:
+        file.write_bytes(file.read_bytes()[:50])
+    again = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert (again.stdout, again.stderr) == (first.stdout, first.stderr)
+    assert all(file.stat().st_size > 50 for file in kept)
+
+
+def test_other_warnings_and_other_folders_are_left_alone(base, monkeypatch):
+    damaged = "Error reading persistent compilation cache entry for 'jit_a': what"
+    folder = cache_folder()
+    (folder / "jit_a-1-cache").touch()
+    (folder / "jit_ab-1-cache").touch()
+    monkeypatch.setenv(DIRECTORY, str(base))
+    assert not forget_damaged(damaged)
+    monkeypatch.setenv(DIRECTORY, str(folder))
+    assert not forget_damaged("Error writing persistent compilation cache entry for 'jit_a': what")
+    assert not forget_damaged("Error reading persistent compilation cache entry for 'jit_c': what")
+    assert len(list(folder.iterdir())) == 2
+    assert forget_damaged(damaged)
+    assert [file.name for file in folder.iterdir()] == ["jit_ab-1-cache"]
