@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from perfmodel import __version__
 from perfmodel.analysis.design_parts import (
     SweepWork,
     check,
@@ -246,6 +247,7 @@ def _warn_of_unanswered(graph: Graph, system: System, models: Any, designs: Desi
 def _described(work: SweepWork, designs: Designs, part: int) -> dict[str, Any]:
     """What a sweep's numbers depend on, by name."""
     return {
+        "version": __version__,
         "graph": [graph.digest for graph in work.graphs.values()],
         "system": identity(work.system),
         "models": identity(models_of(work.system, work.models)),

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
+
+PACKAGE = __name__.split(".")[0]
 
 NOT_CONTENT = ("source", "warnings", "origin")
 """Fields of a graph that say where it came from, not what it is."""
@@ -31,6 +33,9 @@ def content_digest(graph: Any) -> str:
 def identity(value: Any) -> str:
     """SHA-256 over a tree of records, numbers, labels and functions: their classes, names and all bits of the numbers.
 
+    Functions, and records of classes that are not this package's own, count with the code of their methods, too; with
+    what that calls elsewhere by its name only.
+
     >>> identity((1.0, "ring")) == identity((1.0, "ring")) != identity((1.0, "tree"))
     True
     """
@@ -50,6 +55,7 @@ def _add(hasher: Any, value: Any) -> None:
         hasher.update(plain.tobytes() if plain.ndim == 0 else plain.data if plain.size else b"")
     elif is_dataclass(value):
         hasher.update(f"{type(value).__module__}.{type(value).__qualname__}(".encode())
+        _add_methods(hasher, type(value))
         for field in fields(value):
             hasher.update(f"{field.name}=".encode())
             _add(hasher, getattr(value, field.name))
@@ -70,9 +76,33 @@ def _add(hasher: Any, value: Any) -> None:
     elif isinstance(value, FunctionType | BuiltinFunctionType | MethodType):
         code = getattr(value, "__code__", None)  # an address would be another one in every process
         hasher.update(f"function {value.__module__}.{value.__qualname__}".encode())
-        hasher.update(code.co_code + repr(code.co_names).encode() if code else b"")
+        if code is not None:
+            _add_code(hasher, code, value.__doc__)
     else:
         hasher.update(f"{type(value).__qualname__} {value!r};".encode())
+
+
+def _add_methods(hasher: Any, kind: type) -> None:
+    """What the methods of somebody's own class do."""
+    for base in kind.__mro__[:-1]:
+        if base.__module__.split(".")[0] == PACKAGE:
+            continue
+        for name, method in sorted(vars(base).items()):
+            if isinstance(method, FunctionType) and not name.startswith("__"):
+                hasher.update(f"method {name}".encode())
+                _add_code(hasher, method.__code__, method.__doc__)
+
+
+def _add_code(hasher: Any, code: CodeType, documented: str | None = None) -> None:
+    """What a function does: its steps, the names that it uses, and its constants but for what documents it."""
+    hasher.update(code.co_code + repr(code.co_names).encode())
+    for k, constant in enumerate(code.co_consts):
+        if isinstance(constant, CodeType):
+            _add_code(hasher, constant)
+        elif isinstance(constant, frozenset):
+            hasher.update(repr(sorted(map(repr, constant))).encode())
+        elif k > 0 or constant != documented:
+            hasher.update(f"{constant!r};".encode())
 
 
 def _add_texts(hasher: Any, texts: Iterable[str]) -> None:

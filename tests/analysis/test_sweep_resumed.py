@@ -154,3 +154,12 @@ def test_a_folder_with_something_else_in_it_is_refused(graph, system, tmp_path):
     with pytest.raises(pm.InputError, match="holds another sweep"):
         pm.sweep(graph, system, VARIED, output=tmp_path)
     assert (tmp_path / "_sweep.json").read_text() == "{broken"
+
+
+def test_a_folder_of_another_version_is_refused(graph, system, tmp_path, monkeypatch):
+    from perfmodel.analysis import sweep as module
+
+    pm.sweep(graph, system, VARIED, output=tmp_path)
+    monkeypatch.setattr(module, "__version__", "0.0.9")
+    with pytest.raises(pm.InputError, match=r"holds another sweep \(its version differ"):
+        pm.sweep(graph, system, VARIED, output=tmp_path)
