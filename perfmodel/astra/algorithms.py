@@ -8,6 +8,8 @@ tree. `filled` returns the vertex at which the phase ended, or `GOES_ON`.
 Source: ASTRA-sim's Ring, AllToAll, HalvingDoubling, DoubleBinaryTreeAllReduce and PacketBundle at 518bd51.
 """
 
+from numba import int64, void
+
 from perfmodel.astra import layout as c
 from perfmodel.astra.event_recorder import (
     add_edge,
@@ -19,7 +21,7 @@ from perfmodel.astra.event_recorder import (
     pop_cell,
     push_cell,
 )
-from perfmodel.astra.jit import compiled
+from perfmodel.astra.jit import compiled, rare
 from perfmodel.astra.messages import cost_of, hash_of, post, send
 from perfmodel.astra.shared_bus import request_packet
 from perfmodel.astra.timers import set_timer
@@ -263,7 +265,7 @@ def send_to(t, m, f, now, k, member, cause):
     send(t, m, f, now, m[k + c.CHUNK_TAG], rank, target, size, c.NOBODY, 0, 0, cause)
 
 
-@compiled
+@rare(void)
 def begin_tree(t, m, f, now, k, cause):
     """Leaves start; inner members wait for both children, the top for its only one."""
     phase = m[k + c.CHUNK_PHASE]
@@ -281,7 +283,7 @@ def begin_tree(t, m, f, now, k, cause):
         post_from(t, m, f, now, k, t[tree + c.TREE_RIGHT], cause)
 
 
-@compiled
+@rare(int64)
 def fill_tree(t, m, f, now, k, vertex):
     """What a member of the tree does when its n-th delay (and reduction) is over."""
     tree = t[c.T_TREES] + m[k + c.CHUNK_TREE] * c.TREE_W

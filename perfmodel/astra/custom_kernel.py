@@ -4,11 +4,11 @@ Nodes run as soon as their prerequisites are done, without limit on resources; t
 that become ready at one moment start in the order in which a hash table of libstdc++ holds them (see `hash_order`).
 """
 
-from numba import int64, uint64
+from numba import int64, uint64, void
 
 from perfmodel.astra import layout as c
 from perfmodel.astra.event_recorder import add_edge, begin_vertex
-from perfmodel.astra.jit import compiled
+from perfmodel.astra.jit import compiled, rare
 from perfmodel.astra.messages import cost_of, post, send
 from perfmodel.astra.timers import set_timer
 
@@ -29,7 +29,7 @@ def range_of(t, m, k):
     return t[place], t[place + 1]
 
 
-@compiled
+@rare(void)
 def begin_custom(t, m, f, now, k, cause):
     """Issue the nodes without prerequisites, which come first in the trace's table, in their order."""
     rank = m[k + c.CHUNK_RANK]
@@ -74,7 +74,7 @@ def issue_custom(t, m, f, now, k, i, cause):
         post(t, m, f, now, tag, peer, rank, size, c.BY_CUSTOM, k, i, v)
 
 
-@compiled
+@rare(int64)
 def end_custom(t, m, f, now, k, i, vertex):
     """A node has ended: issue what it made ready. Returns the vertex of the chunk's end, or `GOES_ON`."""
     rank = m[k + c.CHUNK_RANK]

@@ -12,7 +12,7 @@ from perfmodel.astra import layout as c
 from perfmodel.astra.algorithms import GOES_ON, filled, received, reduce
 from perfmodel.astra.custom_kernel import end_custom
 from perfmodel.astra.event_recorder import add_vertex, note_order
-from perfmodel.astra.jit import compiled, link_parts
+from perfmodel.astra.jit import compiled, link_parts, usual
 from perfmodel.astra.messages import after_handshake, enter_link, free_link, hop
 from perfmodel.astra.nodes import (
     check_finished,
@@ -175,19 +175,28 @@ def go_on(t, m, f):
 
 
 @machine_code(nogil=True, error_model="numpy")
-def machine(t, m, f):
-    """All parts as one function, that is kept; its arguments are arrays."""
+def usual_machine(t, m, f):
+    """The usual parts as one function, that is kept; its arguments are arrays."""
+    link_parts()
+    go_on(usual(t.ctypes), m.ctypes, f.ctypes)
+
+
+@machine_code(nogil=True, error_model="numpy")
+def whole_machine(t, m, f):
+    """All parts as one function, for workloads that need rare ones."""
     link_parts()
     go_on(t.ctypes, m.ctypes, f.ctypes)
 
 
-PLAIN = 125_000
+PLAIN = 100_000
 """Events that are handled as plain Python before the kernel is compiled: a third of the time that compiling takes."""
 
 _ANY = 1 << 62
 
 plain = plain_of(go_on.py_func)
-allowance = Allowance(machine, PLAIN)
+machines = (usual_machine, whole_machine)
+"""By `layout.T_RARE`; so are the allowances."""
+allowances = tuple(Allowance(machine, PLAIN) for machine in machines)
 
 
 def simulate(t: NDArray[np.int64], m: NDArray[np.int64], f: NDArray[np.float64]) -> None:
@@ -199,6 +208,7 @@ def simulate(t: NDArray[np.int64], m: NDArray[np.int64], f: NDArray[np.float64])
     Args:
         t, m, f: the words of the tables and of the state, and the state as numbers; see `layout`.
     """
+    machine, allowance = machines[t[c.T_RARE]], allowances[t[c.T_RARE]]
     if not is_kept(machine, (t, m, f)) and allowance.left > 0:
         before = m[c.EVENTS]
         m[c.LIMIT] = before + allowance.left

@@ -152,6 +152,7 @@ def build_tables(
         (layout.T_DIM_COUNT, levels),
         (layout.T_RENDEZVOUS, planner.small),
         (layout.T_CHOICES, planner.choices),
+        (layout.T_RARE, _needs_rare_parts(planner, parts, nodes)),
         *zip(range(layout.T_BUS, layout.T_HEADER), bus, strict=True),
     ):
         w.header[field] = value
@@ -175,6 +176,17 @@ def build_tables(
         custom_room=int(np.diff(customs.ptr).max(initial=1)),
     )
     return tables, rows
+
+
+def _needs_rare_parts(planner: Planner, parts: dict[str, Ints], nodes: dict[str, Ints]) -> bool:
+    """Whether a workload reaches what the usual simulator leaves out (`jit.rare`)."""
+    algorithms = parts["phases"][:, layout.PHASE_ALGORITHM]
+    return bool(
+        np.isin(algorithms, (layout.TREE, layout.CUSTOM)).any()
+        or (nodes["server"] >= 0).any()
+        or planner.small >= 0
+        or planner.per_byte
+    )
 
 
 def _network(config: Config) -> tuple[int, int]:

@@ -104,6 +104,7 @@ MAX_PHASES = 8
     T_BUCKET_COUNTS,
     T_CHOICES,
     T_RENDEZVOUS,
+    T_RARE,
     T_BUS,
     T_BUS_LATENCY,
     T_BUS_OVERHEAD,
@@ -112,7 +113,7 @@ MAX_PHASES = 8
     T_BUS_OVERHEAD_ROW,
     T_BUS_GAP_ROW,
     T_HEADER,
-) = range(40)
+) = range(41)
 
 NODE_FIELDS = [
     "rank",

@@ -6,11 +6,11 @@ messages in the order in which they reach it and holds each for its serialisatio
 forwarded hop by hop.
 """
 
-from numba import int64, uint64
+from numba import int64, uint64, void
 
 from perfmodel.astra import layout as c
 from perfmodel.astra.event_recorder import add_vertex, mark, mix, note_order
-from perfmodel.astra.jit import compiled
+from perfmodel.astra.jit import compiled, rare
 from perfmodel.astra.timers import give_back, push_event, take
 
 RENDEZVOUS = 1 << 60
@@ -104,7 +104,7 @@ def shake_hands(m, tag, source, target, size, kind, item, extra):
     return h
 
 
-@compiled
+@rare(void)
 def after_handshake(t, m, f, now, h, receives, cause):
     """The small message is there: the message itself is sent (0) or waited for (1)."""
     tag, size = m[h + c.HANDSHAKE_TAG], m[h + c.HANDSHAKE_SIZE]

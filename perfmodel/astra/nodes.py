@@ -4,6 +4,8 @@ A rank tries its ready nodes in ascending id whenever something on it ends; each
 compute, communication) is free, receives always.
 """
 
+from numba import void
+
 from perfmodel.astra import layout as c
 from perfmodel.astra.event_recorder import (
     add_edge,
@@ -14,7 +16,7 @@ from perfmodel.astra.event_recorder import (
     new_cell,
     note_order,
 )
-from perfmodel.astra.jit import compiled
+from perfmodel.astra.jit import compiled, rare
 from perfmodel.astra.messages import cost_of, post, send
 from perfmodel.astra.stations import begin_collective, enqueue, leave, start_waiting
 from perfmodel.astra.timers import give_back, set_timer
@@ -172,7 +174,7 @@ def ask_server(t, m, f, now, n, vertex):
     m[server + c.SERVER_TAIL] = n
 
 
-@compiled
+@rare(void)
 def begin_transfer(t, m, f, now, n, server):
     """A memory server starts to serve a node; the node ends before the server is free."""
     node = t[c.T_NODES] + n * c.NODE_W
@@ -187,7 +189,7 @@ def begin_transfer(t, m, f, now, n, server):
     set_timer(m, f, rank, time, c.SERVER_FREE, server, 0, end)
 
 
-@compiled
+@rare(void)
 def free_server(t, m, f, now, server):
     """A memory server turns to the node that waits longest.
 

@@ -8,9 +8,11 @@ L + o more. A packet that reduces is processed where it arrives, and may be sent
 Source: ASTRA-sim's MemBus, LogGP and MemMovRequest at 518bd51, with ``model-shared-bus``.
 """
 
+from numba import int64, void
+
 from perfmodel.astra import layout as c
 from perfmodel.astra.event_recorder import add_vertex, note_order
-from perfmodel.astra.jit import compiled
+from perfmodel.astra.jit import compiled, rare
 from perfmodel.astra.messages import hash_of
 from perfmodel.astra.timers import give_back, set_timer, take
 
@@ -48,7 +50,7 @@ def append(m, head, request):
     m[head + 1] = request
 
 
-@compiled
+@rare(void)
 def request_packet(t, m, f, now, k, reduction, flags, size, vertex):
     """A chunk asks for a packet; `flags` say which way it goes, whether it reduces, and whether it is sent back."""
     rank = m[k + c.CHUNK_RANK]
@@ -156,7 +158,7 @@ def process(t, m, f, now, side, cause):
     set_timer(m, f, number // 4, time, c.BUS_PROCESSED, side, 0, end)
 
 
-@compiled
+@rare(int64)
 def bus_event(t, m, f, now, kind, side, vertex):
     """What happens first when a transmission or the processing at a side is over.
 
@@ -237,7 +239,7 @@ def end_inner(t, m, f, now, side, r, vertex):
     return 0
 
 
-@compiled
+@rare(void)
 def end_bus_event(t, m, f, now, kind, side, vertex):
     """After a delivery: the next packet is processed, and free sides send."""
     talked = m[side + c.SIDE_TALKED]

@@ -137,4 +137,5 @@ def test_every_loop_is_found_by_its_module_and_name():
         module = sys.modules[loop.py_func.__module__]
         if module.__name__.startswith("perfmodel."):
             assert getattr(module, loop.py_func.__name__) is loop
-    assert kernel.machine.py_func.__module__ == kernel.__name__
+    for machine in kernel.machines:
+        assert getattr(kernel, machine.py_func.__name__) is machine

@@ -19,7 +19,7 @@ def run_as(monkeypatch):
 
     def run_as(lowered, events):
         monkeypatch.setattr(kernel, "is_kept", lambda *_: events == 0)
-        monkeypatch.setattr(kernel, "allowance", Allowance(None, events))
+        monkeypatch.setattr(kernel, "allowances", (Allowance(None, events),) * 2)
         return event_run.run(lowered, lowered.costs(), record=True)
 
     return run_as
@@ -59,14 +59,15 @@ def test_implementations_that_differ_in_a_group_are_the_same_as_both(tmp_path, r
 
 def test_plain_python_is_left_when_its_allowance_is_used_up(run_as, monkeypatch):
     called = []
-    machine = kernel.machine
-    monkeypatch.setattr(kernel, "machine", lambda *words: called.append(1) or machine(*words))
+    machine = kernel.usual_machine
+    usual = lambda *words: called.append(1) or machine(*words)  # noqa: E731
+    monkeypatch.setattr(kernel, "machines", (usual, None))
     lowered = random.lowered_run(random.RUNS[1])
     run_as(lowered, 10**12)
     assert called == []
     run_as(lowered, BOTH)
     assert called == [1]
-    assert kernel.allowance.left == 0
+    assert kernel.allowances[0].left == 0
 
 
 def test_what_is_left_of_an_allowance_holds_for_the_next_process(tmp_path):
