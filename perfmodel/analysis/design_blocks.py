@@ -21,6 +21,9 @@ BLOCK = 8192
 FEWEST = 1024
 """Designs that a thread gets at least: handing over fewer takes longer than it saves."""
 
+MOST_COSTS = 1 << 26
+"""Costs of all designs that are evaluated together: a table of 0.5 GB, of which there are a few."""
+
 _LOOPS = {"xla_cpu_experimental_ynn_fusion_type": ""}
 """Sums over the rows of a table as loops of the function's own."""
 
@@ -40,6 +43,22 @@ def in_blocks(
             found[k] = function(blocks[k])
 
     in_threads(work, [range(k, len(blocks), threads) for k in range(min(threads, len(blocks)))])
+    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+
+def in_tables(
+    function: Callable[[slice], dict[str, NDArray[Any]]], designs: int, costs: int
+) -> dict[str, NDArray[Any]]:
+    """[D] columns by name, from a function of a stretch of the designs; so many at a time that there is room.
+
+    Args:
+        costs: distinct ones of a design.
+    """
+    most = max(MOST_COSTS // max(costs, 1), 1)
+    width = 1 << (most.bit_length() - 1)  # designs are padded to a power of two
+    if designs <= width:
+        return function(slice(0, designs))
+    found = [function(slice(at, min(at + width, designs))) for at in range(0, designs, width)]
     return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
 
 

@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from perfmodel.analysis.design_blocks import CompiledOnce, call_padded, in_blocks, jit_sums
+from perfmodel.analysis.design_blocks import (
+    CompiledOnce,
+    call_padded,
+    in_blocks,
+    in_tables,
+    jit_sums,
+)
 from perfmodel.analysis.economics import columns as columns_of
 from perfmodel.analysis.throughput import memory_columns, per_token, step_columns
 from perfmodel.compiled import Compiled
@@ -219,14 +225,20 @@ class Evaluator:
         Args:
             paths, values: [P], [P, D] what the points set.
         """
-        if not self._by_one_order(options) or devices_of(options.devices):
-            return self._figures(paths, values, options)
         alone = replace(options, threads=1)
-        return in_blocks(
-            lambda here: self._figures(paths, values[:, here], alone),
-            values.shape[1],
-            options.threads,
-        )
+        together = not self._by_one_order(options) or devices_of(options.devices)
+
+        def some(here: slice) -> dict[str, NDArray[Any]]:
+            mine = values[:, here]
+            if together:
+                return self._figures(paths, mine, options)
+            return in_blocks(
+                lambda part: self._figures(paths, mine[:, part], alone),
+                mine.shape[1],
+                options.threads,
+            )
+
+        return in_tables(some, values.shape[1], len(self.compiled.category))
 
     def _by_one_order(self, options: EvaluationOptions) -> bool:
         """Whether the reference design's order answers all designs."""

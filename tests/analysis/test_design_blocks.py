@@ -6,6 +6,7 @@ import time
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 
 import perfmodel as pm
@@ -13,6 +14,7 @@ from perfmodel.analysis import design_blocks
 from perfmodel.analysis.evaluation import EvaluationOptions, Evaluator
 from perfmodel.threads import in_threads
 from perfmodel.vocabulary import CATEGORIES
+from tests.analysis.varied import ROOT, VARIED
 
 PATHS = ("npu.peak_flops", "npu.memory_bandwidth", "network.0.bandwidth", "network.0.latency")
 
@@ -142,3 +144,37 @@ def test_blocks_of_a_first_sweep_compile_once(evaluator, monkeypatch):
     monkeypatch.setattr("perfmodel.analysis.evaluation.jit_sums", counting)
     here.figures(PATHS, designs(32), EvaluationOptions(threads=2))
     assert len(asked) == 1
+
+
+def test_a_table_of_costs_has_room_for_some_designs_at_a_time(monkeypatch):
+    monkeypatch.setattr(design_blocks, "MOST_COSTS", 700)
+    asked = []
+
+    def figures(here):
+        asked.append((here.start, here.stop))
+        return {"number": np.arange(20)[here]}
+
+    assert design_blocks.in_tables(figures, 20, 100)["number"].tolist() == list(range(20))
+    assert asked == [(0, 4), (4, 8), (8, 12), (12, 16), (16, 20)]
+    asked.clear()
+    design_blocks.in_tables(figures, 4, 100)
+    design_blocks.in_tables(figures, 3, 10**9)  # one at a time, however large it is
+    design_blocks.in_tables(figures, 2, 0)
+    assert asked == [(0, 4), (0, 1), (1, 2), (2, 3), (0, 2)]
+
+
+def test_sweeps_of_many_costs_take_few_designs_at_a_time(monkeypatch):
+    graph = pm.load(ROOT / "traces" / "gpt_dp2_tp2_pp2")
+    compiled = pm.compile(graph, pm.hardware("dgx-h100", ranks=8, models="roofline"))
+    whole = pm.sweep(compiled, VARIED)
+    monkeypatch.setattr(design_blocks, "MOST_COSTS", 3 * len(compiled.category))
+    widths = []
+    makespans = Evaluator.makespans
+
+    def seen(self, costs, *arguments, **keywords):
+        widths.append(costs.shape[1])
+        return makespans(self, costs, *arguments, **keywords)
+
+    monkeypatch.setattr(Evaluator, "makespans", seen)
+    pd.testing.assert_frame_equal(pm.sweep(compiled, VARIED), whole, rtol=1e-12)
+    assert widths == [2, 2, 2, 2]
