@@ -10,7 +10,15 @@ from numba.extending import intrinsic, models, register_model
 
 
 class _UsualTables(types.CPointer):  # type: ignore[misc]
-    """Points to the tables of a workload that needs no rare part; what is compiled for them has none."""
+    """Points to the tables of a workload that needs no rare part; what is compiled for them has none.
+
+    The name goes into the names of compiled parts: two machines that come from the disk must not share any, or one
+    would run the other's.
+    """
+
+    def __init__(self, dtype: types.Type):
+        super().__init__(dtype)
+        self.name = f"usual {dtype}*"
 
 
 register_model(_UsualTables)(models.PointerModel)

@@ -109,3 +109,31 @@ def test_the_usual_simulator_refuses_workloads_that_need_rare_parts_and_no_other
     assert set(refused) >= {
         *("begin_custom", "request_packet", "after_handshake", "begin_transfer", "begin_tree")
     }
+
+
+ALGORITHMS = """
+import json
+from perfmodel.astra import event_run, kernel
+from tests.astra_workload import collective, prepare
+
+for allowance in kernel.allowances:
+    allowance.spend(kernel.PLAIN)  # so that it is compiled
+found = []
+for name in {names}:
+    ranks = [[collective(1, 0, 100_000)] for _ in range(4)]
+    lowered = prepare(ranks, ("Switch", 4), all_reduce_implementation=[name])
+    found.append(event_run.run(lowered, lowered.costs()).rank_end.tolist())
+loaded = [sum(machine.stats.cache_hits.values()) for machine in kernel.machines]
+print(json.dumps([found, loaded]))
+"""
+
+
+def test_what_two_processes_have_kept_runs_side_by_side_in_a_third(tmp_path):
+    def run(*names):
+        return json.loads(
+            printed(ALGORITHMS.format(names=names), tmp_path, PERFMODEL_COMPILE="now")
+        )
+
+    (usual,), _ = run("ring")
+    (rare,), _ = run("doubleBinaryTree")
+    assert run("ring", "doubleBinaryTree", "ring") == [[usual, rare, usual], [1, 1]]
