@@ -71,8 +71,10 @@ def mark(m, kind, resource, vertex):
 
 @compiled
 def new_cell(m, vertex, after):
-    """A list cell that holds a vertex."""
+    """A list cell that holds a vertex, before others; the others alone where there is no room (see `set_timer`)."""
     k = take(m, c.CELLS)
+    if m[c.FULL] != 0:
+        return after
     m[k + c.CELL_VERTEX] = vertex
     m[k + c.NEXT] = after
     return k
@@ -84,6 +86,8 @@ def push_cell(m, chunk, vertex):
     if m[c.RECORD] == 0:
         return
     k = new_cell(m, vertex, 0)
+    if k == 0:
+        return
     if m[chunk + c.CHUNK_HEAD] == 0:
         m[chunk + c.CHUNK_HEAD] = k
     else:

@@ -86,8 +86,13 @@ def pop_event(m, f):
 
 @compiled
 def set_timer(m, f, rank, time, kind, item, extra, vertex):
-    """Register a timer of a rank, in the batch that is already due then, or in a new one."""
+    """Register a timer of a rank, in the batch that is already due then, or in a new one.
+
+    Where a pool is full, none: a spare record that stands in a list twice would make it endless.
+    """
     k = take(m, c.TIMERS)
+    if m[c.FULL] != 0:
+        return
     m[k + c.NEXT] = 0
     m[k + c.TIMER_KIND] = kind
     m[k + c.TIMER_ITEM] = item
@@ -102,6 +107,8 @@ def set_timer(m, f, rank, time, kind, item, extra, vertex):
         m[b + c.BATCH_TAIL] = k
         return
     b = take(m, c.BATCHES)
+    if m[c.FULL] != 0:
+        return
     f[b + c.BATCH_TIME] = time
     m[b + c.BATCH_RANK] = rank
     m[b + c.BATCH_HEAD] = k
