@@ -13,7 +13,7 @@ from perfmodel.astra.algorithms import GOES_ON, filled, received, reduce
 from perfmodel.astra.custom_kernel import end_custom
 from perfmodel.astra.event_recorder import add_vertex, note_order
 from perfmodel.astra.jit import compiled, link_parts, usual
-from perfmodel.astra.messages import after_handshake, enter_link, free_link, hop
+from perfmodel.astra.messages import after_handshake, enter_link, free_link, hop, name_of
 from perfmodel.astra.nodes import (
     check_finished,
     complete_node,
@@ -114,8 +114,9 @@ def hand_over(t, m, f, now, k):
     """A message is there and asked for: its receiver goes on."""
     receiver, item, extra = m[k + c.MESSAGE_RECEIVER], m[k + c.MESSAGE_ITEM], m[k + c.MESSAGE_EXTRA]
     arrival, posted = m[k + c.MESSAGE_VERTEX], m[k + c.MESSAGE_POSTED]
-    if receiver == m[k + c.MESSAGE_SENDER]:  # of two nodes, or of two nodes of custom collectives
-        note_order(m, c.PAIR_ORDER, item, m[k + c.MESSAGE_SENDER_ITEM])
+    name = name_of(t, m, receiver, item, extra)
+    if name != -1:
+        note_order(m, c.PAIR_ORDER, name, m[k + c.MESSAGE_SENDER_NAME])
     give_back(m, c.MESSAGES, k)
     if receiver == c.BY_SEND:
         after_handshake(t, m, f, now, item, 0, add_vertex(m, -1, arrival, posted))

@@ -60,6 +60,7 @@ def pair(m, tag, source, target, size, sending):
     m[k + c.MESSAGE_SENDER] = c.NOBODY
     m[k + c.MESSAGE_SENDER_ITEM] = 0
     m[k + c.MESSAGE_SENDER_EXTRA] = 0
+    m[k + c.MESSAGE_SENDER_NAME] = -1
     m[k + c.MESSAGE_RECEIVER] = c.NOBODY
     m[k + c.MESSAGE_POSTED] = -1
     return k
@@ -119,6 +120,22 @@ def after_handshake(t, m, f, now, h, receives, cause):
 
 
 @compiled
+def name_of(t, m, who, item, extra):
+    """What tells a sender or receiver apart in the digest, wherever its record lies: -1 where it is no node."""
+    if who == c.BY_NODE:
+        return item
+    if who == c.BY_CUSTOM:
+        return name_of_custom(t, m, item, extra)
+    return -1
+
+
+@rare(int64)
+def name_of_custom(t, m, k, i):
+    """The name of a node of a custom collective."""
+    return hash_of(m[k + c.CHUNK_TAG], m[k + c.CHUNK_STEP], m[k + c.CHUNK_RANK], i)
+
+
+@compiled
 def send_now(t, m, f, now, tag, source, target, size, sender, item, extra, cause):
     """A message leaves its sender."""
     k = pair(m, tag, source, target, size, 1)
@@ -126,6 +143,7 @@ def send_now(t, m, f, now, tag, source, target, size, sender, item, extra, cause
     m[k + c.MESSAGE_SENDER] = sender
     m[k + c.MESSAGE_SENDER_ITEM] = item
     m[k + c.MESSAGE_SENDER_EXTRA] = extra
+    m[k + c.MESSAGE_SENDER_NAME] = name_of(t, m, sender, item, extra)
     if t[c.T_NETWORK] == c.UNAWARE:
         row = unaware_row(t, source, target, size)
         m[k + c.MESSAGE_VERTEX] = add_vertex(m, row, cause, -1)

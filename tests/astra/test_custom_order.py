@@ -191,3 +191,45 @@ def test_more_ready_nodes_than_buckets_are_taken_in_the_order_of_the_grown_table
     ends = event_run.run(lowered, lowered.costs()).rank_end.tolist()
     assert ends == Model(files, aware=True).ends
     assert chakra.read(f"{prefix}.0.et").id.tolist()[0] == 0
+
+
+def test_which_nodes_exchange_a_message_is_part_of_the_order(tmp_path):
+    """Rank 0 sends two messages that nothing tells apart, in the order in which what they wait for arrives."""
+
+    def send(number, to, size, tag, *deps):
+        return node(number, 5, deps, comm_dst=to, comm_size=size, comm_tag=tag)
+
+    def receive(number, source, size, tag):
+        return node(number, 6, comm_src=source, comm_size=size, comm_tag=tag)
+
+    files = [
+        [
+            *(receive(1, 2, 100_000, 5), receive(2, 1, 10, 6)),
+            *(send(3, 1, 1000, 0, 1), send(4, 1, 1000, 0, 2)),
+            *(send(5, 3, 70_000, 9, 3), send(6, 3, 5, 10, 4)),
+        ],
+        [
+            *(receive(1, 0, 1000, 0), receive(2, 0, 1000, 0)),
+            *(send(3, 3, 90_000, 7, 1), send(4, 3, 11, 8, 2)),
+            *(receive(9, 2, 10, 11), send(10, 0, 10, 6, 9)),
+        ],
+        [send(1, 0, 100_000, 5), send(2, 1, 10, 11)],
+        [
+            *(receive(1, 1, 90_000, 7), receive(2, 1, 11, 8)),
+            *(receive(3, 0, 70_000, 9), receive(4, 0, 5, 10)),
+        ],
+    ]
+    system = {
+        **SYSTEM,
+        "all-reduce-implementation-custom": [str(write(tmp_path, *files, name="c"))],
+    }
+    flat = astra.read_flat(write(tmp_path, *[[reduce(1)]] * 4), 4)
+    lowered = astra.lower(flat, astra.read_config(system, network(("Switch", 4))))
+    narrow, wide = (
+        lowered.costs({**lowered.parameters, "network.0.bandwidth": rate}) for rate in (1e9, 1e11)
+    )
+    run, other = (event_run.run(lowered, cost, record=True) for cost in (narrow, wide))
+    assert astra.along(lowered, other, narrow).rank_end.tolist() != run.rank_end.tolist()
+    assert run.digest != other.digest
+    for cost, found in ((narrow, run), (wide, other)):
+        assert event_run.run(lowered, cost).digest == found.digest
