@@ -7,6 +7,7 @@ import perfmodel as pm
 from perfmodel import synth
 from perfmodel.analysis.evaluation import Evaluator
 from perfmodel.astra import collective_matrices, event_run
+from perfmodel.astra.models import AstraOrders
 from tests import astra_reference as reference
 from tests.astra_workload import collective, compute, implementation, prepare
 
@@ -164,6 +165,36 @@ def test_a_slot_that_is_full_before_one_that_began_earlier_is_another_order(
         finish = reference.longest(cost, graph.pred_ptr, graph.pred, graph.cost)[1]
         np.testing.assert_allclose(finish[graph.node_last], run.finish, rtol=1e-12)
     assert 5 < len(graphs) < 100
+
+
+@pytest.mark.parametrize(
+    ("kind", "per_byte", "dimensions"),
+    [
+        (2, 0.003, (("Ring", 2), ("Ring", 2))),
+        (7, 0, (("Ring", 2), ("Ring", 2))),
+        (0, 0.01, (("Ring", 4),)),
+    ],
+)
+def test_designs_with_a_shared_bus_are_explained_by_their_own_runs(kind, per_byte, dimensions):
+    """Runs of one order on a bus do not share a graph: one in which a side was free when it was asked has no wait."""
+    ranks = [
+        [collective(2, kind, 100_000), compute(1, 1 + 3 * rank), collective(3, kind, 3000, 1)]
+        for rank in range(4)
+    ]
+    bus = {"model_shared_bus": 1, "L": 1.5, "o": 0, "g": 0, "G": per_byte}
+    chunks = {"preferred_dataset_splits": 4, "active_chunks_per_dimension": 3}
+    lowered = prepare(ranks, *dimensions, **bus, **chunks)
+    choice = np.random.default_rng(0)
+    there = {
+        path: value * np.exp(choice.normal(0, 1, 60)) for path, value in lowered.parameters.items()
+    }
+    costs = np.asarray(lowered.costs(there, truncate=False), np.float64)
+    reference_cost = np.asarray(lowered.costs(truncate=False), np.float64)
+    run = event_run.run(lowered, reference_cost, record=True)
+    orders = AstraOrders(lowered, run, reference_cost, truncate=False)
+    makespan, differs, counts = orders(costs, paths=True, threads=1)
+    assert differs.all()
+    np.testing.assert_allclose((counts * costs).sum(axis=0), makespan, rtol=1e-12)
 
 
 def test_chunks_that_leave_a_station_together_are_no_other_order():
