@@ -14,6 +14,7 @@ import ctypes
 import hashlib
 import logging
 import os
+import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -25,6 +26,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from perfmodel import __version__
 from perfmodel.analysis.design_parts import SweepWork, evaluate_part
 from perfmodel.analysis.designs import Designs
 from perfmodel.analysis.sweep_store import Store
@@ -89,6 +91,7 @@ def results(
         InputError: the scheduler or all workers are gone; it says how many parts are there.
     """
     left = dict.fromkeys(todo)
+    why = ""
     for _ in range(RETRIES):
         try:
             for k, figures in _round(client, work, parts, list(left), store):
@@ -98,10 +101,11 @@ def results(
                 yield k, figures
             return
         except _Lost as lost:
+            why = str(lost)
             there = _there(parts, left, store)
             if client.status != "running" or not _wait_for_workers(client):
-                raise InputError(_stopped(str(lost), there, store)) from None
-    raise InputError(_stopped(f"workers were lost {RETRIES} times", there, store))
+                raise InputError(_stopped(why, there, store)) from None
+    raise InputError(_stopped(f"{RETRIES} times, in the end: {why}", there, store))
 
 
 class _Lost(Exception):
@@ -138,7 +142,7 @@ def _round(
         counts = list(client.nthreads().values())
         work = replace(work, options=replace(work.options, threads=max(1, min(counts))))
         token = _token(work)
-        payload = client.scatter((work, store), broadcast=True, hash=False)
+        payload = client.scatter((work, store, __version__), broadcast=True, hash=False)
         futures = {}
         for task in _tasks(len(todo), len(counts)):
             mine = {todo[at]: parts[todo[at]] for at in task}
@@ -195,10 +199,19 @@ def _wait_for_workers(client: Any) -> bool:
 
 
 def _parts(
-    token: str, payload: tuple[SweepWork, Store | None], parts: dict[int, Designs]
+    token: str, payload: tuple[SweepWork, Store | None, str], parts: dict[int, Designs]
 ) -> list[dict[str, Any] | None]:
-    """Some parts, on a worker, which keeps its compiled graphs for the next; None for what it wrote itself."""
-    work, store = payload
+    """Some parts, on a worker, which keeps its compiled graphs for the next; None for what it wrote itself.
+
+    Raises:
+        InputError: the asker has another version of this package, whose numbers are others.
+    """
+    work, store, version = payload
+    if version != __version__:
+        raise InputError(
+            f"a worker on {platform.node()} has perfmodel {__version__}, and this process {version}; "
+            "install the same version everywhere"
+        )
     keep_memory()
     if token not in _EVALUATORS:
         _EVALUATORS.clear()

@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 
 import perfmodel as pm
+from perfmodel.analysis import dask_cluster
 from perfmodel.analysis.dask_cluster import _tasks, connect
 from tests.analysis.clusters import Cluster
 
@@ -25,6 +26,7 @@ distributed = pytest.importorskip("distributed", reason="Dask is not installed")
 
 ROOT = Path(__file__).resolve().parents[2]
 BOX = {"npu.peak_flops": (1e14, 1e16), "network.0.bandwidth": (1e10, 1e12)}
+BOTH = {"npu.peak_flops": [1e14, 1e15]}
 PART = 64
 SECONDS = 300
 """Longest that a sweep of this size may take here; one that hangs fails instead."""
@@ -148,6 +150,64 @@ def test_a_worker_that_is_killed_in_the_middle_costs_no_point(client, graph, sys
 def test_what_is_wrong_with_the_points_is_said_before_anything_is_sent(client, graph, system):
     with pytest.raises(pm.InputError, match=r"npu\.peak_flop"):
         pm.sweep(graph, system, {"npu.peak_flop": [1e15]}, client=client)
+
+
+def take_version(version: str) -> None:
+    """Have this process say that it runs another version."""
+    dask_cluster.__version__ = version
+
+
+def test_workers_with_another_version_are_an_error(client, graph, system):
+    client.run(take_version, "0.0.1")
+    try:
+        with pytest.raises(pm.InputError, match=r"has perfmodel 0\.0\.1, and this process"):
+            within(SECONDS, lambda: pm.sweep(graph, system, BOTH, client=client, progress=False))
+    finally:
+        client.run(take_version, pm.__version__)
+
+
+@pm.record
+class NoSpace:
+    """A model whose evaluation fails with an error of the system."""
+
+    def time(self, flops, bytes, npu):
+        raise OSError(28, "No space left on device")
+
+
+def test_an_error_of_the_workers_system_is_said_when_nothing_helps(client, graph, system):
+    models = pm.Models(compute=NoSpace())
+    with pytest.raises(
+        pm.InputError, match=r"10 times, in the end: .*No space left on device.*0 of"
+    ):
+        within(
+            SECONDS,
+            lambda: pm.sweep(graph, system, BOTH, models=models, client=client, progress=False),
+        )
+
+
+def test_numbers_texts_and_rows_from_a_cluster_are_those_of_one_process_to_the_bit(
+    client, graph, system
+):
+    count = 40
+    points = pd.DataFrame(
+        {
+            "trace": pd.Categorical([str(ROOT / "traces" / t) for t in ("fsdp_8", "moe_8")] * 20),
+            "network.algorithm": pd.array(["ring", "direct", "ring", "auto"] * 10, dtype="string"),
+            "npu.peak_flops": pd.array([1e14, 2e14, 3e14, 1e15, 2e15] * 8, dtype="Float64"),
+            "network.0.bandwidth": pd.array([10**11, 2 * 10**11] * 20, dtype="Int64"),
+        }
+    ).iloc[::-1]
+    options = {"part": 3, "economics": True, "batch_size": 8, "models": pm.Models()}
+    here = pm.sweep(graph, system, points, progress=False, **options)
+    there = within(
+        SECONDS,
+        lambda: pm.sweep(graph, system, points, client=client, progress=False, **options),
+    )
+    pd.testing.assert_frame_equal(there, here, check_exact=True)
+    assert len(there) == count
+    assert there.attrs == here.attrs
+    for name in here.columns[here.dtypes == "float64"]:
+        assert there[name].to_numpy().tobytes() == here[name].to_numpy().tobytes(), name
 
 
 def test_an_address_where_nobody_answers_is_an_error():
