@@ -48,7 +48,7 @@ def check(
     if options.schedule not in SCHEDULES:
         raise InputError(f"schedule: got {options.schedule!r}, expected one of {SCHEDULES}")
     if options.batch_size is not None and not (
-        isinstance(options.batch_size, Real) and options.batch_size > 0
+        isinstance(options.batch_size, Real) and 0 < options.batch_size < np.inf
     ):
         raise InputError(f"batch_size: got {options.batch_size}, expected a positive number")
     if options.dtype not in ("float64", "float32"):

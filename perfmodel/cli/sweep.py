@@ -105,7 +105,7 @@ def sweep(
     else:
         points = {p: spec(p, t, system, models) for p, t in vary.items()}
     client = None
-    if scheduler:
+    if scheduler is not None:
         from perfmodel.analysis.dask_cluster import connect
 
         client = connect(scheduler)

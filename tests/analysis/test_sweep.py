@@ -200,6 +200,7 @@ def test_options_of_the_wrong_kind_are_one_clear_error(graph, system, options):
     [
         ({"schedule": "best"}, "schedule: got 'best'"),
         ({"batch_size": 0}, "batch_size: got 0"),
+        ({"batch_size": float("inf")}, "batch_size: got inf"),
         ({"dtype": np.int32}, "dtype: got int32"),
         ({"part": 0}, "part: got 0"),
         ({"threads": -1}, "threads: got -1"),

@@ -107,3 +107,10 @@ def test_models_may_be_set_where_systems_vary(capsys):
     plain = rows_of(capsys, *words, "--models", "roofline")["makespan_s"]
     slower = rows_of(capsys, *words, "--set", "compute.efficiency=0.5")["makespan_s"]
     assert (slower > plain).all()
+
+
+def test_a_scheduler_without_a_name_is_an_error_and_no_sweep_in_this_process(capsys):
+    vary = ("--vary", "npu.peak_flops=1e14,1e15")
+    status, out, err = call(capsys, "sweep", GPT, "--system", "dgx-h100", *vary, "--scheduler", "")
+    assert (status, out) == (1, "")
+    assert err.startswith("perfmodel: scheduler : no answer (missing port number")
