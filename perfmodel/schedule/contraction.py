@@ -97,6 +97,7 @@ def contraction(tasks: Tasks) -> Contraction:
     source, target = order[pred], np.repeat(order, np.diff(ptr))
     least = found.keep
     message = (tasks.type[target] == NodeType.COMM_RECV) & (tasks.partner[target] == source)
+    message &= ~_wait_for_their_sends(tasks)[target]
     follows = np.full(n, -1, np.int64)
     only = (np.bincount(source[least], minlength=n) == 1)[source] & least
     only &= (np.bincount(target[least], minlength=n) == 1)[target]
@@ -104,6 +105,18 @@ def contraction(tasks: Tasks) -> Contraction:
     follows[target[only]] = source[only]
     follows = _ending_with_a_cost(follows, tasks.cost, order)
     return _joined(tasks, free, follows, order, source[least & ~message], target[least & ~message])
+
+
+def _wait_for_their_sends(tasks: Tasks) -> NDArray[np.bool_]:
+    """[n] receives that have the send of their message among their prerequisites, as where equal ranks are one.
+
+    They are posted when it ends, a pass after those that wait for nothing, though at the same moment.
+    """
+    found = np.zeros(len(tasks), bool)
+    target = np.repeat(np.arange(len(tasks)), np.diff(tasks.pred_ptr))
+    receives = tasks.type[target] == NodeType.COMM_RECV
+    found[target[receives & (tasks.partner[target] == tasks.pred)]] = True
+    return found
 
 
 def one_by_one(tasks: Tasks) -> Contraction:

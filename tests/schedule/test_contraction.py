@@ -9,6 +9,8 @@ import perfmodel as pm
 from perfmodel.machine.system import NPU, Dimension, System
 from perfmodel.schedule import contraction
 from perfmodel.schedule.own_schedules import OwnSchedules, digest_of
+from perfmodel.vocabulary import NodeType
+from perfmodel.workload.columns import RankColumns
 from tests.handmade import coll, comp, write
 from tests.oracle_case import cases, compile_eagerly, repeatable
 
@@ -91,3 +93,31 @@ def test_runs_have_the_schedules_of_their_tasks(case, seed):
         order, instance = found.runs.order(orders[d]), found.runs.instance(instances[d])
         assert digests[d] == digest_of(order, instance)
     event(f"fewer runs than tasks: {len(found) < len(found.tasks)}, others: {others.any()}")
+
+
+def test_a_receive_that_waits_for_its_own_send_is_posted_when_that_has_ended():
+    """Two equal ranks are one, and so are their messages. The second kernel waits for the send, the first one for the
+    receive, which ends in the next pass of the same moment."""
+    ranks = [
+        RankColumns(
+            id=[1, 2, 3, 4, 5],
+            type=[NodeType.COMM_SEND, NodeType.COMM_RECV, *[NodeType.COMP] * 3],
+            flops=[-1, -1, 1, 2, 3],
+            bytes=[-1, -1, 1, 1, 1],
+            size=[10**9, 10**9, -1, -1, -1],
+            peer=[1 - rank, 1 - rank, -1, -1, -1],
+            resource=[0, -1, 0, 0, 1],
+            resources=("stream 7", "stream 8"),
+            edge_from=[0, 1, 0, 3],
+            edge_to=[1, 2, 3, 4],
+        )
+        for rank in range(2)
+    ]
+    compiled = pm.compile(pm.Graph.from_ranks(ranks), SYSTEM)
+    assert len(compiled.representative) == 1
+    found = compiled.own.schedules
+    row = dict(zip(range(5), found.tasks.cost.tolist()))
+    costs = np.zeros((len(compiled.category), 1))
+    costs[[row[0], row[2], row[3], row[4]], 0] = 1.0, 2.0, 4.0, 8.0
+    assert found.makespans(costs)[0].item() == 1.0 + 4.0 + 8.0
+    assert found.by_task.makespans(costs)[0].item() == 1.0 + 4.0 + 8.0
