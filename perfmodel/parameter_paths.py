@@ -81,7 +81,7 @@ def in_si(value: Any, unit: str, where: str) -> float:
     rate = unit.endswith("/s")
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         if not isinstance(value, str):
             raise InputError(f"{where}: got {value!r:.60}, expected a number [{unit}]") from None
         return units.parse(value, unit, where=where, zero=not rate)

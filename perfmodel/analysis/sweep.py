@@ -131,8 +131,8 @@ def sweep(
             "sweep: the points are missing; expected a DataFrame, or {parameter: values}"
         )
     for name, count in (("part", part), ("threads", threads)):
-        if count is not None and count < 1:
-            raise InputError(f"{name}: got {count}, expected at least 1")
+        if count is not None and not (isinstance(count, int | np.integer) and count >= 1):
+            raise InputError(f"{name}: got {count!r}, expected a whole number of at least 1")
     options = EvaluationOptions(
         schedule=schedule,
         breakdown=breakdown,

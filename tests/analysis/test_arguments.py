@@ -87,3 +87,14 @@ def test_an_objective_may_have_thousands_of_terms(graph, system):
         graph, system, bounds={"network.0.bandwidth": (1e10, 1e12)}, objective=f"time + {terms}"
     )
     assert best.parameters["network.0.bandwidth"] == pytest.approx(1e12, rel=1e-6)
+
+
+@pytest.mark.parametrize(("name", "given"), [("part", 1e4), ("part", 0), ("threads", 2.5)])
+def test_what_counts_something_is_a_whole_number(graph, system, name, given):
+    with pytest.raises(pm.InputError, match=f"^{name}: got {given!r}, expected a whole number"):
+        pm.sweep(graph, system, {"network.0.bandwidth": [1e9]}, **{name: given})
+
+
+def test_a_number_too_large_for_any_parameter_is_refused(graph, system):
+    with pytest.raises(pm.InputError, match=r"network\.0\.bandwidth: got 1000"):
+        pm.sweep(graph, system, {"network.0.bandwidth": [10**400]})
