@@ -28,6 +28,7 @@ import numpy as np
 from numba.core.caching import IndexDataCacheFile
 
 from perfmodel.compiled_code.allowance import Allowance
+from perfmodel.errors import InputError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -220,6 +221,10 @@ def said_while_it_takes(seconds: float = 1.0) -> Iterator[None]:
 
 def _dispatcher(function: Any, **options: Any) -> Any:
     """A function as numba compiles it, with its code kept where there is a place for it."""
+    if numba.config.DISABLE_JIT:
+        raise InputError(
+            "NUMBA_DISABLE_JIT is set in the environment: schedules and sweeps need machine code; unset it"
+        )
     try:
         result: Any = numba.njit(cache=True, **options)(function)
     except RuntimeError:  # "no locator available": neither the package nor the home is writable

@@ -5,6 +5,7 @@ Both take the same plan and give the same answers, to rounding.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -32,17 +33,29 @@ def devices_of(name: str | None) -> Devices:
     Without a name, all accelerators of the platform that JAX takes by itself, none where that is the CPU.
 
     Raises:
-        InputError: there is no such platform.
+        InputError: there is no such platform, or none of those that the environment names.
     """
     if name == HOST:
         return ()
+    usual = _usual_platform()
     if name is None:
-        return () if jax.default_backend() == "cpu" else tuple(jax.local_devices())
+        return () if usual == "cpu" else tuple(jax.local_devices())
     try:
         return tuple(jax.local_devices(backend=name))
     except RuntimeError as error:
-        there = f"{HOST!r}, {jax.default_backend()!r}"
+        there = f"{HOST!r}, {usual!r}"
         raise InputError(f"devices: got {name!r}, expected one of {there} here ({error})") from None
+
+
+def _usual_platform() -> str:
+    """The platform that JAX takes by itself."""
+    try:
+        return jax.default_backend()
+    except (RuntimeError, AssertionError):
+        named = os.environ.get("JAX_PLATFORMS", "")
+        raise InputError(
+            f"JAX has none of the platforms that JAX_PLATFORMS names ({named!r}) on this machine; unset it, or add cpu"
+        ) from None
 
 
 def makespans(

@@ -138,3 +138,24 @@ def test_output_that_is_lost_is_said(where):
     )
     assert done.returncode == 1
     assert "standard output" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("NUMBA_DISABLE_JIT", "1", "NUMBA_DISABLE_JIT is set in the environment"),
+        ("JAX_PLATFORMS", "nowhere", "none of the platforms that JAX_PLATFORMS names ('nowhere')"),
+    ],
+)
+def test_an_environment_that_leaves_nothing_to_compute_with_is_one_message(name, value, said):
+    command = [sys.executable, "-m", "perfmodel", "sweep", str(TRACE)]
+    done = subprocess.run(
+        [*command, "--system", "dgx-h100", "--vary", "network.0.latency=0,1e-6"],
+        env={**os.environ, name: value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
