@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -279,15 +280,20 @@ def run_many(
     ends = np.empty((lowered.tables.ranks, designs))
     digests = np.empty(designs, np.uint64)
 
-    def work(first: int) -> None:
+    left = iter(range(designs))
+
+    def work(_: int) -> None:
         memory = RunMemory(lowered.tables, len(lowered.rows), record=False)
-        for d in range(first, designs, threads):
+        for d in left:
             memory.simulate(np.ascontiguousarray(cost[:, d]))
             ends[:, d] = _rank_ends(memory)
             digests[d] = memory.words[layout.DIGEST : layout.DIGEST + 1].view(np.uint64)[0]
 
     threads = max(min(threads, designs), 1)
-    in_threads(work, range(threads))
+    try:
+        in_threads(work, range(threads))
+    finally:  # after an interrupt no thread takes another one
+        deque(left, maxlen=0)
     return ends, digests
 
 

@@ -192,7 +192,8 @@ def whole_machine(t, m, f):
 PLAIN = 100_000
 """Events that are handled as plain Python before the kernel is compiled: a third of the time that compiling takes."""
 
-_ANY = 1 << 62
+STRETCH = 1_000_000
+"""Events that machine code handles at a time, about a second's: in between Python can be interrupted."""
 
 plain = plain_of(go_on.py_func)
 machines = (usual_machine, whole_machine)
@@ -216,7 +217,7 @@ def simulate(t: NDArray[np.int64], m: NDArray[np.int64], f: NDArray[np.float64])
         with np.errstate(over="ignore"):  # of hashes, that wrap around in machine code, too
             plain(t.data, m.data, f.data)  # whose items are Python's numbers
         allowance.spend(int(m[c.EVENTS] - before), (t, m, f))
-    m[c.LIMIT] = _ANY
-    if m[c.BEGUN] == 0 or (m[c.HEAP_SIZE] > 0 and m[c.FULL] == 0):
-        with said_while_it_takes():
+    with said_while_it_takes():
+        while m[c.BEGUN] == 0 or (m[c.HEAP_SIZE] > 0 and m[c.FULL] == 0):
+            m[c.LIMIT] = m[c.EVENTS] + STRETCH
             machine(t, m, f)

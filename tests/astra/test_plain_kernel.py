@@ -1,10 +1,13 @@
 """The simulator as plain Python, as machine code, and as both in turn gives the same run, to the bit."""
 
+import threading
+
 import numpy as np
 import pytest
 
 from perfmodel.astra import event_run, kernel
 from perfmodel.compiled_code.allowance import Allowance
+from perfmodel.threads import in_threads
 from tests.astra import test_mode_runs as modes
 from tests.astra import test_random_runs as random
 from tests.astra.test_traces import differing_in_a_group
@@ -55,6 +58,41 @@ def test_runs_in_other_modes_are_the_same_as_python_and_as_machine_code(name, ru
 
 def test_implementations_that_differ_in_a_group_are_the_same_as_both(tmp_path, run_as):
     assert_same(run_as, differing_in_a_group(tmp_path, 2)[1])
+
+
+def test_machine_code_comes_back_now_and_then_and_goes_on(run_as, monkeypatch):
+    lowered = random.lowered_run(random.RUNS[1])
+    whole = run_as(lowered, 0)
+    called = []
+    machines = tuple(lambda *words, m=m: called.append(1) or m(*words) for m in kernel.machines)
+    monkeypatch.setattr(kernel, "machines", machines)
+    monkeypatch.setattr(kernel, "STRETCH", 3)
+    pieces = run_as(lowered, 0)
+    assert len(called) == -(-whole.count // 3) > 3
+    assert pieces.rank_end.tolist() == whole.rank_end.tolist()
+    assert (pieces.digest, pieces.count) == (whole.digest, whole.count)
+
+
+def test_after_an_interrupt_no_thread_takes_another_design(monkeypatch):
+    lowered = random.lowered_run(random.RUNS[1])
+    caller, begun, interrupted = threading.get_ident(), threading.Barrier(2), threading.Event()
+    taken = []
+
+    def simulate(memory, cost):
+        taken.append(threading.get_ident())
+        if len(taken) <= 2:
+            begun.wait(60)
+        if threading.get_ident() == caller:
+            raise KeyboardInterrupt
+        interrupted.wait(60)
+        memory._prepare(cost)
+
+    monkeypatch.setattr(event_run.RunMemory, "simulate", simulate)
+    with pytest.raises(KeyboardInterrupt):
+        event_run.run_many(lowered, np.stack([lowered.costs()] * 50, axis=1), threads=2)
+    interrupted.set()
+    in_threads(lambda part: None, [1, 2])  # once the other thread is free again
+    assert len(taken) == 2
 
 
 def test_plain_python_is_left_when_its_allowance_is_used_up(run_as, monkeypatch):
