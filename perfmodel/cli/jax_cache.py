@@ -36,13 +36,16 @@ def forget_damaged(warning: str) -> bool:
 
     Only the function is named, so all that is kept of functions of that name goes.
     """
-    found = re.match("Error reading persistent compilation cache entry for '([^']+)'", warning)
+    found = re.match(r"Error reading persistent compilation cache entry for '([\w<>.]+)'", warning)
     folder = cache_folder()
     if found is None or folder is None or os.environ.get(DIRECTORY) != str(folder):
         return False
     files = list(folder.glob(f"{glob.escape(found[1])}-*"))
-    for file in files:
-        file.unlink(missing_ok=True)
+    try:
+        for file in files:
+            file.unlink(missing_ok=True)
+    except OSError:
+        return False
     return bool(files)
 
 

@@ -109,6 +109,14 @@ def test_other_warnings_and_other_folders_are_left_alone(base, monkeypatch):
     monkeypatch.setenv(DIRECTORY, str(folder))
     assert not forget_damaged("Error writing persistent compilation cache entry for 'jit_a': what")
     assert not forget_damaged("Error reading persistent compilation cache entry for 'jit_c': what")
+    assert not forget_damaged(damaged.replace("jit_a", "../jax/jit_a"))
     assert len(list(folder.iterdir())) == 2
     assert forget_damaged(damaged)
     assert [file.name for file in folder.iterdir()] == ["jit_ab-1-cache"]
+
+
+def test_what_cannot_be_removed_is_said(base, monkeypatch):
+    folder = cache_folder()
+    (folder / "jit_a-1-cache").mkdir()
+    monkeypatch.setenv(DIRECTORY, str(folder))
+    assert not forget_damaged("Error reading persistent compilation cache entry for 'jit_a': what")
