@@ -18,8 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from perfmodel.errors import InputError
+
 WHEN = "PERFMODEL_COMPILE"
-"""Variable of the environment: with "now" a command compiles what is due itself, and leaves no process behind."""
+"""Variable of the environment: with "now" a command compiles what is due itself, and leaves no process behind; "later",
+or nothing, is the other way."""
 
 PACKAGE = __name__.split(".")[0]
 
@@ -27,10 +30,17 @@ _wanted: list[tuple[str, str, list[Any]]] = []
 
 
 def possible(function: FunctionType) -> bool:
-    """Whether a function can be compiled later: one of this package, where nobody wants it otherwise."""
+    """Whether a function can be compiled later: one of this package, where nobody wants it otherwise.
+
+    Raises:
+        InputError: the environment says what means nothing.
+    """
     own = function.__module__.startswith(f"{PACKAGE}.")
     able = os.name == "posix" and bool(sys.executable)
-    return own and able and os.environ.get(WHEN) != "now"
+    when = os.environ.get(WHEN) or "later"
+    if when not in ("later", "now"):
+        raise InputError(f"{WHEN} is {when!r} in the environment; expected later or now")
+    return own and able and when == "later"
 
 
 def compile_later(function: FunctionType, name: str, arguments: tuple[Any, ...]) -> None:

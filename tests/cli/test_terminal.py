@@ -144,10 +144,11 @@ def test_output_that_is_lost_is_said(where):
     ("name", "value", "said"),
     [
         ("NUMBA_DISABLE_JIT", "1", "NUMBA_DISABLE_JIT is set in the environment"),
+        ("PERFMODEL_COMPILE", "never", "PERFMODEL_COMPILE is 'never' in the environment; expected"),
         ("JAX_PLATFORMS", "nowhere", "none of the platforms that JAX_PLATFORMS names ('nowhere')"),
     ],
 )
-def test_an_environment_that_leaves_nothing_to_compute_with_is_one_message(name, value, said):
+def test_an_environment_in_which_nothing_can_be_computed_is_one_message(name, value, said):
     command = [sys.executable, "-m", "perfmodel", "sweep", str(TRACE)]
     done = subprocess.run(
         [*command, "--system", "dgx-h100", "--vary", "network.0.latency=0,1e-6"],
