@@ -136,6 +136,7 @@ def _round(
     from distributed.comm.core import CommClosedError
 
     gone = (CancelledError, KilledWorker, CommClosedError, TimeoutError, OSError)
+    futures: dict[Any, dict[int, Designs]] = {}
     try:
         if not _wait_for_workers(client):
             raise _Lost(f"no worker for {PATIENCE} s")
@@ -143,7 +144,6 @@ def _round(
         work = replace(work, options=replace(work.options, threads=max(1, min(counts))))
         token = _token(work)
         payload = client.scatter((work, store, __version__), broadcast=True, hash=False)
-        futures = {}
         for task in _tasks(len(todo), len(counts)):
             mine = {todo[at]: parts[todo[at]] for at in task}
             future = client.submit(
@@ -152,13 +152,16 @@ def _round(
             futures[future] = mine
         waiting = cast(Any, as_completed)(list(futures), with_results=False)
         for future in waiting:
-            mine = futures.pop(future)
-            for k, answer in zip(mine, future.result()):
+            for k, answer in zip(futures[future], future.result()):
                 yield k, None if answer is None else _unpacked(answer)
+            del futures[future]
             future.release()
     except gone as error:
         # a cancelled task's error is a paragraph with the task's key
         raise _Lost(getattr(error, "reason", None) or f"{type(error).__name__}: {error}") from None
+    finally:  # after an interrupt or an error workers begin no more of it
+        for future in futures:
+            future.release()
 
 
 def _tasks(parts: int, workers: int) -> Iterator[range]:

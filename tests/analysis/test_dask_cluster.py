@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pandas as pd
 import pytest
 
 import perfmodel as pm
-from perfmodel.analysis import dask_cluster
+from perfmodel.analysis import dask_cluster, sweep
 from perfmodel.analysis.dask_cluster import _tasks, connect
 from tests.analysis.clusters import Cluster
 
@@ -183,6 +184,31 @@ def test_an_error_of_the_workers_system_is_said_when_nothing_helps(client, graph
             SECONDS,
             lambda: pm.sweep(graph, system, BOTH, models=models, client=client, progress=False),
         )
+
+
+@contextmanager
+def interrupt(*_: Any) -> Iterator[Any]:
+    """In the place of a progress bar: an interrupt with the first part that is done."""
+
+    def shown(designs: int) -> None:
+        raise KeyboardInterrupt
+
+    yield shown
+
+
+def test_after_an_interrupt_workers_begin_no_more_of_a_sweep(
+    client, graph, system, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sweep, "_progress", interrupt)
+    points = pm.sample(BOX, 4096)
+    with pytest.raises(KeyboardInterrupt) as held:  # and with it all that the sweep had
+        pm.sweep(graph, system, points, part=8, client=client, output=tmp_path)
+    until = time.monotonic() + SECONDS
+    while any(client.processing().values()):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert held.tb is not None
+    assert 0 < len(list(tmp_path.glob("part-*.parquet"))) < 512
 
 
 def test_numbers_texts_and_rows_from_a_cluster_are_those_of_one_process_to_the_bit(
