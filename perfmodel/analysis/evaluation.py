@@ -19,6 +19,13 @@ from perfmodel.analysis.design_blocks import (
     jit_sums,
 )
 from perfmodel.analysis.economics import columns as columns_of
+from perfmodel.analysis.limits import (
+    answering,
+    by_category,
+    kinds_of_costs,
+    limiting,
+    unanswered,
+)
 from perfmodel.analysis.throughput import memory_columns, per_token, step_columns
 from perfmodel.compiled import Compiled
 from perfmodel.engine import bulk
@@ -31,7 +38,7 @@ from perfmodel.models.host_formula import HostFormula, JoinedFormula
 from perfmodel.models.shared_costs import Costs
 from perfmodel.parameter_paths import parameters, with_parameters
 from perfmodel.report.memory import peak_memory
-from perfmodel.vocabulary import CATEGORIES, HOST
+from perfmodel.vocabulary import CATEGORIES
 
 SCHEDULES = ("own", "frozen", "simulated")
 """Whose order of issue may be asked for; "simulated" is "own" by simulation of every design."""
@@ -41,9 +48,6 @@ ANSWERS = ("frozen", "own", "deadlock", "infinite", "invalid", "cell")
 why there is no time: ranks wait for each other, or a duration is infinite, or it is negative or no number."""
 
 FROZEN, OWN, DEADLOCK, INFINITE, INVALID, CELL = range(6)
-SAME = 1e-9
-"""Shares of the time whose relative difference is less than this are equal."""
-
 WHO = np.array([FROZEN, CELL, OWN, OWN], np.int8)
 """The same by what `engine.cells` says."""
 
@@ -349,103 +353,26 @@ class Evaluator:
         def explain(here: slice) -> dict[str, NDArray[Any]]:
             spent = sums(self._kinds, counts[:, here] * costs[:, here]) * self.compiled.unit
             slope = self.gradients(paths, values[:, here], counts[:, here], wanted, devices)
-            limits = self._limits(paths, values[:, here], slope, spent[len(CATEGORIES) :])
-            return self._parts(seconds[here], spent[: len(CATEGORIES)]) | {"limited_by": limits}
+            limits = limiting(known, paths, values[:, here], slope, spent[len(CATEGORIES) :])
+            return by_category(seconds[here], spent[: len(CATEGORIES)]) | {"limited_by": limits}
 
-        wanted = tuple(parameters(self.compiled.system))
+        known = parameters(self.compiled.system)
+        wanted = tuple(known)
         if devices:
             return explain(slice(None))
         return in_blocks(explain, len(seconds), options.threads)
 
     @cached_property
     def _kinds(self) -> sparse.csr_array:
-        """[categories + 2, S] the distinct costs of each category, those that no parameter changes, and the host's."""
-        category = self.compiled.category
-        host, fixed = category == HOST, ~self.answering
-        rows = [category == k for k in range(len(CATEGORIES))]
-        return sparse.csr_array(np.array([*rows, fixed & ~host, fixed & host], float))
-
-    def _parts(
-        self, seconds: NDArray[Any], spent: NDArray[np.float64]
-    ) -> dict[str, NDArray[np.float64]]:
-        """The critical path by category [s], from how much of it distinct costs of each take, [categories, D] s."""
-        parts = {f"{word}_s": spent[k] for k, word in enumerate(CATEGORIES)}
-        known = sum(part for name, part in parts.items() if name != "waiting_s")
-        rest = seconds - known - parts["waiting_s"]
-        parts["waiting_s"] = parts["waiting_s"] + np.where(np.abs(rest) > 1e-9 * known, rest, 0.0)
-        return parts
-
-    def _limits(
-        self,
-        paths: tuple[str, ...],
-        values: NDArray[Any],
-        slope: NDArray[Any],
-        fixed: NDArray[np.float64],
-    ) -> NDArray[np.intp]:
-        """Number of what takes most of the time: a parameter, by p dT/dp [s]; what is recorded; the host.
-
-        Args:
-            slope: [W, D] derivatives by the system's parameters; fixed: [2, D] the other two [s].
-        """
-        point = np.stack(
-            [
-                values[paths.index(w)] if w in paths else np.full(values.shape[1], float(known))
-                for w, known in parameters(self.compiled.system).items()
-            ]
-        )
-        # an infinite capacity costs nothing
-        weight = np.abs(slope * np.where(slope == 0, 0.0, point))
-        seconds = np.concatenate([weight, fixed])
-        most = seconds.max(axis=0)
-        # the first of those that are equal but for rounding, however the derivatives were computed
-        first = np.argmax(seconds >= most * (1 - SAME), axis=0)
-        return np.where(most > 0, first, len(seconds))
+        return kinds_of_costs(self.compiled.category, self.answering)
 
     @cached_property
     def answering(self) -> NDArray[np.bool_]:
         """[S] whether a distinct cost depends on any parameter of the system or the models at the reference design."""
-        c = self.compiled
-        known = {
-            name: float(v) for name, v in parameters(c.system, c.models).items() if not np.ndim(v)
-        }
-        known = {name: value for name, value in known.items() if np.isfinite(value)}
-        names = tuple(known)
-        point = np.array(list(known.values()))[:, None]
-
-        # two small steps off the design, along neither of which a cost is likely to stay: the formulas alone compile
-        # ten times as fast as their derivatives
-        scale = np.where(point == 0, 1.0, point)
-        steps = np.random.default_rng(0).uniform(0.5, 1.5, (len(names), 2)) * 1e-4
-        values = np.concatenate([point, point + scale * steps], axis=1)
-        if self.host is not None:
-            found = self.host.values(dict(zip(names, values)))
-        else:
-            evaluate = c.smooth or c.evaluate
-
-            def costs(values: jax.Array) -> jax.Array:
-                return evaluate(*with_parameters(c.system, c.models, dict(zip(names, values))))
-
-            found = np.asarray(jax.jit(jax.vmap(costs, in_axes=1, out_axes=1))(values))
-        moved = ~np.isclose(found, found[:, :1], rtol=1e-12, atol=0).all(axis=1)
-        return np.asarray(moved, bool)
+        return answering(self.compiled, self.host)
 
     def unanswered(self, paths: tuple[str, ...]) -> list[str]:
         """Parameters that no cost of the workload depends on, whether a thousandth or a thousandfold."""
         if paths not in self._unanswered:
-            self._unanswered[paths] = self._without_effect(paths)
+            self._unanswered[paths] = unanswered(self.compiled, paths, self.costs)
         return self._unanswered[paths]
-
-    def _without_effect(self, paths: tuple[str, ...]) -> list[str]:
-        c = self.compiled
-        known = parameters(c.system, c.models)
-        named = tuple(path for path in paths if np.isfinite(float(known[path])))
-        if not named or not len(c.category):  # nothing takes time, whatever the parameters
-            return []
-        here = np.array([float(known[path]) or 1.0 for path in named])
-        values = np.repeat(here[:, None], 2 * len(named) + 1, axis=1)
-        each = np.arange(len(named))
-        values[each, 1 + each] *= 1e-3
-        values[each, 1 + len(named) + each] *= 1e3
-        costs = self.costs(named, values)
-        same = np.asarray(np.isclose(costs, costs[:, :1], rtol=1e-12, atol=0).all(axis=0))
-        return [p for k, p in enumerate(named) if same[1 + k] and same[1 + len(named) + k]]
