@@ -133,6 +133,11 @@ def sweep(
     for name, count in (("part", part), ("threads", threads)):
         if count is not None and not (isinstance(count, int | np.integer) and count >= 1):
             raise InputError(f"{name}: got {count!r}, expected a whole number of at least 1")
+    for name, switch in (("breakdown", breakdown), ("collect", collect)):
+        if not isinstance(switch, bool | np.bool_):
+            raise InputError(f"{name}: got {switch!r}, expected True or False")
+    if client is not None and not hasattr(client, "scatter"):
+        raise InputError(f"client: got {client!r:.60}, expected a distributed.Client")
     options = EvaluationOptions(
         schedule=schedule,
         breakdown=breakdown,

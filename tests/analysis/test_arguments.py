@@ -95,6 +95,19 @@ def test_what_counts_something_is_a_whole_number(graph, system, name, given):
         pm.sweep(graph, system, {"network.0.bandwidth": [1e9]}, **{name: given})
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        ("breakdown", "no", "True or False"),
+        ("collect", 0, "True or False"),
+        ("client", "tcp://127.0.0.1:8786", "a distributed.Client"),
+    ],
+)
+def test_what_is_no_switch_or_client_is_said(graph, system, name, given, expected):
+    with pytest.raises(pm.InputError, match=f"^{name}: got {given!r}, expected {expected}"):
+        pm.sweep(graph, system, {"network.0.bandwidth": [1e9]}, **{name: given})
+
+
 def test_a_number_too_large_for_any_parameter_is_refused(graph, system):
     with pytest.raises(pm.InputError, match=r"network\.0\.bandwidth: got 1000"):
         pm.sweep(graph, system, {"network.0.bandwidth": [10**400]})
