@@ -5,7 +5,8 @@
 so that on the recorded device it is the recording, whatever the model makes of it, and elsewhere the model's ratio
 counts. The factor recorded / model(recorded device) becomes the node's `scale`.
 
-What has no ratio keeps its recorded time: the host's time, transfers to and from the host, collectives of unknown size.
+What has no ratio keeps its recorded time: the host's time, transfers to and from the host, collectives of unknown
+size, barriers among them.
 A kernel whose work nobody knows is taken to be bound by memory (most of those are fused elementwise kernels and
 gathers): it moves as many bytes as the recorded device can in its time.
 """
@@ -27,8 +28,8 @@ from perfmodel.models.fitted import hardware
 from perfmodel.models.shared_costs import Costs
 from perfmodel.schedule.tasks import build
 from perfmodel.vocabulary import NodeType
-from perfmodel.workload.graph import Graph
-from perfmodel.workload.program import Program
+from perfmodel.workload.graph import Graph, parted
+from perfmodel.workload.program import Program, digest_of
 
 _MEMORY = re.compile(r"-\d+$")
 
@@ -85,7 +86,7 @@ def on_hardware(graph: Graph, system: System, models: Any) -> tuple[Graph, dict[
         graph = replace(graph, programs=tuple(map(_without_sizes, graph.programs)))
     own = models is system.models and device.models is not None
     return in_ratio(graph, device, device.models if own else models), {
-        "prefer": "work",
+        "prefer": "recorded",  # what has a ratio has no record any more
         "quickest": True,
     }
 
@@ -103,14 +104,16 @@ def in_ratio(graph: Graph, device: System, models: Any) -> Graph:
         device: what it was recorded on, of the graph's size.
         models: what turns work into time on that device.
     """
-    asked = [_asked(p, device) for p in graph.programs]
-    tasks = build(replace(graph, programs=tuple(asked)), device, merge_ranks=False)
-    seconds = Costs(tasks.work)(device, models)
-    cost = np.append(np.asarray(seconds, np.float64), 0.0)
-    programs = []
-    for p, q in zip(graph.programs, asked):
-        here = slice(*graph.offset[p.ranks[0] : p.ranks[0] + 2])
-        programs.append(_scaled(p, q, cost[tasks.cost[here]]))
+    asked = replace(graph, programs=tuple(_asked(p, device) for p in graph.programs))
+    tasks = build(asked, device, merge_ranks=False)
+    cost = np.append(np.asarray(Costs(tasks.work)(device, models), np.float64), 0.0)[tasks.cost]
+    there = []
+    for rank in range(graph.ranks):
+        recorded = ~np.isnan(graph.programs[graph.program[rank]].duration)
+        there.append(np.where(recorded, cost[slice(*graph.offset[rank : rank + 2])], 0.0))
+    # ranks of one program may lie differently in the network of the recorded device
+    graph = parted(graph, [digest_of({"seconds": seconds}) for seconds in there])
+    programs = (_scaled(p, _asked(p, device), there[p.ranks[0]]) for p in graph.programs)
     return replace(graph, programs=tuple(programs))
 
 

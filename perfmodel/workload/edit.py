@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from perfmodel.errors import InputError
 from perfmodel.vocabulary import NodeType
-from perfmodel.workload.graph import Graph, check_ranks
+from perfmodel.workload.graph import Graph, check_ranks, parted
 from perfmodel.workload.program import Program
 
 Where = Mapping[str, Any] | Callable[[pd.DataFrame], Any] | None
@@ -72,29 +72,14 @@ def change(graph: Graph, where: Where, ranks: Sequence[int] | None, edit: Progra
 
 def split(graph: Graph, masks: Mapping[int, NDArray[np.bool_]], edit: ProgramChange) -> Graph:
     """Edit the nodes masked on each rank [n of its program]; ranks without a mask stay as they are."""
-    parts: dict[tuple[int, bytes], list[int]] = {}
-    mask_of: dict[tuple[int, bytes], NDArray[np.bool_]] = {}
-    for rank in range(graph.ranks):
-        mask = masks.get(rank)
-        key = (int(graph.program[rank]), b"" if mask is None or not mask.any() else mask.tobytes())
-        parts.setdefault(key, []).append(rank)
-        if key[1]:
-            mask_of.setdefault(key, masks[rank])
-    programs: list[Program] = []
-    program, row = np.empty(graph.ranks, np.int32), np.empty(graph.ranks, np.int32)
-    for key, members in parts.items():
-        rows = graph.row[members]
-        old = graph.programs[key[0]]
-        part = replace(
-            old,
-            ranks=old.ranks[rows],
-            groups=old.groups[rows],
-            peer=old.peer[rows],
-            partner=old.partner[rows],
-        )
-        program[members], row[members] = len(programs), np.arange(len(members))
-        programs.append(edit(part, mask_of[key]) if key[1] else part)
-    return replace(graph, programs=tuple(programs), program=program, row=row)
+    chosen = {rank: mask for rank, mask in masks.items() if mask.any()}
+    keys = [chosen[rank].tobytes() if rank in chosen else b"" for rank in range(graph.ranks)]
+    graph = parted(graph, keys)
+    programs = (
+        edit(p, chosen[first]) if (first := int(p.ranks[0])) in chosen else p
+        for p in graph.programs
+    )
+    return replace(graph, programs=tuple(programs))
 
 
 def _none(graph: Graph, where: Where) -> NoReturn:

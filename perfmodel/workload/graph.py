@@ -10,8 +10,8 @@ Nodes are numbered in the order rank, then position in the file. Hardware appear
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -260,6 +260,28 @@ def check_ranks(graph: Graph, ranks: Sequence[int] | None) -> list[int]:
             "name the ranks you want, for example ranks=[0]"
         )
     return chosen
+
+
+def parted(graph: Graph, keys: Sequence[Hashable]) -> Graph:
+    """The graph with a program for each distinct key, of `keys` [R], among the ranks that run one program."""
+    parts: dict[tuple[int, Hashable], list[int]] = {}
+    for rank, key in enumerate(keys):
+        parts.setdefault((int(graph.program[rank]), key), []).append(rank)
+    programs: list[Program] = []
+    program, row = np.empty(graph.ranks, np.int32), np.empty(graph.ranks, np.int32)
+    for (number, _), members in parts.items():
+        rows = graph.row[members]
+        old = graph.programs[number]
+        program[members], row[members] = len(programs), np.arange(len(members))
+        part = replace(
+            old,
+            ranks=old.ranks[rows],
+            groups=old.groups[rows],
+            peer=old.peer[rows],
+            partner=old.partner[rows],
+        )
+        programs.append(part)
+    return replace(graph, programs=tuple(programs), program=program, row=row)
 
 
 def flatten(graph: Graph) -> Flat:
