@@ -265,8 +265,8 @@ def _grown(graph: Graph, factor: int, growing: set[int]) -> Graph:
         members = np.array(graph.groups[g])
         copies = [members + s for s in shift]
         if g in growing:
-            if g == 0 or len(members) == n:
-                continue  # all ranks, before and after
+            if g == 0:
+                continue  # all ranks, before and after; others of all ranks are communicators of their own
             copies = [np.concatenate(copies)]
         for j, ranks in enumerate(copies):
             number[j if g not in growing else slice(None), g] = len(groups)
@@ -315,7 +315,7 @@ def _shrunk(graph: Graph, ranks: int, growing: set[int]) -> Graph:
             continue
         if g in growing:
             ratios.add((len(left) / len(members), len(left), len(members)))
-            if len(left) == ranks:
+            if g == 0:
                 continue
         number[g] = len(groups)
         groups.append(tuple(int(r) for r in left))

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import perfmodel as pm
+from perfmodel.vocabulary import NodeType
+from perfmodel.workload.columns import RankColumns
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,29 @@ def test_the_generator_s_training_steps_on_twice_the_replicas(system, more):
     np.testing.assert_allclose(
         pm.predict(back, system).finish, pm.predict(four, system).finish, rtol=1e-12
     )
+
+
+@pytest.mark.parametrize("ranks", [2, 8])
+def test_two_groups_of_all_ranks_stay_two(system, ranks):
+    """Collectives of one would otherwise meet those of the other: they waited for each other for ever."""
+
+    def step(ranks):
+        columns = RankColumns(
+            id=[1, 2, 3],
+            type=[NodeType.COMP, NodeType.COMM_COLL, NodeType.COMM_COLL],
+            flops=[10**9, -1, -1],
+            comm_type=[-1, 0, 0],
+            size=[-1, 10**8, 10**6],
+            group=[-1, 0, -1],
+            group_names=("dp",),
+            own_groups={"dp": tuple(range(ranks))},
+            edge_from=[0, 0],
+            edge_to=[1, 2],
+        )
+        return pm.Graph.from_ranks([columns] * ranks)
+
+    got = pm.retarget(step(4), ranks=ranks)
+    same(pm.predict(got, system).makespan, pm.predict(step(ranks), system).makespan)
 
 
 def test_replicas_of_a_tensor_parallel_model_keep_their_groups(system):
