@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 
 import perfmodel as pm
+from perfmodel.analysis.sweep import PART
 from tests.benchmarks.designs import SYSTEM, points
 from tests.benchmarks.measure import ROOT, Row, Settings, fresh, memory, temporary, trace
 
@@ -114,8 +115,9 @@ def _workers(settings: Settings) -> Iterator[Row]:
     path, name = _trace(settings)
     graph = pm.load(path)
     system = pm.hardware(SYSTEM, ranks=graph.ranks)
-    frozen = "frozen", settings.size(1_000_000, 20_000, 64)
-    sweeps = settings.chosen((frozen, ("own", settings.size(100_000, 500))), frozen)
+    # whole parts: a worker compiles for a shorter one when it first meets it
+    frozen = "frozen", settings.size(61 * PART, 2 * PART, 64)
+    sweeps = settings.chosen((frozen, ("own", settings.size(6 * PART, 500))), frozen)
     spent: dict[tuple[str, int], list[list[float]]] = {}
     for _ in range(settings.rounds):
         for workers in (1, 2):
