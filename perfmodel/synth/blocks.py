@@ -7,7 +7,7 @@ on those that it has: c - 1 of c parts of attention beside c - 1 hops, backward 
 from __future__ import annotations
 
 from perfmodel.synth.kernel_record import Kernel, LayerPart
-from perfmodel.synth.layout import CONTEXT, TENSOR
+from perfmodel.synth.layout import CONTEXT
 from perfmodel.synth.passes import After, Passes, around
 from perfmodel.synth.routing import mixture, mixture_backward
 
@@ -185,9 +185,7 @@ class Blocks(Passes):
         if s.tensor > 1:
             for value in ("maximum", "target", "sum"):
                 name = f"head.loss.{value}.all_reduce"
-                found = self.collective(
-                    name, "all_reduce", 4 * s.tokens, TENSOR, [found], resource=TENSOR
-                )
+                found = self.in_tensor_group(name, "all_reduce", 4 * s.tokens, [found])
         return [found]
 
     def head_backward(self, after: After) -> After:

@@ -21,13 +21,13 @@ from typing import Any
 from perfmodel.synth.blocks import Blocks
 from perfmodel.synth.experts import Experts
 from perfmodel.synth.kernels import LayerKernels
-from perfmodel.synth.layout import DATA, REPLICA, TENSOR
+from perfmodel.synth.layout import DATA, REPLICA
 from perfmodel.synth.memory import layer_activations
 from perfmodel.synth.model_states import ParametersHeld
 from perfmodel.synth.passes import LOSS
 from perfmodel.synth.settings import BYTES, Settings
 from perfmodel.synth.shards import Chunk, bucket_ends, gathers, sharing, units_held
-from perfmodel.synth.tiling import AHEAD, PREVIOUS, SENT, PassNodes, pass_nodes, port
+from perfmodel.synth.tiling import AHEAD, PREVIOUS, SENT, SUMMED, PassNodes, pass_nodes, port
 from perfmodel.vocabulary import OFFLOAD, NodeType
 
 
@@ -103,8 +103,9 @@ class _Passage:
         b, s = self.b, self.settings
         x: list[int | None] = [b.receive("receive", self.message, way, tag=tag)]
         if s.tensor > 1 and s.split == 1:
-            name = "receive.all_gather"
-            x = [b.collective(name, "all_gather", self.message, TENSOR, x, resource=TENSOR)]
+            b.launched = [SUMMED]
+            x = [b.in_tensor_group("receive.all_gather", "all_gather", self.message, x)]
+            b.launched = list(x)
         return x
 
     def _wait(self, received: list[int | None]) -> None:

@@ -46,6 +46,8 @@ class Passes(Steps):
         self.label = ""
         self.pending: list[int | None] = []
         """What the next kernel waits for, too."""
+        self.launched: list[int | None] = []
+        """What the tensor group's next collective is launched after."""
         self.launching = False
         """The host launches what is added."""
         self.waited: After = ()
@@ -116,6 +118,11 @@ class Passes(Steps):
         """Collectives of the tensor group run beside parts of their products."""
         return self.settings.split > 1 and "tensor" in self.settings.overlap
 
+    def in_tensor_group(self, name: str, kind: str, size: int, after: After) -> int:
+        """A collective of the tensor group; it also waits for what it has to be launched after."""
+        after, self.launched = [*after, *self.launched], []
+        return self.collective(name, kind, size, TENSOR, after, resource=TENSOR)
+
     def gather(self, where: str, after: After, product: Kernel | None = None) -> After:
         """Collect all tokens where each rank holds a part of them; else there is nothing to do.
 
@@ -127,7 +134,7 @@ class Passes(Steps):
         e = s.number if product is None else width(product.dtype)
         size = int(e * s.tokens * s.model.hidden) // s.tensor
         name = f"{where}.all_gather"
-        return [self.collective(name, "all_gather", size, TENSOR, after, resource=TENSOR)]
+        return [self.in_tensor_group(name, "all_gather", size, after)]
 
     def reduce(self, where: str, after: After) -> After:
         """Sum the group's partial results; nothing to do for a group of one."""
@@ -135,7 +142,7 @@ class Passes(Steps):
             return after
         kind = "reduce_scatter" if self.settings.sequence_parallel else "all_reduce"
         name = f"{where}.{kind}"
-        return [self.collective(name, kind, self.activation, TENSOR, after, resource=TENSOR)]
+        return [self.in_tensor_group(name, kind, self.activation, after)]
 
     def column(
         self, where: str, kernels: Sequence[Kernel], after: After, gathered: str = ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from perfmodel.synth.kernel_record import Kernel, LayerPart
-from perfmodel.synth.layout import EXPERT, EXPERT_TENSOR, TENSOR
+from perfmodel.synth.layout import EXPERT, EXPERT_TENSOR
 from perfmodel.synth.passes import After, Passes
 
 
@@ -151,4 +151,4 @@ def _whole_tokens(b: Passes, where: str) -> list[int | None]:
         return [b.last]
     size = b.activation // s.tensor
     name = f"{where}.tokens.all_gather"
-    return [b.collective(name, "all_gather", size, TENSOR, [b.last], resource=TENSOR)]
+    return [b.in_tensor_group(name, "all_gather", size, [b.last])]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from perfmodel.synth.blocks import Blocks
 from perfmodel.synth.kernel_record import Kernel
 from perfmodel.synth.kernels import ADAM_FLOPS
-from perfmodel.synth.layout import DATA, MODEL, REPLICA, TENSOR, TIED
+from perfmodel.synth.layout import DATA, MODEL, REPLICA, TIED
 from perfmodel.synth.model_states import (
     ParametersHeld,
     stage_held,
@@ -42,9 +42,7 @@ def finish(
         waits += _reduce_all(b, s, mine)
     if s.sequence_parallel and s.tensor > 1:
         size = int(BYTES[s.gradient_dtype]) * _replicated(s, chunks)
-        waits = [
-            b.collective("norms.all_reduce", "all_reduce", size, TENSOR, waits, resource=TENSOR)
-        ]
+        waits = [b.in_tensor_group("norms.all_reduce", "all_reduce", size, waits)]
     ends = (0, s.pipeline - 1)
     if tied_apart(s) and stage in ends:
         size = int(BYTES[s.gradient_dtype]) * tied_copy(s)

@@ -6,6 +6,8 @@ Where a node waits for something outside its piece it names a port; each repetit
     PREVIOUS  the last kernel of the piece before
     SENT      what else computation waits for: the message that the piece before sent, or the piece beside it
     AHEAD     the kernel before the last layer of the piece before, after which weights may be fetched
+    SUMMED    the last collective of the tensor group in the pieces before: a group's collectives run in the order in
+              which they are launched, the same one on all its ranks
     port(k)   anything else: the gather of a bucket of parameters, a reduction that the optimizer waits for
 
 The cost in Python follows distinct pieces and repetitions, not nodes.
@@ -21,11 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perfmodel.synth.columns import PER_NODE, Columns, columns, in_order
+from perfmodel.synth.layout import TENSOR
 from perfmodel.synth.steps import Step
 from perfmodel.vocabulary import NodeType
 
-PREVIOUS, SENT, AHEAD = -1, -2, -3
-FIXED = 3
+PREVIOUS, SENT, AHEAD, SUMMED = -1, -2, -3, -4
+FIXED = 4
 ABSENT = -1
 
 
@@ -45,6 +48,7 @@ class PassNodes:
         last: position of the last kernel; None without kernels.
         sent: position of the message sent, None without one.
         ahead: position, or port, of the kernel before the last layer.
+        summed: position of the last collective of the tensor group; None without one.
         marks: positions of reductions that the optimizer waits for.
     """
 
@@ -52,6 +56,7 @@ class PassNodes:
     prefix: NDArray[np.int64]
     last: int | None
     sent: int | None
+    summed: int | None
     ahead: int
     marks: tuple[int, ...]
 
@@ -81,7 +86,14 @@ def pass_nodes(
     latency = np.where(target & before, gap, 0.0)
     found = Columns(**{**vars(found), "latency": latency})
     last = int(np.flatnonzero(kernel)[-1]) if kernel.any() else None
-    return PassNodes(found, np.asarray(prefix, np.int64), last, sent, ahead, tuple(marks))
+    tensor = (found.type == NodeType.COMM_COLL) & np.isin(found.resource, _streams(found, TENSOR))
+    summed = int(np.flatnonzero(tensor)[-1]) if tensor.any() else None
+    return PassNodes(found, np.asarray(prefix, np.int64), last, sent, summed, ahead, tuple(marks))
+
+
+def _streams(found: Columns, name: str) -> list[int]:
+    """The number of a resource; none where nothing needs it."""
+    return [found.resources.index(name)] if name in found.resources else []
 
 
 @dataclass
@@ -113,11 +125,12 @@ class Tiling:
 
     parts: list[Repetition] = field(default_factory=list)
     starts: list[int] = field(default_factory=list)
-    fixed: list[tuple[int, int, int]] = field(default_factory=list)
+    fixed: list[tuple[int, int, int, int]] = field(default_factory=list)
     length: int = 0
     previous: int = ABSENT
     sent: int = ABSENT
     ahead: int = ABSENT
+    summed: int = ABSENT
 
     def add(self, part: Repetition) -> int:
         """Append a repetition; returns the position where it begins."""
@@ -125,12 +138,15 @@ class Tiling:
         self.parts.append(part)
         self.starts.append(start)
         previous = self.fixed[-1][0] if part.beside else self.previous
-        self.fixed.append((previous, self.sent, self.ahead))
+        summed = self.fixed[-1][3] if part.beside else self.summed
+        self.fixed.append((previous, self.sent, self.ahead, summed))
         self.length += len(this.nodes)
         joined = self.previous if part.beside else ABSENT
         if this.last is not None:
             self.ahead = start + this.ahead if this.ahead >= 0 else self.previous
             self.previous = start + this.last
+        if this.summed is not None:
+            self.summed = start + this.summed
         self.sent = start + this.sent if part.wait_sent and this.sent is not None else joined
         return start
 

@@ -88,8 +88,9 @@ def training(
     """One training step of a transformer on data x tensor x pipeline x context ranks.
 
     Every rank runs its kernels on one stream, and the collectives of each communicator on that communicator's stream,
-    each in the order of issue. A step's products and attention take `.flops` over all ranks (see `Sizes.token_flops`);
-    what is computed again comes on top (`.hardware_flops`).
+    each in the order of issue. Of passes of "dualpipe-v" that run side by side, whichever is ready is first, so that
+    ranks that differ, as with a straggler, may wait for each other. A step's products and attention take `.flops` over
+    all ranks (see `Sizes.token_flops`); what is computed again comes on top (`.hardware_flops`).
 
     Args:
         model: a preset ("llama-3-70b"; `synth.presets.names()` lists them), the path of a Hugging Face `config.json`
