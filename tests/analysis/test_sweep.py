@@ -10,6 +10,7 @@ import pytest
 
 import perfmodel as pm
 from perfmodel import compiled as compiled_module
+from perfmodel import synth
 from perfmodel.analysis.designs import designs_of
 from perfmodel.models.cost import Models
 from tests.analysis.varied import ROOT, VARIED
@@ -274,8 +275,11 @@ class Clock:
 
 @pytest.mark.parametrize("breakdown", [True, False])
 def test_a_part_is_the_same_to_the_last_bit_whatever_was_evaluated_before_and_however_long_it_took(
-    graph, system, tmp_path, monkeypatch, breakdown
+    system, tmp_path, monkeypatch, breakdown
 ):
+    passes = {"pipeline": 2, "micro_batches": 4, "schedule": "dualpipe-v", "virtual": 2}
+    sizes = {"layers": 4, "hidden": 4096, "heads": 32}
+    graph = synth.training(sizes, data=2, tensor=2, **passes).graph()  # with many orders
     box = {"npu.peak_flops": (1e14, 1e16), "network.0.bandwidth": (1e10, 1e12)}
 
     def run(folder):
