@@ -32,7 +32,8 @@ CACHE = 256 * 1024
 """Bytes that the live finish times and the table of costs of a tile may take: well within a second-level cache."""
 
 TILES = (256, 1024)
-"""Fewest and most designs per tile; shorter rows cost more than a larger cache does."""
+"""Fewest and most designs per tile; shorter rows cost more than a larger cache does. Half as few where paths are
+asked for, which note a byte for every vertex and design and read it on the way back."""
 
 MEMORY = 128 * 1024 * 1024
 """Bytes that a tile may take in all, which narrows the tiles of graphs with very many live values."""
@@ -253,4 +254,4 @@ def _tile(
     memory = column + choices * len(plan.cost) * np.dtype(plan.choice).itemsize
     fit = 1 << max(CACHE // column, 1).bit_length() - 1
     fair = -(-designs // threads)
-    return max(min(max(fit, TILES[0]), TILES[1], fair, MEMORY // memory), 1)
+    return max(min(max(fit, TILES[0] >> choices), TILES[1], fair, MEMORY // memory), 1)
