@@ -43,7 +43,7 @@ def in_blocks(
             found[k] = function(blocks[k])
 
     in_threads(work, [range(k, len(blocks), threads) for k in range(min(threads, len(blocks)))])
-    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    return _end_to_end(found)
 
 
 def in_tables(
@@ -59,7 +59,12 @@ def in_tables(
     if designs <= width:
         return function(slice(0, designs))
     found = [function(slice(at, min(at + width, designs))) for at in range(0, designs, width)]
-    return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    return _end_to_end(found)
+
+
+def _end_to_end(parts: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """[D] columns of all parts, of which each has the same ones."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def call_padded(
